@@ -1,0 +1,29 @@
+# Every target is a command that can be typed as it stands.
+
+.PHONY: demo test lint musl docker bench
+
+demo:
+	scripts/demo
+
+test:
+	scripts/test
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then \
+		echo 'cargo deny check bans licenses sources'; \
+		cargo deny check bans licenses sources; \
+	else \
+		echo 'skipped: cargo deny is not installed (cargo install cargo-deny --locked)'; \
+	fi
+
+musl:
+	scripts/musl
+
+docker:
+	scripts/docker-test
+
+bench:
+	benches/startup
+	benches/loss

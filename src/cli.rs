@@ -1,0 +1,229 @@
+//! The command line: which words are ours and which are the app's. Must never touch an app's word.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::exit::{self, Failure};
+use crate::settings::{OPTIONS, variable};
+
+/// What is asked for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Boot with this app.
+    Boot {
+        /// Its argv.
+        app: Vec<OsString>,
+        /// Options, as the variables that they stand for.
+        flags: Vec<(String, String)>,
+    },
+    /// One of the commands.
+    Command {
+        /// Its name.
+        name: String,
+        /// Its arguments.
+        matches: ArgMatches,
+        /// Options before it, as the variables that they stand for.
+        flags: Vec<(String, String)>,
+    },
+    /// Text that was asked for (`--help`, `--version`).
+    Text(String),
+}
+
+/// Takes the command line apart.
+///
+/// # Errors
+/// 64, with what is wrong in one line.
+pub fn parse(args: &[OsString]) -> Result<Invocation, Failure> {
+    let (own, app) = split(args);
+    let mut words: Vec<OsString> = vec!["litestream-entry".into()];
+    words.extend(own.iter().enumerate().map(|(at, word)| if at == 0 { word.clone() } else { double_dash(word) }));
+    let matches = match command().try_get_matches_from(words) {
+        Ok(matches) => matches,
+        Err(error) if error.exit_code() == 0 => return Ok(Invocation::Text(error.to_string())),
+        Err(error) => {
+            let text = error.to_string();
+            let first = text.lines().find(|l| !l.trim().is_empty()).unwrap_or_default();
+            let first = first.strip_prefix("error: ").unwrap_or(first);
+            let hints: Vec<&str> = text.lines().skip(1).map(str::trim).filter(|l| l.starts_with('<') || l.starts_with("tip:")).collect();
+            return Err(Failure::new(exit::USAGE, format!("{first} {} (see --help)", hints.join(" ")).replace("  ", " ")));
+        }
+    };
+    let flags = OPTIONS.iter().filter_map(|(name, ..)| Some((variable(name), matches.get_one::<String>(name)?.clone()))).collect();
+    match (app, matches.subcommand()) {
+        (Some(app), _) if app.is_empty() => Err(Failure::new(exit::USAGE, "no app after --; name one as in `litestream-entry -- gunicorn app.wsgi`")),
+        (Some(app), _) => Ok(Invocation::Boot { app: app.to_vec(), flags }),
+        (None, Some((name, matches))) => Ok(Invocation::Command { name: name.to_owned(), matches: matches.clone(), flags }),
+        (None, None) => Err(Failure::new(exit::USAGE, "no app to run; name one as in `litestream-entry -- gunicorn app.wsgi` (see --help)")),
+    }
+}
+
+/// Splits at the first word that is neither an option nor a command: it and all behind it are the app's.
+fn split(args: &[OsString]) -> (&[OsString], Option<&[OsString]>) {
+    let mut at = 0_usize;
+    while let Some(word) = args.get(at) {
+        let rest = at.saturating_add(1);
+        if word == "--" || word == "run" {
+            let app = args.get(rest..).unwrap_or_default();
+            let app = if word == "run" && app.first().is_some_and(|w| w == "--") { app.get(1..).unwrap_or_default() } else { app };
+            return (args.get(..at).unwrap_or_default(), Some(app));
+        }
+        let text = word.to_str().unwrap_or_default();
+        if let Some(option) = text.strip_prefix("--") {
+            let takes_next = OPTIONS.iter().any(|(name, ..)| *name == option);
+            at = if takes_next { rest.saturating_add(1) } else { rest };
+        } else if text.starts_with('-') && text.len() > 1 {
+            at = rest;
+        } else if command().find_subcommand(word).is_some() {
+            return (args, None);
+        } else {
+            return (args.get(..at).unwrap_or_default(), args.get(at..));
+        }
+    }
+    (args, None)
+}
+
+/// Litestream's flags have one dash; clap's have two.
+fn double_dash(word: &OsStr) -> OsString {
+    match word.to_str() {
+        Some(text) if text.len() > 2 && text.starts_with('-') && text.chars().nth(1).is_some_and(|c| c.is_ascii_lowercase()) => format!("-{text}").into(),
+        _ => word.to_owned(),
+    }
+}
+
+const ABOUT: &str = "Container entrypoint for apps on SQLite: restores on boot, replicates with Litestream, loses nothing on stop";
+const AFTER: &str = "\
+Usage in a Dockerfile:
+  ENTRYPOINT [\"litestream-entry\"]
+  CMD [\"gunicorn\", \"app.wsgi\"]
+
+What is replicated is taken from the environment: DATABASE_PATH (or LITESTREAM_DBS, DATABASE_URL) and
+LITESTREAM_REPLICA_URL (or LITESTREAM_REPLICA_BUCKET and its parts). Every option above is also a variable:
+--stop-timeout is LITESTREAM_ENTRY_STOP_TIMEOUT.
+
+Exit codes: the app's own; 128+n when signal n ended it; 126, 127 when it cannot be run; 64 command line,
+65 damaged or different, 66 no backup or no such database, 69 replica out of reach, 70 Litestream failed,
+71 the system refused, 74 last sync not confirmed, 78 configuration.";
+
+/// The whole command line, for parsing and for help.
+pub fn command() -> Command {
+    let options = OPTIONS.iter().map(|(name, form, help)| {
+        Arg::new(*name).long(*name).value_name(*form).help(*help).value_parser(NonEmptyStringValueParser::new())
+    });
+    Command::new("litestream-entry")
+        .about(ABOUT)
+        .version(env!("CARGO_PKG_VERSION"))
+        .override_usage("litestream-entry [OPTIONS] [--] APP [ARG…]\n       litestream-entry COMMAND …")
+        .after_help(AFTER)
+        .args_override_self(true)
+        .disable_help_subcommand(true)
+        .args(options)
+        .subcommands([replicate(), restore(), verify(), version()])
+}
+
+fn databases() -> [Arg; 2] {
+    [
+        Arg::new("db").value_name("DB").num_args(0..).help("alias (`default`) or path"),
+        Arg::new("all").long("all").action(ArgAction::SetTrue).conflicts_with("db").help("every database"),
+    ]
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+fn value(name: &'static str, form: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(form).help(help)
+}
+
+fn replicate() -> Command {
+    Command::new("replicate")
+        .about("Boot with Litestream's spelling: -exec CMD is the app; without it, only replicate")
+        .arg(value("exec", "CMD", "the app's command line, split as Litestream splits it"))
+}
+
+fn restore() -> Command {
+    Command::new("restore")
+        .about("Restore databases now; what is replaced is kept aside")
+        .args(databases())
+        .arg(Arg::new("o").short('o').value_name("PATH").value_parser(clap::value_parser!(OsString)).help("into this file instead of the database's own"))
+        .arg(flag("if-replica-exists", "no backup is not an error"))
+        .arg(flag("if-db-not-exists", "do nothing where the database exists"))
+        .arg(value("timestamp", "TIME", "as it was at this time (RFC 3339)"))
+        .arg(value("txid", "TXID", "as it was at this transaction (0.5)"))
+        .arg(value("generation", "NAME", "from this generation (0.3)"))
+        .arg(value("index", "N", "up to this WAL index (0.3)"))
+        .arg(value("parallelism", "N", "downloads at once"))
+}
+
+fn verify() -> Command {
+    Command::new("verify")
+        .about("Prove that a backup is restorable, current and equal to the database")
+        .args(databases())
+        .arg(value("timeout", "DURATION", "how long a write may take to reach the replica [30s]"))
+        .arg(flag("quick", "leave out the comparison of pages"))
+        .arg(flag("json", "print one JSON object per database"))
+}
+
+fn version() -> Command {
+    Command::new("version").about("Print the versions of this program, Litestream and SQLite")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    fn words(text: &[&str]) -> Vec<OsString> {
+        text.iter().map(OsString::from).collect()
+    }
+
+    fn app(args: &[&str]) -> Vec<OsString> {
+        match parse(&words(args)).unwrap() {
+            Invocation::Boot { app, .. } => app,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_first_word_that_is_no_command_begins_the_app() {
+        assert_eq!(app(&["gunicorn", "-w", "4", "--help"]), words(&["gunicorn", "-w", "4", "--help"]));
+        assert_eq!(app(&["--", "verify", "x"]), words(&["verify", "x"]));
+        assert_eq!(app(&["run", "verify"]), words(&["verify"]));
+        assert_eq!(app(&["--stop-timeout", "5s", "app", "--stop-timeout", "9s"]), words(&["app", "--stop-timeout", "9s"]));
+        assert_eq!(app(&["--stop-timeout=5s", "--", "--odd"]), words(&["--odd"]));
+        assert_eq!(app(&[""]), words(&[""]));
+    }
+
+    #[test]
+    fn an_apps_words_need_not_be_text() {
+        let odd = OsString::from_vec(b"a\xff b\n".to_vec());
+        let Invocation::Boot { app, .. } = parse(&[odd.clone(), odd.clone()]).unwrap() else { panic!() };
+        assert_eq!(app, [odd.clone(), odd]);
+    }
+
+    #[test]
+    fn options_stand_for_variables() {
+        let Invocation::Boot { flags, .. } = parse(&words(&["--stop-timeout", "5s", "app"])).unwrap() else { panic!() };
+        assert_eq!(flags, [("LITESTREAM_ENTRY_STOP_TIMEOUT".to_owned(), "5s".to_owned())]);
+    }
+
+    #[test]
+    fn litestreams_single_dash_flags_work() {
+        let Invocation::Command { name, matches, .. } = parse(&words(&["restore", "-if-replica-exists", "-o", "/x", "default"])).unwrap() else { panic!() };
+        assert_eq!(name, "restore");
+        assert!(matches.get_flag("if-replica-exists"));
+        assert_eq!(matches.get_one::<OsString>("o").unwrap(), "/x");
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_one_line_and_64() {
+        for bad in [&[][..], &["--"], &["--no-such-option", "app"], &["verify", "--wat"], &["--stop-timeout"]] {
+            let failure = parse(&words(bad)).unwrap_err();
+            assert_eq!((failure.code, failure.message.lines().count()), (exit::USAGE, 1), "{bad:?}: {failure}");
+        }
+        assert!(matches!(parse(&words(&["--help"])).unwrap(), Invocation::Text(_)));
+        command().debug_assert();
+    }
+}

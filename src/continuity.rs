@@ -1,0 +1,353 @@
+//! Keeps gaps out of 0.5's backups: decides what a WAL needs before Litestream starts, and does it.
+//! Must never write to a database but by `wal_checkpoint`, and must open each only once (a process
+//! that closes a file drops all its POSIX locks on it).
+//!
+//! Litestream 0.5 goes on from its last position although frames in between were lost, whenever the
+//! WAL was restarted while Litestream did not hold its read lock: it finds the last frame it knows still in place
+//! and takes that for proof (`db.go`, `verifyWithExecutor`). So before every start of a 0.5, the WAL is
+//! either pinned, so that nobody can restart it, or emptied, so that Litestream takes a snapshot.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+/// A WAL's salts: they change whenever it is restarted (SQLite's file format, section 4.1).
+pub type Salts = [u8; 8];
+
+/// What is known of a database before Litestream starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// The WAL's salts; none where it is empty or missing.
+    pub wal: Option<Salts>,
+    /// The salts in the newest local LTX file, Litestream's own record of its position; none without one.
+    pub ltx: Option<Salts>,
+    /// Whether another process has the database open.
+    pub open_elsewhere: bool,
+    /// Whether all before that position is known to be without gap.
+    pub proven: bool,
+    /// Whether this Litestream shows when it has taken its lock, so that a pin can be let go.
+    pub shows_lock: bool,
+}
+
+/// What it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing: an empty WAL has no frame to lose, and Litestream sees that it is shorter than it was.
+    Nothing,
+    /// Hold a read transaction until Litestream has its own.
+    Pin,
+    /// Empty it; Litestream then takes a full snapshot, which also heals what was wrong before.
+    Truncate,
+}
+
+/// What this WAL needs before Litestream starts.
+pub fn decide(facts: Facts) -> Need {
+    match (facts.wal, facts.ltx) {
+        (None, _) => Need::Nothing,
+        (Some(wal), Some(ltx)) if wal == ltx && !facts.open_elsewhere && facts.proven && facts.shows_lock => Need::Pin,
+        _ => Need::Truncate,
+    }
+}
+
+/// Looks at a database's files. Must not be called while this process has the database open.
+pub fn survey(database: &Path, shows_lock: bool) -> Facts {
+    let newest = newest_ltx(database);
+    Facts {
+        wal: salts_at(&beside(database, "-wal"), 16),
+        ltx: newest.as_ref().and_then(|ltx| ltx_salts(&ltx.path)),
+        open_elsewhere: is_open_elsewhere(database),
+        proven: Mark::read(database).proves(newest.map(|ltx| ltx.txid)),
+        shows_lock,
+    }
+}
+
+/// `app.db` → `app.db-wal`.
+pub fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Litestream's own directory: `.app.db-litestream`.
+pub fn meta_dir(database: &Path) -> PathBuf {
+    hidden(database, "-litestream")
+}
+
+/// Our file beside a database: the lock, and what is known of its backup.
+pub fn mark_path(database: &Path) -> PathBuf {
+    hidden(database, "-litestream-entry")
+}
+
+fn hidden(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(database.file_name().unwrap_or_default());
+    name.push(suffix);
+    database.with_file_name(name)
+}
+
+fn salts_at(file: &Path, offset: u64) -> Option<Salts> {
+    let mut salts = Salts::default();
+    File::open(file).ok()?.read_exact_at(&mut salts, offset).ok()?;
+    Some(salts)
+}
+
+/// An LTX file's header has the WAL's salts at byte 64, after the magic `LTX1` at 0.
+fn ltx_salts(file: &Path) -> Option<Salts> {
+    let mut magic = [0; 4];
+    File::open(file).ok()?.read_exact_at(&mut magic, 0).ok()?;
+    if &magic == b"LTX1" { salts_at(file, 64) } else { None }
+}
+
+#[derive(Debug)]
+struct Ltx {
+    path: PathBuf,
+    txid: u64,
+}
+
+/// `0000000000000001-000000000000002a.ltx`: first and last transaction in hexadecimal.
+fn newest_ltx(database: &Path) -> Option<Ltx> {
+    let entries = std::fs::read_dir(meta_dir(database).join("ltx/0")).ok()?;
+    entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let (_, last) = path.file_stem()?.to_str()?.split_once('-')?;
+            (path.extension()? == "ltx").then_some(())?;
+            Some(Ltx { txid: u64::from_str_radix(last, 16).ok()?, path })
+        })
+        .max_by_key(|ltx| ltx.txid)
+}
+
+/// Every connection to a WAL database holds a shared lock on byte 128 of its `-shm` (SQLite's
+/// "deadman switch"); across containers on one host too, where the pid reads 0.
+///
+/// Must not be called while this process has it open.
+pub fn is_open_elsewhere(database: &Path) -> bool {
+    let Ok(file) = File::options().read(true).write(true).open(beside(database, "-shm")) else { return false };
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 128,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // Unknown is open: emptying the WAL is right in either case.
+    fcntl(&file, FcntlArg::F_GETLK(&mut lock)).is_err() || i32::from(lock.l_type) != libc::F_UNLCK
+}
+
+/// What is known of a backup's past, kept beside the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing: earlier boots, not under us, may have left a gap.
+    None,
+    /// Under us, and without gap so far.
+    Open,
+    /// Ended well under us at this transaction: a later one here means that somebody else replicated.
+    Clean(u64),
+    /// Started without proof, because neither pin nor truncation could be had.
+    Unproven,
+}
+
+impl Mark {
+    /// Reads it.
+    pub fn read(database: &Path) -> Self {
+        let text = std::fs::read_to_string(mark_path(database)).unwrap_or_default();
+        let mut words = text.split_whitespace();
+        match (words.next(), words.next().and_then(|n| n.parse().ok())) {
+            (Some("open"), _) => Self::Open,
+            (Some("clean"), Some(txid)) => Self::Clean(txid),
+            (Some("unproven"), _) => Self::Unproven,
+            _ => Self::None,
+        }
+    }
+
+    /// Writes it. In place, since the file is also the lock that PID 1 holds.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn write(self, database: &Path) -> io::Result<()> {
+        let text = match self {
+            Self::None => "none\n".to_owned(),
+            Self::Open => "open\n".to_owned(),
+            Self::Clean(txid) => format!("clean {txid}\n"),
+            Self::Unproven => "unproven\n".to_owned(),
+        };
+        std::fs::write(mark_path(database), text)
+    }
+
+    /// The mark of a clean end: the position that Litestream's own files show.
+    pub fn clean(database: &Path) -> Self {
+        newest_ltx(database).map_or(Self::Open, |ltx| Self::Clean(ltx.txid))
+    }
+
+    fn proves(self, newest: Option<u64>) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Clean(txid) => newest.is_none_or(|n| n == txid),
+            Self::None | Self::Unproven => false,
+        }
+    }
+}
+
+/// A read transaction that keeps the WAL from being restarted for as long as it lives.
+///
+/// After a boot the first opener rebuilds the `-shm` with nothing backfilled, so the reader takes a
+/// read mark ≥ 1, and no writer restarts a WAL while a reader is on such a mark.
+#[derive(Debug)]
+pub struct Pin {
+    /// The database.
+    pub database: PathBuf,
+    _reader: Connection,
+}
+
+/// Pins the WAL.
+///
+/// # Errors
+/// What SQLite says, where the database cannot be read.
+pub fn pin(database: &Path) -> rusqlite::Result<Pin> {
+    let reader = open(database)?;
+    reader.busy_timeout(Duration::from_secs(2))?;
+    reader.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
+    Ok(Pin { database: database.to_owned(), _reader: reader })
+}
+
+/// How long a checkpoint may keep the app's writers waiting.
+const BUSY: Duration = Duration::from_millis(250);
+/// Pause between tries.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Empties the WAL, trying again until the deadline while readers or writers are in the way.
+///
+/// # Errors
+/// A line that says what was in the way.
+pub fn truncate(database: &Path, deadline: Instant) -> Result<(), String> {
+    let connection = open(database).and_then(|c| c.busy_timeout(BUSY).map(|()| c)).map_err(|e| e.to_string())?;
+    loop {
+        let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        let reason = match busy {
+            Ok(0) => return Ok(()),
+            Ok(_) => "a transaction of the app's keeps the WAL from being emptied".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() >= deadline {
+            return Err(reason);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Opens an existing database as one more reader and writer beside the app.
+fn open(database: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    // If the app is gone already, the last to close would delete the WAL, and with it Litestream's place.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(connection)
+}
+
+/// The WAL's size in bytes, 0 where there is none. Opens nothing, so that a pin's locks live on.
+pub fn wal_size(database: &Path) -> u64 {
+    std::fs::metadata(beside(database, "-wal")).map(|m| m.len()).unwrap_or_default()
+}
+
+/// How large a pinned WAL may become: the configured limit, or half of what is free on its disk.
+pub fn wal_limit(database: &Path, configured: u64) -> u64 {
+    let free = nix::sys::statvfs::statvfs(database).map(|s| s.blocks_available().saturating_mul(s.fragment_size())).unwrap_or(u64::MAX);
+    configured.min(free / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_unbroken_private_and_proven_wal_is_pinned() {
+        let salts = [Some([1; 8]), Some([2; 8]), None];
+        for wal in salts {
+            for ltx in salts {
+                for bits in 0..8 {
+                    let facts = Facts { wal, ltx, open_elsewhere: bits & 1 != 0, proven: bits & 2 != 0, shows_lock: bits & 4 != 0 };
+                    let expected = match (wal, ltx) {
+                        (None, _) => Need::Nothing,
+                        (a, b) if a == b && bits == 6 => Need::Pin,
+                        _ => Need::Truncate,
+                    };
+                    assert_eq!(decide(facts), expected, "{facts:?}");
+                }
+            }
+        }
+    }
+
+    fn database() -> (tempfile::TempDir, PathBuf, Connection) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let app = Connection::open(&path).unwrap();
+        app.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t(x); INSERT INTO t VALUES(1);").unwrap();
+        (dir, path, app)
+    }
+
+    #[test]
+    fn a_wal_that_is_truncated_is_empty_and_the_survey_sees_it() {
+        let (_dir, path, _app) = database();
+        assert!(survey(&path, true).wal.is_some());
+        truncate(&path, Instant::now()).unwrap();
+        assert_eq!((survey(&path, true).wal, wal_size(&path)), (None, 0));
+    }
+
+    #[test]
+    fn a_pinned_wal_is_not_restarted_by_a_writer() {
+        let (_dir, path, app) = database();
+        // As at a boot: nobody has it open, and the WAL is kept.
+        app.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+        drop(app);
+        let salts = || salts_at(&beside(&path, "-wal"), 16);
+        let before = salts();
+        let pin = pin(&path).unwrap();
+        let writer = Connection::open(&path).unwrap();
+        let write = || writer.execute_batch("INSERT INTO t VALUES(2); PRAGMA wal_checkpoint(PASSIVE); INSERT INTO t VALUES(3);").unwrap();
+        write();
+        assert_eq!(salts(), before);
+        drop(pin);
+        write();
+        write();
+        assert_ne!(salts(), before);
+    }
+
+    #[test]
+    fn a_reader_in_the_way_is_reported_not_waited_for_without_end() {
+        let (_dir, path, app) = database();
+        let reader = Connection::open(&path).unwrap();
+        reader.execute_batch("BEGIN; SELECT * FROM t;").unwrap();
+        app.execute_batch("INSERT INTO t VALUES(2)").unwrap();
+        assert!(truncate(&path, Instant::now()).unwrap_err().contains("transaction"));
+    }
+
+    #[test]
+    fn a_clean_end_proves_only_its_own_position() {
+        let (_dir, path, _app) = database();
+        assert_eq!(Mark::read(&path), Mark::None);
+        for mark in [Mark::Open, Mark::Clean(42), Mark::Unproven] {
+            mark.write(&path).unwrap();
+            assert_eq!(Mark::read(&path), mark);
+        }
+        assert!(Mark::Clean(42).proves(Some(42)) && !Mark::Clean(42).proves(Some(43)));
+        assert!(Mark::Open.proves(Some(1)) && !Mark::None.proves(None) && !Mark::Unproven.proves(Some(1)));
+    }
+
+    #[test]
+    fn the_newest_ltx_file_is_the_one_that_ends_last() {
+        let (_dir, path, _app) = database();
+        let folder = meta_dir(&path).join("ltx/0");
+        std::fs::create_dir_all(&folder).unwrap();
+        for name in ["0000000000000001-0000000000000009.ltx", "000000000000000a-000000000000001f.ltx", "x.tmp", "no-ltx.ltx"] {
+            std::fs::write(folder.join(name), [b"LTX1".as_slice(), &[7; 96]].concat()).unwrap();
+        }
+        assert_eq!(newest_ltx(&path).unwrap().txid, 0x1f);
+        assert_eq!(survey(&path, true).ltx, Some([7; 8]));
+    }
+}

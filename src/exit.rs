@@ -1,0 +1,97 @@
+//! Exit codes: the table of this program's own, and wait status → code. Must never decide anything else.
+
+use std::fmt;
+
+/// Wrong command line (`EX_USAGE` of sysexits.h).
+pub const USAGE: u8 = 64;
+/// A database or a backup is damaged, or verify found the backup behind or different (`EX_DATAERR`).
+pub const DAMAGED: u8 = 65;
+/// `required` and there is no backup; no such database (`EX_NOINPUT`).
+pub const NO_BACKUP: u8 = 66;
+/// The replica cannot be reached (`EX_UNAVAILABLE`).
+pub const UNREACHABLE: u8 = 69;
+/// Litestream failed and the policy is `exit`; an internal error (`EX_SOFTWARE`).
+pub const INTERNAL: u8 = 70;
+/// The operating system refused: fork, lock, permission (`EX_OSERR`).
+pub const SYSTEM: u8 = 71;
+/// The last sync could not be confirmed (`EX_IOERR`).
+pub const UNSAVED: u8 = 74;
+/// The configuration is wrong (`EX_CONFIG`).
+pub const CONFIG: u8 = 78;
+/// The app was found but cannot be executed, as shells and Docker have it.
+pub const NOT_EXECUTABLE: u8 = 126;
+/// The app was not found, as shells and Docker have it.
+pub const NOT_FOUND: u8 = 127;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with this code.
+    Code(u8),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl Ended {
+    /// The container's exit code for it: its own, or 128+n (as shells and Docker have it).
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            // Signal numbers end at 64, so the sum fits.
+            Self::Signal(signal) => u8::try_from(signal).map_or(u8::MAX, |n| n.saturating_add(128)),
+        }
+    }
+
+    /// Whether it ended well.
+    pub fn ok(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+/// An error that knows the exit code it deserves. Its text is one line that says what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// One of the codes of this module.
+    pub code: u8,
+    /// One line (or one line per problem), never a secret.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with this code and text.
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_code_is_kept_and_a_signal_is_128_plus_n() {
+        for code in 0..=255 {
+            assert_eq!(Ended::Code(code).code(), code);
+        }
+        for (signal, code) in [(1, 129), (9, 137), (15, 143), (64, 192)] {
+            assert_eq!(Ended::Signal(signal).code(), code);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Container entrypoint for apps on SQLite.
+//!
+//! A boot is a line of stages, each a value that the next one takes:
+//!
+//! ```text
+//! environment → settings::Settings → plan::Plan → config::Document → worker::prepare → supervise
+//! ```
+//!
+//! * [`cli`] takes the command line apart; [`settings`] says what the variables mean; [`plan`] and [`config`] what follows.
+//! * [`supervise`] is PID 1: a loop around the pure [`supervise::machine`].
+//! * [`worker`] is everything that could block or crash, in processes of their own.
+//! * [`restore`], [`continuity`] and [`verify`] decide about databases and backups; [`litestream`] calls the binary.
+//! * [`operator`] is what `docker exec` runs.
+
+pub mod cli;
+pub mod config;
+pub mod continuity;
+pub mod exit;
+pub mod litestream;
+pub mod operator;
+pub mod plan;
+pub mod report;
+pub mod restore;
+pub mod runtime;
+pub mod settings;
+pub mod supervise;
+pub mod sys;
+pub mod time;
+pub mod verify;
+pub mod worker;
+
+use std::ffi::{CString, OsString};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use cli::Invocation;
+use exit::Failure;
+use litestream::Line;
+use plan::{Plan, Planned};
+use restore::Local;
+use runtime::Runtime;
+use settings::{Environment, LockPolicy, Settings, Source};
+use supervise::lock::Locks;
+use supervise::machine::Rules;
+use supervise::signals::Signals;
+use supervise::Boot;
+
+/// Runs the program; the process's exit code.
+pub fn run(args: &[OsString]) -> u8 {
+    if let Some((word, rest)) = args.split_first() {
+        if worker::is_internal(word) {
+            return worker::run(word, rest);
+        }
+    }
+    match dispatch(args) {
+        Ok(code) => code,
+        Err(failure) => {
+            report::lines(&failure.message);
+            failure.code
+        }
+    }
+}
+
+fn dispatch(args: &[OsString]) -> Result<u8, Failure> {
+    match cli::parse(args)? {
+        Invocation::Text(text) => {
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            Ok(0)
+        }
+        Invocation::Boot { app, flags } => boot(app, flags),
+        Invocation::Command { name, matches, flags } if name == "replicate" => {
+            let app = match matches.get_one::<String>("exec") {
+                Some(command) => litestream::call::split(command).map_err(|why| Failure::new(exit::USAGE, format!("-exec: {why}")))?,
+                None => Vec::new(),
+            };
+            boot(app, flags)
+        }
+        Invocation::Command { name, matches, flags } => operator::run(&name, &matches, flags),
+    }
+}
+
+/// What the environment says, before anything is looked at.
+#[derive(Debug)]
+pub struct Configured {
+    /// The settings.
+    pub settings: Settings,
+    /// The environment, byte for byte.
+    pub env: Vec<CString>,
+}
+
+impl Configured {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// 78 with a line per problem.
+    pub fn read(flags: Vec<(String, String)>) -> Result<Self, Failure> {
+        let env = Environment::load(std::env::vars_os(), flags);
+        let settings = settings::read(&env, &|path| path.is_file())?;
+        Ok(Self { settings, env: sys::raw_environment() })
+    }
+
+    /// Litestream's and the workers' environment.
+    pub fn helper_environment(&self) -> Vec<CString> {
+        plan::litestream_environment(&self.env, self.settings.credentials.as_ref())
+    }
+
+    /// Where a runtime directory may be as a last resort.
+    pub fn first_database(&self) -> Option<PathBuf> {
+        match &self.settings.source {
+            Source::Variables(databases) => databases.first().map(|d| d.path.clone()),
+            _ => None,
+        }
+    }
+
+    /// Finds Litestream, takes a runtime directory, and leaves configuration and plan there.
+    ///
+    /// # Errors
+    /// 78 or 71, in one line a problem.
+    pub fn plan(&self, runtime_dir: Option<&Path>) -> Result<(Planned, Runtime), Failure> {
+        let litestream = litestream::find(self.settings.litestream.as_deref())?;
+        let file = match &self.settings.source {
+            Source::File(path) => {
+                Some(std::fs::read_to_string(path).map_err(|e| Failure::new(exit::CONFIG, format!("{}: {e}", path.display())))?)
+            }
+            _ => None,
+        };
+        let runtime = runtime::take(runtime_dir, self.first_database().as_deref())?;
+        let planned = plan::make(&self.settings, litestream, &runtime.path, file.as_deref())?;
+        check_paths(&planned.plan)?;
+        leave(&planned)?;
+        Ok((planned, runtime))
+    }
+}
+
+/// A path that cannot be a database's file is a mistake in the configuration, not in the data.
+fn check_paths(plan: &Plan) -> Result<(), Failure> {
+    let wrong: Vec<String> = plan
+        .databases
+        .iter()
+        .filter(|d| d.path.is_dir())
+        .map(|d| format!("{}: {} is a directory; name the database's file in it", d.alias, d.path.display()))
+        .collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::new(exit::CONFIG, wrong.join("\n"))) }
+}
+
+fn leave(planned: &Planned) -> Result<(), Failure> {
+    let plan = &planned.plan;
+    let text = serde_yaml::to_string(plan).map_err(|e| Failure::new(exit::INTERNAL, format!("the plan cannot be written: {e}")))?;
+    let mut written = runtime::write(&plan.runtime.join(plan::PLAN_FILE), &text);
+    if !plan.users_file {
+        written = written.and_then(|()| runtime::write(&plan.config, &planned.document.text()));
+    }
+    written.map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", plan.runtime.display())))
+}
+
+/// Boots: everything that may fail before the first child fails here, in one line a problem.
+fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure> {
+    // Before anything else, so that no signal is lost.
+    let signals = Signals::new().map_err(|e| Failure::new(exit::SYSTEM, format!("signals cannot be blocked: {}", e.desc())))?;
+    let configured = Configured::read(flags)?;
+    let own_path = sys::own_path().map_err(|e| Failure::new(exit::SYSTEM, e.to_string()))?;
+    let entry = configured.settings.entry.clone();
+    let mut boot = Boot {
+        env: configured.env.clone(),
+        helper_env: configured.helper_environment(),
+        own_path,
+        plan: None,
+        locks: None,
+        signal_group: entry.signal_group,
+        app,
+    };
+    let mut rules = Rules {
+        replicates: false,
+        app: !boot.app.is_empty(),
+        present: false,
+        standby: false,
+        wait: false,
+        confirms: false,
+        repairs: false,
+        on_failure: entry.on_replication_failure,
+        stop_timeout: entry.stop_timeout,
+        reserve: entry.stop_timeout / 2,
+    };
+    if let Source::Nothing(why) = &configured.settings.source {
+        if !rules.app {
+            return Err(Failure::new(exit::CONFIG, why.clone()));
+        }
+        report::line(format_args!("{why}: NOTHING IS REPLICATED"));
+        return Ok(supervise::run(boot, rules, signals));
+    }
+    let (planned, _runtime) = configured.plan(entry.runtime_dir.as_deref())?;
+    for note in &planned.notes {
+        report::line(note);
+    }
+    let plan = planned.plan;
+    let locks = take_locks(&plan)?;
+    rules.replicates = true;
+    rules.standby = locks.is_none();
+    rules.wait = entry.lock == LockPolicy::Wait;
+    rules.present = plan.databases.iter().all(|d| matches!(restore::look(&d.path), Ok(Local::Sqlite)));
+    rules.confirms = plan.socket.is_some();
+    rules.repairs = plan.litestream.line == Line::V05;
+    rules.reserve = plan.reserve();
+    for database in &plan.databases {
+        report::line(format_args!("{}: {} → {} (litestream {})", database.alias, database.path.display(), database.replica, plan.litestream.version));
+    }
+    boot.locks = locks;
+    boot.plan = Some(plan);
+    Ok(supervise::run(boot, rules, signals))
+}
+
+/// The locks, or none where another process has one and the policy is to stand by or wait.
+fn take_locks(plan: &Plan) -> Result<Option<Locks>, Failure> {
+    if plan.entry.lock == LockPolicy::Off {
+        return Ok(Some(Locks::default()));
+    }
+    match (Locks::take(&plan.databases)?, plan.entry.lock) {
+        (Ok(locks), _) => Ok(Some(locks)),
+        (Err(alias), LockPolicy::Refuse) => {
+            Err(Failure::new(exit::SYSTEM, format!("{alias}: another process replicates it (LITESTREAM_ENTRY_LOCK=refuse); stop that one first")))
+        }
+        (Err(alias), policy) => {
+            let then = if policy == LockPolicy::Wait { "waiting for it to leave" } else { "standing by to take over" };
+            report::line(format_args!("{alias}: another process replicates it: {then}"));
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Litestream's command lines, one place for both lines. Must never run inside PID 1's loop: it waits.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{Line, Litestream};
+use crate::exit::Ended;
+
+/// How often a running child is looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// The configuration that a call reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// Whether Litestream expands `$VAR` in it: only in a file of the user's own.
+    pub expand: bool,
+}
+
+impl Config<'_> {
+    /// The flags for it.
+    pub fn flags(&self) -> Vec<OsString> {
+        let mut flags = vec!["-config".into(), self.path.into()];
+        if !self.expand {
+            flags.push("-no-expand-env".into());
+        }
+        flags
+    }
+}
+
+/// argv of `litestream replicate -exec COMMAND`.
+pub fn replicate(litestream: &Litestream, config: &Config<'_>, exec: OsString) -> Vec<OsString> {
+    let mut args = vec![litestream.path.clone().into(), "replicate".into()];
+    args.extend(config.flags());
+    args.extend(["-exec".into(), exec]);
+    args
+}
+
+/// Single quotes round every word: go-shellwords keeps what is in them byte for byte, and cuts a
+/// command silently at an unquoted `;` or `&`.
+pub fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Splits an `-exec` command into words as Litestream does (go-shellwords): quotes and backslashes
+/// group, nothing is expanded. Where Litestream would silently cut the command, it is refused.
+///
+/// # Errors
+/// What cannot be split.
+pub fn split(command: &str) -> Result<Vec<OsString>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = command.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(q), c) if c == q => quote = None,
+            (Some('\''), c) => word.get_or_insert_default().push(c),
+            (_, '\\') => word.get_or_insert_default().extend(chars.next()),
+            (Some(_), c) => word.get_or_insert_default().push(c),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, ' ' | '\t' | '\n' | '\r') => words.extend(word.take().map(OsString::from)),
+            (None, ';' | '&' | '|' | '<' | '>' | '(' | ')' | '`') => {
+                return Err(format!("{c:?} means nothing without a shell; write -exec \"sh -c '…'\", or quote it"));
+            }
+            (None, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err("a quote is not closed".to_owned());
+    }
+    words.extend(word.map(OsString::from));
+    if words.is_empty() { Err("names no command".to_owned()) } else { Ok(words) }
+}
+
+/// A Litestream that runs beside us with its output in a file, killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    output: File,
+}
+
+/// What a call came to.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub ended: Ended,
+    /// What it said on stdout.
+    pub stdout: String,
+    /// What it said, stdout and stderr together where they were not kept apart.
+    pub said: String,
+}
+
+impl Output {
+    /// Litestream's own reason in one short line: its last error, without time stamp and key names.
+    pub fn reason(&self) -> String {
+        reason(&self.said)
+    }
+}
+
+/// Litestream's last complaint in one short line.
+pub fn reason(said: &str) -> String {
+    let complaint = said.lines().rev().find(|l| l.contains("rror")).or_else(|| said.lines().rev().find(|l| !l.trim().is_empty()));
+    let line = complaint.unwrap_or("no reason given").trim();
+    let line = line.split_once("error=").map_or(line, |(_, rest)| rest);
+    let line = line.strip_prefix("Error: ").unwrap_or(line).trim_matches('"').replace("\\\"", "\"");
+    if line.chars().count() <= 240 { line } else { line.chars().take(240).chain(['…']).collect() }
+}
+
+fn command(litestream: &Litestream) -> Command {
+    let mut command = Command::new(&litestream.path);
+    if let Some(env) = &litestream.env {
+        command.env_clear().envs(env.iter().cloned());
+    }
+    command
+}
+
+/// Starts `litestream ARGS…`; both outputs go to `log`, a file that the caller made.
+///
+/// # Errors
+/// What the kernel says to fork and exec.
+pub fn start(litestream: &Litestream, args: &[OsString], log: File) -> std::io::Result<Running> {
+    let mut command = command(litestream);
+    command.args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
+    Ok(Running { child: command.spawn()?, output: log })
+}
+
+impl Running {
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<Ended> {
+        match self.child.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => Some(ended(status)),
+            Err(_) => Some(Ended::Code(255)),
+        }
+    }
+
+    /// Everything that it has said so far, the last 64 kB of it.
+    pub fn said(&mut self) -> String {
+        tail(&mut self.output)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn tail(file: &mut File) -> String {
+    const MOST: u64 = 64 * 1024;
+    let length = file.metadata().map(|m| m.len()).unwrap_or_default();
+    let mut bytes = Vec::new();
+    let mut reader = file;
+    if reader.seek(SeekFrom::Start(length.saturating_sub(MOST))).is_ok() {
+        let _ = reader.by_ref().take(MOST).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Runs `litestream ARGS…` to its end, or kills it at the deadline (then `None`).
+///
+/// # Errors
+/// What the kernel says to fork and exec.
+pub fn run(litestream: &Litestream, args: &[OsString], deadline: Instant) -> std::io::Result<Option<Output>> {
+    let mut command = command(litestream);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn()?;
+    let reader = |stream: Option<Box<dyn Read + Send>>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            if let Some(stream) = stream {
+                let _ = stream.take(16 << 20).read_to_end(&mut bytes);
+            }
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let stdout = reader(child.stdout.take().map(|s| Box::new(s) as _));
+    let stderr = reader(child.stderr.take().map(|s| Box::new(s) as _));
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break status,
+            None if Instant::now() >= deadline => {
+                child.kill()?;
+                child.wait()?;
+                return Ok(None);
+            }
+            None => std::thread::sleep(POLL),
+        }
+    };
+    let stdout = stdout.join().unwrap_or_default();
+    let said = format!("{stdout}{}", stderr.join().unwrap_or_default());
+    Ok(Some(Output { ended: ended(status), stdout, said }))
+}
+
+fn ended(status: std::process::ExitStatus) -> Ended {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ended::Code(u8::try_from(code & 0xff).unwrap_or(255)),
+        (None, Some(signal)) => Ended::Signal(signal),
+        (None, None) => Ended::Code(255),
+    }
+}
+
+/// What lists a replica's content: it changes whenever anything arrives there.
+pub fn listing(line: Line, config: &Config<'_>, database: &Path) -> Vec<OsString> {
+    let mut args: Vec<OsString> = match line {
+        Line::V05 => vec!["ltx".into()],
+        Line::V03 => vec!["wal".into()],
+    };
+    args.extend(config.flags());
+    args.push(database.into());
+    args
+}
+
+/// `restore` of one database of the configuration into `output`. Ends well with nothing there when
+/// the replica has no backup.
+pub fn restore(config: &Config<'_>, database: &Path, output: &Path, more: &[OsString]) -> Vec<OsString> {
+    let mut args = vec!["restore".into()];
+    args.extend(config.flags());
+    args.extend(["-if-replica-exists".into(), "-o".into(), output.into()]);
+    args.extend(more.iter().cloned());
+    args.push(database.into());
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_survives_go_shellwords() {
+        assert_eq!(quote("/a b/it's;x&y"), r"'/a b/it'\''s;x&y'");
+    }
+
+    #[test]
+    fn a_command_is_split_as_litestream_does_it_but_never_cut() {
+        let split = |text: &str| split(text).map(|w| w.into_iter().map(|w| w.into_string().unwrap()).collect::<Vec<_>>());
+        assert_eq!(split(r#"app a "b c" 'd $FOO e' plain\ esc """#).unwrap(), ["app", "a", "b c", "d $FOO e", "plain esc", ""]);
+        for bad in ["a;b", "a & b", "a|b", "a > b", "a 'b", "  ", "$(x)"] {
+            assert!(split(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_reason_is_litestreams_last_complaint_on_one_line() {
+        let v3 = "time=2026 level=ERROR msg=\"failed to run\" error=\"cannot fetch generations: dial tcp: refused\"\n";
+        assert_eq!(reason(v3), "cannot fetch generations: dial tcp: refused");
+        assert_eq!(reason("Error: no such bucket\n"), "no such bucket");
+        assert_eq!(reason(""), "no reason given");
+    }
+}

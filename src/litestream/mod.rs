@@ -1,0 +1,161 @@
+//! The Litestream binary: where it is, which line, how it is called. Must never interpret databases.
+
+pub mod buildinfo;
+pub mod call;
+pub mod socket;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{self, Failure};
+use crate::sys::{self, Found};
+
+/// The two lines of Litestream, which differ in commands, configuration and backup format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Line {
+    /// 0.3.x: generations, WAL segments, no control socket.
+    V03,
+    /// 0.5.x: LTX files, a control socket, `replicate -once`.
+    V05,
+}
+
+/// A released version, `0.5.17`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Version {
+    major: u16,
+    minor: u16,
+    patch: u16,
+}
+
+impl Version {
+    /// The line it belongs to; none for one that this program does not know.
+    pub fn line(self) -> Option<Line> {
+        match (self.major, self.minor) {
+            (0, 3) => Some(Line::V03),
+            (0, 5) => Some(Line::V05),
+            _ => None,
+        }
+    }
+
+    /// Whether `/debug/sync-status` is there (0.5.12 and later), by which a pin can be let go.
+    pub fn has_sync_status(self) -> bool {
+        self >= Self { major: 0, minor: 5, patch: 12 }
+    }
+
+    /// 0.5.6 and 0.5.7 stop replicating silently (upstream's report 1083).
+    pub fn stops_silently(self) -> bool {
+        self.line() == Some(Line::V05) && (self.patch == 6 || self.patch == 7)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+impl FromStr for Version {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let text = text.trim().trim_start_matches('v');
+        let text = text.split(['-', '+', ' ']).next().unwrap_or_default();
+        let mut parts = text.splitn(3, '.').map(|p| p.parse::<u16>().map_err(drop));
+        let mut next = || parts.next().unwrap_or(Err(()));
+        Ok(Self { major: next()?, minor: next()?, patch: next()? })
+    }
+}
+
+/// A Litestream binary that was found and recognised.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Litestream {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Its version.
+    pub version: Version,
+    /// Its line.
+    pub line: Line,
+    /// The environment it is called with, where that is not ours.
+    #[serde(skip)]
+    pub env: Option<Vec<(OsString, OsString)>>,
+}
+
+/// Finds and recognises the binary: `LITESTREAM_BIN`, else `litestream` in PATH.
+///
+/// # Errors
+/// 78 where it is missing, not executable, or not a Litestream that this program knows.
+pub fn find(configured: Option<&Path>) -> Result<Litestream, Failure> {
+    let name = configured.map_or(OsStr::new("litestream"), Path::as_os_str);
+    let from = if configured.is_some() { "LITESTREAM_BIN" } else { "PATH" };
+    let shown = name.to_string_lossy();
+    let wrong = |what: String| Failure::new(exit::CONFIG, what);
+    let path = match sys::find_program(name) {
+        Found::Executable(path) => std::path::absolute(&path).unwrap_or(path),
+        Found::NotExecutable(path, errno) => {
+            return Err(wrong(format!("{from}: {} cannot be executed ({}); name the litestream binary", path.display(), errno.desc())));
+        }
+        Found::Nowhere => {
+            return Err(wrong(format!("{from}: {shown} not found; install Litestream or set LITESTREAM_BIN to its path")));
+        }
+    };
+    let text = match buildinfo::read(&path) {
+        Some(info) if !info.litestream => {
+            return Err(wrong(format!("{from}: {} is not Litestream; name the litestream binary", path.display())));
+        }
+        Some(buildinfo::BuildInfo { version: Some(version), .. }) => version,
+        // A wrapper script or a packed binary says it only when it is run.
+        _ => ask(&path),
+    };
+    let version = Version::from_str(&text).map_err(|()| {
+        wrong(format!("{from}: {} is not Litestream ({}); name the litestream binary", path.display(), said(&text)))
+    })?;
+    let line = version.line().ok_or_else(|| {
+        wrong(format!("{from}: Litestream {version} is not supported; use 0.5.x (0.5.12 or later) or 0.3.13"))
+    })?;
+    Ok(Litestream { path, version, line, env: None })
+}
+
+fn ask(path: &Path) -> String {
+    let output = Command::new(path).arg("version").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+fn said(text: &str) -> String {
+    match text.lines().next() {
+        Some(first) if !first.is_empty() => format!("`version` says {:?}", first.chars().take(40).collect::<String>()),
+        _ => "`version` says nothing".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_lines_spell_their_version_differently() {
+        let v5: Version = "0.5.17".parse().unwrap();
+        let v3: Version = "v0.3.13".parse().unwrap();
+        assert_eq!((v5.line(), v3.line()), (Some(Line::V05), Some(Line::V03)));
+        assert!(v5.has_sync_status() && !v3.has_sync_status());
+        assert!(!"0.5.10".parse::<Version>().unwrap().has_sync_status());
+        assert!("0.5.7".parse::<Version>().unwrap().stops_silently());
+        assert_eq!("0.4.0-beta.2".parse::<Version>().unwrap().line(), None);
+        for bad in ["", "litestream", "0.5", "0.5.x", "(devel)"] {
+            assert!(bad.parse::<Version>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_binary_that_is_none_names_the_variable_and_what_to_do() {
+        for (path, says) in [("/nowhere/litestream", "not found"), ("/etc/passwd", "cannot be executed"), ("/bin/true", "is not Litestream")] {
+            let failure = find(Some(Path::new(path))).unwrap_err();
+            assert_eq!(failure.code, exit::CONFIG);
+            assert!(failure.message.contains("LITESTREAM_BIN") && failure.message.contains(says), "{failure}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What an operator runs beside PID 1, or without one: `verify`, `restore`, `version`. Must never
+//! replace a database that anybody has open.
+
+use std::ffi::{CString, OsString};
+use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::ArgMatches;
+
+use crate::exit::{self, Failure};
+use crate::plan::{Database, PLAN_FILE, Plan};
+use crate::restore::{self, Fetched, Local, Source};
+use crate::runtime::{self, Runtime};
+use crate::supervise::lock;
+use crate::verify::{self, Options};
+use crate::{Configured, continuity, litestream, report, settings, sys};
+
+/// A plan to work with, and our own runtime directory where no PID 1 has left one.
+struct Context {
+    plan: Plan,
+    _runtime: Option<Runtime>,
+}
+
+/// Runs one command; its exit code.
+///
+/// # Errors
+/// What is wrong in one line, with its code.
+pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
+    match name {
+        "verify" => {
+            let context = context(flags)?;
+            let timeout = match matches.get_one::<String>("timeout") {
+                Some(text) => settings::duration(text).ok_or_else(|| Failure::new(exit::USAGE, "--timeout: not understood; write a duration as 30s or 2m"))?,
+                None => Duration::from_secs(30),
+            };
+            let options = Options { timeout, quick: matches.get_flag("quick"), interrupted: interrupted() };
+            verify_all(&context.plan, &chosen(&context.plan, matches)?, &options, matches.get_flag("json"))
+        }
+        "restore" => {
+            let context = context(flags)?;
+            let databases = chosen(&context.plan, matches)?;
+            restore_all(&context.plan, &databases, matches)
+        }
+        _ => {
+            print(&versions(flags));
+            Ok(0)
+        }
+    }
+}
+
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}
+
+/// INT, TERM and HUP set it: what runs then cleans up and ends.
+fn interrupted() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
+    }
+    flag
+}
+
+/// The plan of the PID 1 that runs here, or one made from this environment.
+fn context(flags: Vec<(String, String)>) -> Result<Context, Failure> {
+    let configured = Configured::read(flags)?;
+    let beside = configured.first_database();
+    let live = runtime::places(configured.settings.entry.runtime_dir.as_deref(), beside.as_deref(), 1).into_iter().find(|p| runtime::is_held(p));
+    let env = configured.helper_environment().into_iter().filter_map(pair).collect();
+    if let Some(place) = live {
+        let read = std::fs::read_to_string(place.join(PLAN_FILE)).map_err(|e| e.to_string());
+        if let Ok(mut plan) = read.and_then(|text| serde_yaml::from_str::<Plan>(&text).map_err(|e| e.to_string())) {
+            plan.litestream.env = Some(env);
+            return Ok(Context { plan, _runtime: None });
+        }
+    }
+    let (planned, runtime) = configured.plan(None)?;
+    let mut plan = planned.plan;
+    plan.litestream.env = Some(env);
+    Ok(Context { plan, _runtime: Some(runtime) })
+}
+
+fn pair(entry: CString) -> Option<(OsString, OsString)> {
+    let bytes = entry.into_bytes();
+    let at = bytes.iter().position(|b| *b == b'=')?;
+    let (name, value) = bytes.split_at(at);
+    Some((OsString::from_vec(name.to_vec()), OsString::from_vec(value.get(1..).unwrap_or_default().to_vec())))
+}
+
+fn chosen(plan: &Plan, matches: &ArgMatches) -> Result<Vec<Database>, Failure> {
+    if matches.get_flag("all") {
+        return Ok(plan.databases.clone());
+    }
+    let names: Vec<&String> = matches.get_many("db").into_iter().flatten().collect();
+    if names.is_empty() {
+        return Err(Failure::new(exit::USAGE, "no database named; name one (`default`, a path) or --all"));
+    }
+    names.into_iter().map(|name| plan.find(name).cloned()).collect()
+}
+
+fn verify_all(plan: &Plan, databases: &[Database], options: &Options, json: bool) -> Result<u8, Failure> {
+    let mut code = 0;
+    for database in databases {
+        match verify::verify(plan, database, options) {
+            Ok(proof) if json => print(&proof.json(database)),
+            Ok(proof) => print(&proof.text(database)),
+            Err(failure) => {
+                if json {
+                    print(&verify::failure_json(database, &failure));
+                }
+                report::lines(&failure.message);
+                code = failure.code;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn restore_all(plan: &Plan, databases: &[Database], matches: &ArgMatches) -> Result<u8, Failure> {
+    let output = matches.get_one::<OsString>("o").map(PathBuf::from);
+    if output.is_some() && databases.len() > 1 {
+        return Err(Failure::new(exit::USAGE, "-o takes one database; name one"));
+    }
+    let mut flags: Vec<OsString> = Vec::new();
+    for name in ["timestamp", "txid", "generation", "index", "parallelism"] {
+        if let Some(value) = matches.get_one::<String>(name) {
+            flags.extend([format!("-{name}").into(), value.into()]);
+        }
+    }
+    for database in databases {
+        let target = output.clone().unwrap_or_else(|| database.path.clone());
+        restore_one(plan, database, &std::path::absolute(&target).unwrap_or(target), &flags, matches)?;
+    }
+    Ok(0)
+}
+
+fn restore_one(plan: &Plan, database: &Database, target: &Path, flags: &[OsString], matches: &ArgMatches) -> Result<(), Failure> {
+    let system = |error: std::io::Error| Failure::new(exit::SYSTEM, format!("{}: {}: {error}", database.alias, target.display()));
+    let present = restore::look(target).map_err(system)?;
+    if present != Local::Missing && matches.get_flag("if-db-not-exists") {
+        report::line(format_args!("{}: {} exists: nothing to do", database.alias, target.display()));
+        return Ok(());
+    }
+    let own = target == database.path;
+    if !own && present != Local::Missing {
+        return Err(Failure::new(exit::SYSTEM, format!("{}: {} exists; name another file with -o, or move it away", database.alias, target.display())));
+    }
+    // Held for as long as the file is replaced: no boot may begin meanwhile.
+    let _locks = if own { Some(not_live(database)?) } else { None };
+    let source = Source { litestream: &plan.litestream, config: plan.config(), database: &database.path, alias: &database.alias, timeout: plan.entry.restore_timeout, flags };
+    let folder = Folder(restore::folder(target));
+    match source.fetch(&folder.0)? {
+        Fetched::NoBackup if matches.get_flag("if-replica-exists") => {
+            report::line(format_args!("{}: {} has no backup", database.alias, database.replica));
+        }
+        Fetched::NoBackup => return Err(Failure::new(exit::NO_BACKUP, format!("{}: {} has no backup", database.alias, database.replica))),
+        Fetched::Database(restored) => {
+            // A crash in between leaves no database, which the next boot restores.
+            restore::move_aside(target).and_then(|()| restore::install(&restored, target)).map_err(system)?;
+            print(&format!("{}: restored from {} to {}", database.alias, database.replica, target.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Nobody replicates the database and nobody has it open, and none can begin.
+fn not_live(database: &Database) -> Result<lock::Locks, Failure> {
+    let refused = |who: &str| {
+        Err(Failure::new(
+            exit::SYSTEM,
+            format!("{}: {who}: stop the app first, or restore beside it with -o PATH", database.alias),
+        ))
+    };
+    let Ok(locks) = lock::Locks::take(std::slice::from_ref(database))? else {
+        return refused("a running litestream-entry replicates it");
+    };
+    if continuity::is_open_elsewhere(&database.path) { refused("another process has it open") } else { Ok(locks) }
+}
+
+/// Removed when dropped.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = restore::clear(&self.0);
+    }
+}
+
+fn versions(flags: Vec<(String, String)>) -> String {
+    let configured = Configured::read(flags).ok().and_then(|c| c.settings.litestream);
+    let litestream = match litestream::find(configured.as_deref()) {
+        Ok(found) => format!("{} ({})", found.version, found.path.display()),
+        Err(failure) => failure.message,
+    };
+    let own = sys::own_path().map(|p| p.display().to_string()).unwrap_or_default();
+    format!("litestream-entry {} ({own})\nlitestream {litestream}\nsqlite {}", env!("CARGO_PKG_VERSION"), rusqlite::version())
+}

@@ -1,0 +1,240 @@
+//! Settings + Litestream → [`Plan`]: everything that the processes of a boot need to know, secrets
+//! excepted. Must never do I/O.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{self, Document};
+use crate::exit::{self, Failure};
+use crate::litestream::call::Config;
+use crate::litestream::{Line, Litestream};
+use crate::settings::{Credentials, Entry, Settings, Source};
+
+/// One database as every later stage knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// Its short name.
+    pub alias: String,
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Type and place of its replica, without secrets.
+    pub replica: String,
+}
+
+/// What a boot does, without how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The binary.
+    pub litestream: Litestream,
+    /// What Litestream reads.
+    pub config: PathBuf,
+    /// Whether that is a file of the user's own, in which Litestream expands variables.
+    pub users_file: bool,
+    /// Litestream's control socket; 0.3 has none, and a file of the user's own may have none.
+    pub socket: Option<PathBuf>,
+    /// Our own directory, for this boot.
+    pub runtime: PathBuf,
+    /// What is replicated.
+    pub databases: Vec<Database>,
+    /// This program's settings.
+    pub entry: Entry,
+}
+
+/// The plan, and the configuration to be written where it is not the user's own.
+#[derive(Debug)]
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// The configuration as a tree.
+    pub document: Document,
+    /// Lines to say at start.
+    pub notes: Vec<String>,
+}
+
+/// The generated configuration's name in the runtime directory.
+pub const CONFIG_FILE: &str = "litestream.yml";
+/// The plan's name there: what `docker exec` reads.
+pub const PLAN_FILE: &str = "plan.yml";
+const SOCKET_FILE: &str = "litestream.sock";
+/// `sockaddr_un` holds 108 bytes with the NUL (unix(7)); a longer path cannot be bound.
+const LONGEST_SOCKET: usize = 107;
+
+impl Plan {
+    /// How Litestream is told which configuration to read.
+    pub fn config(&self) -> Config<'_> {
+        Config { path: &self.config, expand: self.users_file }
+    }
+
+    /// The database that an operator names: an alias, `default` for the only one, or a path.
+    ///
+    /// # Errors
+    /// 66, with the names that there are.
+    pub fn find(&self, name: &str) -> Result<&Database, Failure> {
+        let path = std::path::absolute(name).ok();
+        let by_name = self.databases.iter().find(|d| d.alias == name || Some(&d.path) == path.as_ref());
+        let only = || if let ([only], "default") = (self.databases.as_slice(), name) { Some(only) } else { None };
+        by_name.or_else(only).ok_or_else(|| {
+            let names: Vec<&str> = self.databases.iter().map(|d| d.alias.as_str()).collect();
+            Failure::new(exit::NO_BACKUP, format!("{name}: no such database; there are: {}", names.join(", ")))
+        })
+    }
+
+    /// What is kept of the stop timeout for the last sync: 30 %, at least 2 s where half allows it.
+    pub fn reserve(&self) -> Duration {
+        let whole = self.entry.stop_timeout;
+        (whole.mul_f32(0.3)).max(Duration::from_secs(2)).min(whole / 2)
+    }
+}
+
+/// Makes the plan. `file` is the text of the user's own configuration, where the settings name one.
+///
+/// # Errors
+/// 78 where the user's file is not a configuration.
+pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: Option<&str>) -> Result<Planned, Failure> {
+    let line = litestream.line;
+    let socket = (line == Line::V05).then(|| runtime.join(SOCKET_FILE)).filter(|p| p.as_os_str().len() <= LONGEST_SOCKET);
+    let mut notes = notes(settings, &litestream);
+    if line == Line::V05 && socket.is_none() {
+        notes.push(format!("{}: too long for a control socket; every start makes a full snapshot", runtime.display()));
+    }
+    let mut plan = Plan {
+        litestream,
+        config: runtime.join(CONFIG_FILE),
+        users_file: false,
+        socket,
+        runtime: runtime.to_owned(),
+        databases: Vec::new(),
+        entry: settings.entry.clone(),
+    };
+    let document = match &settings.source {
+        Source::File(path) => {
+            let document = Document::parse_expanded(file.unwrap_or_default(), &|name| std::env::var(name).ok())
+                .map_err(|why| Failure::new(exit::CONFIG, format!("{}: {why}", path.display())))?;
+            plan.config.clone_from(path);
+            plan.users_file = true;
+            plan.socket = document.socket().filter(|_| line == Line::V05);
+            plan.databases = from_file(&document);
+            document
+        }
+        Source::Variables(databases) => {
+            plan.databases = databases
+                .iter()
+                .map(|d| Database { alias: d.alias.clone(), path: d.path.clone(), replica: d.replica.shown() })
+                .collect();
+            config::render(databases, &settings.tuning, line, plan.socket.as_deref(), plan.reserve())
+        }
+        Source::Nothing(why) => return Err(Failure::new(exit::CONFIG, why.clone())),
+    };
+    if plan.databases.is_empty() {
+        return Err(Failure::new(exit::CONFIG, format!("{}: names no database; add one under `dbs:`", plan.config.display())));
+    }
+    Ok(Planned { plan, document, notes })
+}
+
+fn from_file(document: &Document) -> Vec<Database> {
+    let mut databases: Vec<Database> = document
+        .databases()
+        .into_iter()
+        .map(|d| Database { alias: d.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path: d.path, replica: d.replica })
+        .collect();
+    if let [only] = databases.as_mut_slice() {
+        "default".clone_into(&mut only.alias);
+    }
+    databases
+}
+
+fn notes(settings: &Settings, litestream: &Litestream) -> Vec<String> {
+    let mut notes = settings.notes.clone();
+    for tuning in &settings.tuning {
+        // A variable may have a row for each line.
+        let known = settings.tuning.iter().any(|t| t.variable == tuning.variable && t.place(litestream.line).is_some());
+        if !known {
+            notes.push(format!("{}: Litestream {} has no such setting; it is ignored", tuning.variable, litestream.version));
+        }
+    }
+    if litestream.version.stops_silently() {
+        notes.push(format!("Litestream {} is known to stop replicating silently; use a later 0.5.x", litestream.version));
+    } else if litestream.line == Line::V05 && !litestream.version.has_sync_status() {
+        notes.push(format!("Litestream {}: every start makes a full snapshot; 0.5.12 and later do not need it", litestream.version));
+    }
+    notes
+}
+
+/// What must not reach Litestream: `LOG_LEVEL`, which apps use too and which beats its configuration;
+/// `AWS_CA_BUNDLE`, which breaks 0.5's S3 client; `LITESTREAM_CONFIG`, since it is told.
+const MISLEADING: [&str; 3] = ["LOG_LEVEL", "AWS_CA_BUNDLE", "LITESTREAM_CONFIG"];
+
+/// Litestream's environment: the app's, cleaned, with the keys under the names that it reads.
+pub fn litestream_environment(app: &[CString], credentials: Option<&Credentials>) -> Vec<CString> {
+    let mut drop: Vec<&str> = MISLEADING.to_vec();
+    if let Some(credentials) = credentials {
+        drop.extend(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]);
+        if !credentials.from_aws {
+            // It belongs to the other pair.
+            drop.push("AWS_SESSION_TOKEN");
+        }
+    }
+    let name_of = |entry: &CString| entry.to_bytes().split(|b| *b == b'=').next().unwrap_or_default().to_vec();
+    let mut env: Vec<CString> = app.iter().filter(|e| !drop.iter().any(|d| d.as_bytes() == name_of(e))).cloned().collect();
+    let mut add = |name: &str, value: &[u8]| {
+        if let Ok(entry) = CString::new([name.as_bytes(), b"=", value].concat()) {
+            env.push(entry);
+        }
+    };
+    if let Some(credentials) = credentials {
+        add("AWS_ACCESS_KEY_ID", credentials.id.as_bytes());
+        add("AWS_SECRET_ACCESS_KEY", credentials.secret.as_bytes());
+    }
+    let value = |name: &str| app.iter().find(|e| name_of(e) == name.as_bytes()).and_then(|e| e.to_bytes().splitn(2, |b| *b == b'=').nth(1));
+    // Go reads this one, with the same effect.
+    if let (Some(bundle), None) = (value("AWS_CA_BUNDLE"), value("SSL_CERT_FILE")) {
+        add("SSL_CERT_FILE", bundle);
+    }
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{self, Environment};
+
+    fn litestream(line: Line) -> Litestream {
+        let version = if line == Line::V05 { "0.5.17" } else { "0.3.13" };
+        Litestream { path: "/bin/litestream".into(), version: version.parse().unwrap(), line, env: None }
+    }
+
+    fn plan(vars: &[(&str, &str)]) -> Plan {
+        let settings = settings::read(&Environment::of(vars), &|_| false).unwrap();
+        make(&settings, litestream(Line::V05), Path::new("/run/x"), None).unwrap().plan
+    }
+
+    #[test]
+    fn a_database_is_found_by_alias_path_or_as_the_only_one() {
+        let one = plan(&[("LITESTREAM_DBS", "app=/d/a.db"), ("REPLICA_URL", "file:///r")]);
+        assert_eq!(one.find("default").unwrap().path, Path::new("/d/a.db"));
+        let two = plan(&[("LITESTREAM_DBS", "app=/d/a.db,cache=/d/c.db"), ("REPLICA_URL", "file:///r")]);
+        assert_eq!(two.find("/d/c.db").unwrap().alias, "cache");
+        let failure = two.find("nope").unwrap_err();
+        assert!(failure.message.contains("app, cache") && failure.code == exit::NO_BACKUP);
+    }
+
+    #[test]
+    fn the_reserve_for_the_last_sync_fits_every_budget() {
+        for (timeout, reserve) in [("10s", 3000), ("5s", 2000), ("30s", 9000), ("1s", 500)] {
+            let plan = plan(&[("DB_PATH", "/d/a.db"), ("REPLICA_URL", "file:///r"), ("LITESTREAM_ENTRY_STOP_TIMEOUT", timeout)]);
+            assert_eq!(plan.reserve().as_millis().next_multiple_of(10), reserve, "{timeout}");
+        }
+    }
+
+    #[test]
+    fn litestream_sees_the_right_keys_and_nothing_that_misleads_it() {
+        let app: Vec<CString> = ["LOG_LEVEL=error", "AWS_CA_BUNDLE=/ca", "AWS_SESSION_TOKEN=t", "A=b"].iter().map(|e| CString::new(*e).unwrap()).collect();
+        let keys = Credentials { id: "i".into(), secret: "s".into(), from_aws: false };
+        let env = litestream_environment(&app, Some(&keys));
+        let env: Vec<&str> = env.iter().map(|e| e.to_str().unwrap()).collect();
+        assert_eq!(env, ["A=b", "AWS_ACCESS_KEY_ID=i", "AWS_SECRET_ACCESS_KEY=s", "SSL_CERT_FILE=/ca"]);
+    }
+}

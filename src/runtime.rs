@@ -1,0 +1,114 @@
+//! The runtime directory: where a boot leaves its configuration, control socket and plan. Must never
+//! hold a secret that another user can read.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::exit::{self, Failure};
+
+/// The usual place.
+pub const USUAL: &str = "/run/litestream-entry";
+
+/// A directory that is ours for as long as this lives.
+#[derive(Debug)]
+pub struct Runtime {
+    /// Its path.
+    pub path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// Takes the configured directory, or the first usual one that can be written and that no other
+/// boot holds (several may share a machine outside containers).
+///
+/// # Errors
+/// 71, with each place and why not.
+pub fn take(configured: Option<&Path>, beside: Option<&Path>) -> Result<Runtime, Failure> {
+    if let Some(path) = configured {
+        return claim(path).map_err(|error| {
+            Failure::new(exit::SYSTEM, format!("LITESTREAM_ENTRY_RUNTIME_DIR: {}: {error}; name a directory that can be written", path.display()))
+        });
+    }
+    let mut tried = Vec::new();
+    for place in places(None, beside, std::process::id()) {
+        match claim(&place) {
+            Ok(runtime) => return Ok(runtime),
+            Err(error) => tried.push(format!("{} ({error})", place.display())),
+        }
+    }
+    Err(Failure::new(exit::SYSTEM, format!("no directory for the configuration: {}; set LITESTREAM_ENTRY_RUNTIME_DIR or mount a tmpfs at /run", tried.join(", "))))
+}
+
+/// Where the directory of the boot with this pid may be, the likeliest first.
+pub fn places(configured: Option<&Path>, beside: Option<&Path>, pid: u32) -> Vec<PathBuf> {
+    if let Some(path) = configured {
+        return vec![path.to_owned()];
+    }
+    let own = format!("litestream-entry-{pid}");
+    let mut places = vec![PathBuf::from(USUAL), std::env::temp_dir().join(&own), Path::new("/dev/shm").join(&own)];
+    // A read-only root without tmpfs still has the volume.
+    places.extend(beside.and_then(Path::parent).map(|p| p.join(".litestream-entry")));
+    places
+}
+
+fn claim(path: &Path) -> io::Result<Runtime> {
+    match DirBuilder::new().recursive(path.parent().is_some_and(|p| !p.exists())).mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW).open(path.join("lock"))?;
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => io::Error::other("another litestream-entry uses it"),
+        errno => errno.into(),
+    })?;
+    Ok(Runtime { path: path.to_owned(), _lock: lock })
+}
+
+/// Whether a boot holds the directory now.
+pub fn is_held(path: &Path) -> bool {
+    let Ok(file) = OpenOptions::new().write(true).open(path.join("lock")) else { return false };
+    matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::errno::Errno::EWOULDBLOCK)))
+}
+
+/// Writes a file that only we can read, whole or not at all.
+///
+/// # Errors
+/// What the kernel says.
+pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let _ = std::fs::remove_file(&temporary);
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    drop(file);
+    std::fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_directory_serves_one_boot_at_a_time_and_is_free_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("r");
+        let first = take(Some(&place), None).unwrap();
+        assert!(is_held(&place) && take(Some(&place), None).is_err());
+        drop(first);
+        assert!(!is_held(&place) && take(Some(&place), None).is_ok());
+    }
+
+    #[test]
+    fn what_is_written_is_private_and_replaces_the_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write(&path, "one").unwrap();
+        write(&path, "two").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,259 @@
+//! This program's own settings, `LITESTREAM_ENTRY_*`. Must never accept a name that it does not know.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Environment;
+
+const PREFIX: &str = "LITESTREAM_ENTRY_";
+
+/// What happens to a database that is missing here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestorePolicy {
+    /// Restore where a backup exists; start empty where the replica says that there is none.
+    Auto,
+    /// Restore; refuse to start without a backup.
+    Required,
+    /// Start empty.
+    Never,
+}
+
+/// What happens when Litestream ends while the app lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnFailure {
+    /// Start it again, with backoff.
+    Restart,
+    /// Stop the app, exit 70.
+    Exit,
+    /// Go on without replication.
+    Ignore,
+}
+
+/// What happens when another process replicates a database already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockPolicy {
+    /// Run the app, take over replication when the other leaves.
+    Standby,
+    /// Start the app only when the other has left.
+    Wait,
+    /// Refuse to start.
+    Refuse,
+    /// Do not look.
+    Off,
+}
+
+/// The settings, with their defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Default `auto`.
+    pub restore: RestorePolicy,
+    /// How long a restore may go without progress, default 60 s.
+    pub restore_timeout: Duration,
+    /// From the stop signal to our own end, default 10 s (Docker's).
+    pub stop_timeout: Duration,
+    /// Signals go to the app's whole process group, default no.
+    pub signal_group: bool,
+    /// Default `restart`.
+    pub on_replication_failure: OnFailure,
+    /// Default `standby`.
+    pub lock: LockPolicy,
+    /// How large a WAL may grow while it is pinned, default 1 GiB.
+    pub max_wal: u64,
+    /// Where the generated configuration and the control socket are, default `/run/litestream-entry`.
+    pub runtime_dir: Option<PathBuf>,
+    /// Nothing to replicate is an error, default no.
+    pub required: bool,
+    /// Say more, default no.
+    pub debug: bool,
+}
+
+/// The variables as text; the names here are the names there.
+#[derive(Debug, Default, Deserialize)]
+struct Raw {
+    restore: Option<String>,
+    restore_timeout: Option<String>,
+    stop_timeout: Option<String>,
+    signal_group: Option<String>,
+    on_replication_failure: Option<String>,
+    lock: Option<String>,
+    max_wal: Option<String>,
+    runtime_dir: Option<String>,
+    required: Option<String>,
+    debug: Option<String>,
+}
+
+/// The settings' names as options have them, with the form of their values and their meaning.
+pub const OPTIONS: [(&str, &str, &str); 10] = [
+    ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
+    ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
+    ("stop-timeout", "DURATION", "from the stop signal to the end, the last sync included [10s]"),
+    ("signal-group", "true|false", "signal the app's process group instead of the app [false]"),
+    ("on-replication-failure", "restart|exit|ignore", "what to do when Litestream ends and the app lives [restart]"),
+    ("lock", "standby|wait|refuse|off", "what to do when another process replicates the database [standby]"),
+    ("max-wal", "SIZE", "how large a WAL may grow while the replica cannot be reached after a start [1GiB]"),
+    ("runtime-dir", "PATH", "where the configuration and the control socket are [/run/litestream-entry]"),
+    ("required", "true|false", "refuse to start when nothing is configured to be replicated [false]"),
+    ("debug", "true|false", "say more on stderr [false]"),
+];
+
+pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
+    let known: Vec<String> = OPTIONS.iter().map(|(name, ..)| variable(name)).collect();
+    let mut pairs = Vec::new();
+    for (name, value) in env.prefixed(PREFIX) {
+        if known.iter().any(|k| k == name) {
+            pairs.push((name.to_owned(), value.trim().to_owned()));
+        } else {
+            problems.push(format!("{name}: unknown; did you mean {}?", nearest(name, &known)));
+        }
+    }
+    // envy stops at its first error and quotes values, so it only ever sees known names and plain text.
+    let raw: Raw = envy::prefixed(PREFIX).from_iter(pairs).unwrap_or_default();
+    let mut check = Check { problems };
+    Entry {
+        restore: check.one_of("RESTORE", raw.restore, RestorePolicy::Auto, &[("auto", RestorePolicy::Auto), ("required", RestorePolicy::Required), ("never", RestorePolicy::Never)]),
+        restore_timeout: check.duration("RESTORE_TIMEOUT", raw.restore_timeout, Duration::from_secs(60)),
+        stop_timeout: check.duration("STOP_TIMEOUT", raw.stop_timeout, Duration::from_secs(10)),
+        signal_group: check.flag("SIGNAL_GROUP", raw.signal_group),
+        on_replication_failure: check.one_of("ON_REPLICATION_FAILURE", raw.on_replication_failure, OnFailure::Restart, &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit), ("ignore", OnFailure::Ignore)]),
+        lock: check.one_of("LOCK", raw.lock, LockPolicy::Standby, &[("standby", LockPolicy::Standby), ("wait", LockPolicy::Wait), ("refuse", LockPolicy::Refuse), ("off", LockPolicy::Off)]),
+        max_wal: check.size("MAX_WAL", raw.max_wal, 1 << 30),
+        runtime_dir: raw.runtime_dir.map(PathBuf::from),
+        required: check.flag("REQUIRED", raw.required),
+        debug: check.flag("DEBUG", raw.debug),
+    }
+}
+
+/// `stop-timeout` → `LITESTREAM_ENTRY_STOP_TIMEOUT`.
+pub fn variable(option: &str) -> String {
+    format!("{PREFIX}{}", option.replace('-', "_").to_ascii_uppercase())
+}
+
+struct Check<'a> {
+    problems: &'a mut Vec<String>,
+}
+
+impl Check<'_> {
+    fn bad<T>(&mut self, name: &str, form: &str, default: T) -> T {
+        self.problems.push(format!("{PREFIX}{name}: not understood; write {form}"));
+        default
+    }
+
+    fn one_of<T: Copy>(&mut self, name: &str, value: Option<String>, default: T, words: &[(&str, T)]) -> T {
+        let Some(value) = value else { return default };
+        match words.iter().find(|(word, _)| value.eq_ignore_ascii_case(word)) {
+            Some((_, choice)) => *choice,
+            None => self.bad(name, &words.iter().map(|(w, _)| *w).collect::<Vec<_>>().join(", "), default),
+        }
+    }
+
+    fn flag(&mut self, name: &str, value: Option<String>) -> bool {
+        self.one_of(name, value, false, &[("true", true), ("false", false), ("1", true), ("0", false), ("yes", true), ("no", false)])
+    }
+
+    fn duration(&mut self, name: &str, value: Option<String>, default: Duration) -> Duration {
+        match value.as_deref().map(duration) {
+            None => default,
+            Some(Some(duration)) if !duration.is_zero() => duration,
+            Some(_) => self.bad(name, "a duration as 500ms, 10s or 2m", default),
+        }
+    }
+
+    fn size(&mut self, name: &str, value: Option<String>, default: u64) -> u64 {
+        match value.as_deref().map(size) {
+            None => default,
+            Some(Some(size)) => size,
+            Some(None) => self.bad(name, "a size as 512MB or 1GiB", default),
+        }
+    }
+}
+
+/// `500ms`, `10s`, `2m`, `1h`; a bare number is seconds, as in `docker stop -t`. A year at most.
+pub fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let value: u64 = number.parse().ok()?;
+    let millis = match text.get(number.len()..)? {
+        "ms" => value,
+        "" | "s" => value.checked_mul(1000)?,
+        "m" => value.checked_mul(60_000)?,
+        "h" => value.checked_mul(3_600_000)?,
+        _ => return None,
+    };
+    (millis <= 365 * 24 * 3_600_000).then(|| Duration::from_millis(millis))
+}
+
+fn size(text: &str) -> Option<u64> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text.get(number.len()..)?.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "kib" => 1 << 10,
+        "m" | "mb" => 1_000_000,
+        "mib" => 1 << 20,
+        "g" | "gb" => 1_000_000_000,
+        "gib" => 1 << 30,
+        _ => return None,
+    };
+    number.trim().parse::<u64>().ok()?.checked_mul(unit)
+}
+
+fn nearest<'a>(name: &str, known: &'a [String]) -> &'a str {
+    known.iter().min_by_key(|k| distance(name, k)).map_or("", String::as_str)
+}
+
+/// Levenshtein's distance, on names of at most a few dozen letters.
+fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().take(80).collect();
+    let mut row: Vec<usize> = (0..=a.len()).collect();
+    for (i, y) in b.chars().enumerate() {
+        let mut before = i.saturating_add(1);
+        let mut next = vec![before];
+        for (x, pair) in a.iter().zip(row.windows(2)) {
+            let [diagonal, above] = pair else { continue };
+            let cost = diagonal.saturating_add(usize::from(*x != y));
+            before = cost.min(above.saturating_add(1)).min(before.saturating_add(1));
+            next.push(before);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_a_variable_that_is_read() {
+        for (name, form, _) in OPTIONS {
+            let value = match form {
+                "DURATION" => "7s",
+                "SIZE" => "7",
+                "PATH" => "/x",
+                words => words.split('|').next_back().unwrap(),
+            };
+            let mut problems = Vec::new();
+            let read = |env: &Environment, p: &mut Vec<String>| read(env, p);
+            let set = read(&Environment::of(&[(&variable(name), value)]), &mut problems);
+            assert!(problems.is_empty(), "{name}: {problems:?}");
+            let bad = read(&Environment::of(&[(&variable(name), "\u{1}?")]), &mut problems);
+            assert!(form == "PATH" || problems.len() == 1, "{name}");
+            assert!(matches!(value, "false") || set != bad, "{name} has no effect");
+        }
+    }
+
+    #[test]
+    fn durations_and_sizes_are_read_as_people_write_them() {
+        assert_eq!(duration("10"), Some(Duration::from_secs(10)));
+        assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Some(Duration::from_secs(120)));
+        for bad in ["", "s", "-1s", "1.5s", "99999999999999999999s", "10 s", "1d"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+        assert_eq!(size("1GiB"), Some(1 << 30));
+        assert_eq!(size("512MB"), Some(512_000_000));
+        assert_eq!(size("999999999999GiB"), None);
+    }
+}

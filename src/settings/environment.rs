@@ -1,0 +1,132 @@
+//! The environment as text: empty is unset, `…_FILE` twins of secrets are read, non-UTF-8 is a
+//! problem only in a variable that is ours. Must never keep or show more of a value than its owner asks for.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Variables that hold a secret: each has a `…_FILE` twin.
+const SECRETS: [&str; 8] = [
+    "LITESTREAM_ACCESS_KEY_ID",
+    "LITESTREAM_SECRET_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "LITESTREAM_REPLICA_URL",
+    "REPLICA_URL",
+    "LITESTREAM_AZURE_ACCOUNT_KEY",
+    "LITESTREAM_AZURE_SAS_TOKEN",
+];
+/// A secret's file is a line; one that is larger is a mistake.
+const LARGEST_SECRET: u64 = 64 * 1024;
+
+/// Variables by name.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    values: BTreeMap<String, String>,
+    problems: Vec<String>,
+}
+
+impl Environment {
+    /// From what the process was given, and `flags`, which stand for variables and win.
+    pub fn load(vars: impl Iterator<Item = (OsString, OsString)>, flags: Vec<(String, String)>) -> Self {
+        let mut env = Self::default();
+        for (name, value) in vars {
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) if value.is_empty() => {}
+                Ok(value) => drop(env.values.insert(name, value)),
+                Err(_) if is_ours(&name) => env.problems.push(format!("{name}: not UTF-8; set it to plain text")),
+                Err(_) => {}
+            }
+        }
+        env.values.extend(flags);
+        env.read_secret_files();
+        env
+    }
+
+    /// For tests: exactly these.
+    pub fn of(vars: &[(&str, &str)]) -> Self {
+        let flags = vars.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).filter(|(_, v)| !v.is_empty()).collect();
+        Self::load(std::iter::empty(), flags)
+    }
+
+    /// A variable's value; an empty one is unset.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// The first of these that is set, with its name.
+    pub fn first<'a>(&'a self, names: &[&'a str]) -> Option<(&'a str, &'a str)> {
+        names.iter().find_map(|name| self.get(name).map(|value| (*name, value)))
+    }
+
+    /// All whose names begin so.
+    pub fn prefixed<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.values.iter().filter(move |(n, _)| n.starts_with(prefix)).map(|(n, v)| (n.as_str(), v.as_str()))
+    }
+
+    /// What was wrong with variables before anyone asked what they mean.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    fn read_secret_files(&mut self) {
+        let twins: Vec<(String, String)> = SECRETS
+            .iter()
+            .filter_map(|name| self.get(&format!("{name}_FILE")).map(|path| ((*name).to_owned(), path.to_owned())))
+            .collect();
+        for (name, path) in twins {
+            if self.values.contains_key(&name) {
+                self.problems.push(format!("{name} and {name}_FILE are both set; unset one"));
+                continue;
+            }
+            match read_secret(Path::new(&path)) {
+                Ok(secret) => drop(self.values.insert(name, secret)),
+                Err(why) => self.problems.push(format!("{name}_FILE: {path}: {why}")),
+            }
+        }
+    }
+}
+
+fn read_secret(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
+    if size > LARGEST_SECRET {
+        return Err(format!("{size} bytes are too many for a secret"));
+    }
+    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+    let text = String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
+    if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// Whether this program gives the variable a meaning of its own.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("LITESTREAM_") || SECRETS.contains(&name) || matches!(name, "DATABASE_PATH" | "DB_PATH" | "DATABASE_URL" | "REPLICA_URL" | "BUCKET_NAME")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn an_empty_value_is_unset_and_foreign_bytes_are_no_problem() {
+        let odd = OsString::from_vec(vec![0xff, 0xfe]);
+        let env = Environment::load(
+            [("DB_PATH".into(), OsString::new()), ("LESSOPEN".into(), odd.clone()), ("LITESTREAM_DBS".into(), odd)].into_iter(),
+            Vec::new(),
+        );
+        assert_eq!(env.get("DB_PATH"), None);
+        assert_eq!(env.problems(), ["LITESTREAM_DBS: not UTF-8; set it to plain text"]);
+    }
+
+    #[test]
+    fn a_secret_file_loses_its_trailing_newline_and_an_unreadable_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        std::fs::write(&file, "s3 cr$t: #\n").unwrap();
+        let env = Environment::of(&[("LITESTREAM_SECRET_ACCESS_KEY_FILE", file.to_str().unwrap()), ("AWS_ACCESS_KEY_ID_FILE", "/nowhere/key")]);
+        assert_eq!(env.get("LITESTREAM_SECRET_ACCESS_KEY"), Some("s3 cr$t: #"));
+        assert!(env.problems()[0].starts_with("AWS_ACCESS_KEY_ID_FILE: /nowhere/key: "));
+    }
+}

@@ -1,0 +1,198 @@
+//! Environment → [`Settings`]: what the variables mean, all problems at once. Must never show a
+//! secret's value, and touches the file system only to read `…_FILE` secrets.
+
+mod database_url;
+mod databases;
+mod entry;
+mod environment;
+mod replicas;
+mod tuning;
+
+use std::path::{Path, PathBuf};
+
+pub use databases::Database;
+pub use entry::{Entry, LockPolicy, OPTIONS, OnFailure, RestorePolicy, duration, variable};
+pub use environment::Environment;
+pub use replicas::{Credentials, Replica};
+pub use tuning::{Tuning, Where};
+
+use crate::exit::{self, Failure};
+
+/// What the environment says, typed and checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// This program's own settings.
+    pub entry: Entry,
+    /// What is replicated.
+    pub source: Source,
+    /// `LITESTREAM_BIN`.
+    pub litestream: Option<PathBuf>,
+    /// Litestream's own settings that have a variable.
+    pub tuning: Vec<Tuning>,
+    /// Keys for every replica that has none of its own, handed to Litestream in its environment.
+    pub credentials: Option<Credentials>,
+    /// Lines to say at start.
+    pub notes: Vec<String>,
+}
+
+/// Where the databases come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// Nothing is replicated; why is said.
+    Nothing(String),
+    /// A configuration file of the user's own, used as it is.
+    File(PathBuf),
+    /// Variables.
+    Variables(Vec<Database>),
+}
+
+/// The file that Litestream itself would read without being told.
+const DEFAULT_FILE: &str = "/etc/litestream.yml";
+
+/// Reads everything. `exists` tells whether a file is there.
+///
+/// # Errors
+/// 78 with a line per problem.
+pub fn read(env: &Environment, exists: &dyn Fn(&Path) -> bool) -> Result<Settings, Failure> {
+    let mut problems = env.problems().to_vec();
+    let mut notes = Vec::new();
+    let entry = entry::read(env, &mut problems);
+    let credentials = replicas::shared_credentials(env, &mut problems);
+    let tuning = tuning::read(env, &mut problems);
+    let source = source(env, exists, &entry, &mut problems, &mut notes);
+    if !problems.is_empty() {
+        return Err(Failure::new(exit::CONFIG, problems.join("\n")));
+    }
+    Ok(Settings { entry, source, litestream: env.get("LITESTREAM_BIN").map(PathBuf::from), tuning, credentials, notes })
+}
+
+fn source(
+    env: &Environment,
+    exists: &dyn Fn(&Path) -> bool,
+    entry: &Entry,
+    problems: &mut Vec<String>,
+    notes: &mut Vec<String>,
+) -> Source {
+    match env.get("LITESTREAM_CONFIG") {
+        Some(path) if exists(Path::new(path)) => return Source::File(path.into()),
+        Some(path) => problems.push(format!("LITESTREAM_CONFIG: {path} does not exist; correct the path or unset it")),
+        None if exists(Path::new(DEFAULT_FILE)) => return Source::File(DEFAULT_FILE.into()),
+        None => {}
+    }
+    let mut found = databases::read(env, problems);
+    let intended = found.intended || replicas::intended(env);
+    let has_replica = replicas::complete(env, &mut found.databases, problems);
+    notes.append(&mut found.notes);
+    let nothing = match (found.databases.is_empty(), has_replica) {
+        (false, true) => return Source::Variables(found.databases),
+        (true, false) => "no database and no replica are configured".to_owned(),
+        (true, true) => {
+            problems.push("a replica is configured, but no database: set DATABASE_PATH or LITESTREAM_DBS to what is to be replicated".to_owned());
+            return Source::Nothing(String::new());
+        }
+        (false, false) => format!("{} is set, but no replica: set LITESTREAM_REPLICA_URL or LITESTREAM_REPLICA_BUCKET", found.decided_by),
+    };
+    if entry.required {
+        problems.push(format!("LITESTREAM_ENTRY_REQUIRED: {nothing}"));
+    } else if intended && problems.is_empty() {
+        problems.push(nothing.clone());
+    }
+    Source::Nothing(nothing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_vars(vars: &[(&str, &str)]) -> Result<Settings, Failure> {
+        read(&Environment::of(vars), &|_| false)
+    }
+
+    fn databases(vars: &[(&str, &str)]) -> Vec<Database> {
+        match read_vars(vars).unwrap().source {
+            Source::Variables(databases) => databases,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_configured_runs_plainly_and_required_makes_it_an_error() {
+        assert!(matches!(read_vars(&[]).unwrap().source, Source::Nothing(_)));
+        assert!(matches!(read_vars(&[("DATABASE_PATH", "/d/a.db")]).unwrap().source, Source::Nothing(_)));
+        assert!(matches!(read_vars(&[("DATABASE_URL", "postgres://u:p@h/db")]).unwrap().source, Source::Nothing(_)));
+        assert_eq!(read_vars(&[("LITESTREAM_ENTRY_REQUIRED", "true")]).unwrap_err().code, exit::CONFIG);
+    }
+
+    #[test]
+    fn half_a_configuration_is_an_error() {
+        for half in [
+            ("LITESTREAM_REPLICA_BUCKET", "b"),
+            ("LITESTREAM_REPLICA_URL", "file:///r"),
+            ("LITESTREAM_DB_PATH", "/d/a.db"),
+            ("LITESTREAM_ACCESS_KEY_ID", "k"),
+        ] {
+            assert!(read_vars(&[half]).is_err(), "{half:?}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let failure = read_vars(&[
+            ("DATABASE_PATH", "/d/a.db"),
+            ("LITESTREAM_REPLICA_URL", "nonsense"),
+            ("LITESTREAM_ENTRY_STOP_TIMEOUT", "soon"),
+            ("LITESTREAM_ENTRY_STOP_TIMEOT", "1s"),
+        ])
+        .unwrap_err();
+        assert_eq!(failure.message.lines().count(), 3, "{failure}");
+        assert!(failure.message.contains("LITESTREAM_ENTRY_STOP_TIMEOT: unknown; did you mean LITESTREAM_ENTRY_STOP_TIMEOUT?"));
+    }
+
+    #[test]
+    fn one_database_uses_the_url_as_it_is_and_several_get_their_file_name() {
+        let one = databases(&[("DATABASE_PATH", "/d/a.db"), ("REPLICA_URL", "file:///r")]);
+        assert_eq!(one[0].alias, "default");
+        assert_eq!(one[0].replica, Replica::parts([("type", "file"), ("path", "/r")]));
+        let two = databases(&[("LITESTREAM_DBS", "default=/d/a.db,cache=/d/c.db"), ("LITESTREAM_REPLICA_URL", "file:///r")]);
+        assert_eq!(two[1].alias, "cache");
+        assert_eq!(two[1].replica, Replica::parts([("type", "file"), ("path", "/r/c.db")]));
+    }
+
+    #[test]
+    fn tigris_names_of_fly_work_as_they_are() {
+        let one = databases(&[
+            ("DATABASE_PATH", "/data/app.db"),
+            ("BUCKET_NAME", "b"),
+            ("AWS_ENDPOINT_URL_S3", "https://fly.storage.tigris.dev"),
+            ("AWS_REGION", "auto"),
+            ("AWS_ACCESS_KEY_ID", "k"),
+            ("AWS_SECRET_ACCESS_KEY", "s"),
+        ]);
+        let expected = [
+            ("type", "s3"),
+            ("bucket", "b"),
+            ("path", "app.db"),
+            ("endpoint", "https://fly.storage.tigris.dev"),
+            ("region", "auto"),
+        ];
+        assert_eq!(one[0].replica, Replica::parts(expected));
+    }
+
+    #[test]
+    fn two_databases_on_one_replica_path_are_refused() {
+        let failure = read_vars(&[("LITESTREAM_DBS", "a=/x/app.db,b=/y/app.db"), ("LITESTREAM_REPLICA_URL", "file:///r")]).unwrap_err();
+        assert!(failure.message.contains("LITESTREAM_REPLICA_URL_B"), "{failure}");
+    }
+
+    #[test]
+    fn a_secret_is_never_in_a_message() {
+        let failure = read_vars(&[
+            ("DATABASE_PATH", "/d/a.db"),
+            ("LITESTREAM_REPLICA_URL", "s3x://u:hunter2@b/p"),
+            ("LITESTREAM_SECRET_ACCESS_KEY", "hunter3"),
+            ("LITESTREAM_ENTRY_RESTORE", "hunter4"),
+        ])
+        .unwrap_err();
+        assert!(!failure.message.contains("hunter2") && !failure.message.contains("hunter3"), "{failure}");
+    }
+}

@@ -1,0 +1,772 @@
+//! The supervisor's decisions: one event in, a few actions out. Must never read a clock or call the kernel.
+//!
+//! A life goes through [`Phase`]s in one direction: boot, run, drain, sync, close, end. Litestream has a
+//! life of its own beside it ([`Replicator`]), since it may die and come back while the app lives.
+
+use std::time::Duration;
+
+use crate::exit::{self, Ended};
+use crate::settings::OnFailure;
+use crate::worker::Message;
+
+/// Time since the boot began.
+pub type Now = Duration;
+
+/// SIGHUP, SIGINT, SIGQUIT, SIGTERM: ask for an end.
+const HUP: i32 = 1;
+const INT: i32 = 2;
+const QUIT: i32 = 3;
+const KILL: i32 = 9;
+const TERM: i32 = 15;
+
+/// What a boot is to do, without how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// Something is replicated.
+    pub replicates: bool,
+    /// There is an app; without one, Litestream alone is looked after.
+    pub app: bool,
+    /// Every database is here already, so that Litestream may start while they are looked at.
+    pub present: bool,
+    /// Another process replicates: run the app, and take over when it leaves.
+    pub standby: bool,
+    /// Wait for that process to leave before anything starts.
+    pub wait: bool,
+    /// The running Litestream can confirm a last sync (0.5 with a control socket).
+    pub confirms: bool,
+    /// Whether a Litestream that died needs the databases made fit (0.5).
+    pub repairs: bool,
+    /// What to do when Litestream ends and the app lives.
+    pub on_failure: OnFailure,
+    /// From the stop to our own end.
+    pub stop_timeout: Duration,
+    /// What is kept of that for the last sync.
+    pub reserve: Duration,
+}
+
+/// A child whose end matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The app.
+    App,
+    /// Litestream.
+    Litestream,
+    /// The worker that makes databases fit and holds pins.
+    Prepare,
+    /// The worker that asks whether the configuration is refused.
+    Probe,
+    /// The worker that makes or confirms the last sync.
+    Flush,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A signal for the app.
+    Signal(i32),
+    /// A child ended and was reaped.
+    Ended(Role, Ended),
+    /// A child could not be started; the kernel's reason has been said.
+    NotStarted(Role),
+    /// A worker said something.
+    Said(Message),
+    /// Litestream's stand-in for the app reported in.
+    Hello,
+    /// So many processes are left that are none of ours.
+    Left(usize),
+    /// Whether the lock on every database is ours now.
+    Lock(bool),
+    /// A deadline has come.
+    Tick,
+}
+
+/// How the last sync is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// By the Litestream that runs.
+    Socket,
+    /// By a pass of our own.
+    Pass,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Start `__prepare`; `repair` under a live app.
+    Prepare {
+        /// Only make WALs fit, restore nothing.
+        repair: bool,
+    },
+    /// Start `litestream replicate -exec`.
+    Replicate,
+    /// Start `__probe`.
+    Probe,
+    /// Start the app.
+    StartApp,
+    /// Start `__flush`, to be done by then.
+    Flush(Sync, Now),
+    /// Send a signal to the app.
+    SignalApp(i32),
+    /// Kill a child, with its group.
+    Kill(Role),
+    /// Close our end of the socket to Litestream's stand-in: Litestream then ends by itself.
+    LetGo,
+    /// Send a signal to all that are none of ours, and count those.
+    Drain(i32),
+    /// Try for the lock.
+    TryLock,
+    /// Say a line.
+    Say(String),
+    /// End with this code.
+    Exit(u8),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Boot,
+    Run,
+    Drain { kill_at: Now, next: Now },
+    Sync,
+    Close,
+    End,
+}
+
+/// Litestream's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Replicator {
+    /// There is none, and none is due.
+    Off,
+    /// Another process replicates; the lock is tried again then.
+    Standby(Now),
+    /// It has ended; it is started again then.
+    Backoff(Now),
+    /// The databases are made fit for it.
+    Preparing,
+    /// It ended without reporting in; whether it refuses its configuration is asked.
+    Probing,
+    /// It runs and has not reported in.
+    Starting,
+    /// It runs.
+    Up,
+    /// It ends because we let go of it, to start it again.
+    Reopening,
+}
+
+impl Replicator {
+    fn runs(self) -> bool {
+        matches!(self, Self::Starting | Self::Up | Self::Reopening)
+    }
+}
+
+/// How long an app waits for a Litestream that neither reports in nor ends.
+const COME_UP: Duration = Duration::from_secs(10);
+/// Litestream opens databases at its first tick, a second after its start; one that was started beside
+/// the preparation must not see a database before that is done.
+const EARLY: Duration = Duration::from_millis(600);
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const LAST_BACKOFF: Duration = Duration::from_secs(30);
+/// A Litestream that has run for so long starts with a fresh backoff.
+const STEADY: Duration = Duration::from_secs(60);
+/// When an unproven backup is tried to be made whole, and how the pause grows.
+const HEAL_AFTER: Duration = Duration::from_secs(30);
+const HEAL_AT_MOST: Duration = Duration::from_secs(600);
+const LOCK_EVERY: Duration = Duration::from_secs(1);
+const DRAIN_EVERY: Duration = Duration::from_millis(20);
+/// What the left-behind have between TERM and KILL, at most.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// The state.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    rules: Rules,
+    phase: Phase,
+    replicator: Replicator,
+    /// The databases are fit for Litestream.
+    prepared: bool,
+    /// `__prepare` lives on and holds pins.
+    held: bool,
+    /// None of its pins has been let go.
+    untouched: bool,
+    /// The stand-in has reported in.
+    hello: bool,
+    /// Some backup may have a gap.
+    unproven: bool,
+    heal_at: Option<Now>,
+    heal_pause: Duration,
+    started_at: Now,
+    backoff: Duration,
+    come_up_by: Option<Now>,
+    app: AppState,
+    /// Signals that came before the app.
+    early_signals: Vec<i32>,
+    stops: u32,
+    stop_by: Option<Now>,
+    app_by: Option<Now>,
+    /// The last sync has been tried; what it could not save is in `unsaved`.
+    synced: bool,
+    unsaved: Vec<String>,
+    code: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AppState {
+    Waiting,
+    Running,
+    Gone,
+}
+
+type Actions = Vec<Action>;
+
+impl Machine {
+    /// A boot that has not begun.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            phase: Phase::Boot,
+            replicator: Replicator::Off,
+            prepared: false,
+            held: false,
+            untouched: true,
+            hello: false,
+            unproven: false,
+            heal_at: None,
+            heal_pause: HEAL_AFTER,
+            started_at: Now::ZERO,
+            backoff: Duration::ZERO,
+            come_up_by: None,
+            app: AppState::Waiting,
+            early_signals: Vec::new(),
+            stops: 0,
+            stop_by: None,
+            app_by: None,
+            synced: false,
+            unsaved: Vec::new(),
+            code: 0,
+        }
+    }
+
+    /// The first actions.
+    pub fn start(&mut self, now: Now) -> Actions {
+        if !self.rules.replicates {
+            return self.start_app(now);
+        }
+        if self.rules.standby {
+            self.replicator = Replicator::Standby(now.saturating_add(LOCK_EVERY));
+            return if self.rules.wait { Vec::new() } else { self.start_app(now) };
+        }
+        let mut actions = vec![Action::Prepare { repair: false }];
+        if self.rules.present {
+            actions.extend(self.replicate(now));
+        } else {
+            self.replicator = Replicator::Preparing;
+        }
+        actions
+    }
+
+    /// When [`Event::Tick`] is due; none while there is nothing to wait for.
+    pub fn deadline(&self) -> Option<Now> {
+        let replicator = match self.replicator {
+            Replicator::Standby(at) | Replicator::Backoff(at) => Some(at),
+            Replicator::Starting if !self.prepared => Some(self.started_at.saturating_add(EARLY)),
+            _ => None,
+        };
+        let phase = match self.phase {
+            Phase::Boot | Phase::Run => [replicator, self.heal_at, self.come_up_by].into_iter().flatten().min(),
+            Phase::Drain { next, .. } => Some(next),
+            Phase::Sync | Phase::Close | Phase::End => None,
+        };
+        [phase, self.app_by, self.stop_by].into_iter().flatten().min()
+    }
+
+    /// What an event asks for.
+    pub fn step(&mut self, event: Event, now: Now) -> Actions {
+        if self.phase == Phase::End {
+            return Vec::new();
+        }
+        match event {
+            Event::Signal(signal) => self.signal(signal, now),
+            Event::Ended(role, ended) => self.ended(role, ended, now),
+            Event::NotStarted(role) => self.ended(role, Ended::Code(exit::SYSTEM), now),
+            Event::Said(message) => self.said(message, now),
+            Event::Hello => self.hello(now),
+            Event::Left(count) => self.left(count, now),
+            Event::Lock(ours) => self.lock(ours, now),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    // ---- the app
+
+    fn start_app(&mut self, now: Now) -> Actions {
+        self.phase = Phase::Run;
+        self.come_up_by = None;
+        if !self.rules.app {
+            return Vec::new();
+        }
+        self.app = AppState::Running;
+        let mut actions = vec![Action::StartApp];
+        for signal in std::mem::take(&mut self.early_signals) {
+            actions.extend(self.signal(signal, now));
+        }
+        actions
+    }
+
+    fn signal(&mut self, signal: i32, now: Now) -> Actions {
+        let stops = matches!(signal, TERM | INT | QUIT);
+        if stops {
+            self.stops = self.stops.saturating_add(1);
+        }
+        match self.app {
+            AppState::Waiting if self.phase == Phase::Boot => {
+                if stops || signal == HUP {
+                    return self.abandon(Ended::Signal(signal).code());
+                }
+                // It belongs to the app; a flood of it need not be kept.
+                if self.early_signals.len() < 64 {
+                    self.early_signals.push(signal);
+                }
+                Vec::new()
+            }
+            AppState::Waiting if stops && self.phase == Phase::Run => self.app_ended(0, now),
+            AppState::Running => {
+                if stops {
+                    self.begin_stop(now);
+                }
+                vec![Action::SignalApp(signal)]
+            }
+            AppState::Waiting | AppState::Gone if stops && self.stops >= 2 => {
+                self.unsaved.push("the last sync was cut short by a second signal".to_owned());
+                self.finish()
+            }
+            AppState::Waiting | AppState::Gone => Vec::new(),
+        }
+    }
+
+    fn begin_stop(&mut self, now: Now) {
+        if self.stop_by.is_none() {
+            let whole = self.rules.stop_timeout;
+            // Our own end takes a moment, too, and who stops us counts from his signal.
+            let margin = (whole / 20).min(Duration::from_millis(500));
+            let stop_by = now.saturating_add(whole.saturating_sub(margin));
+            self.stop_by = Some(stop_by);
+            if self.app == AppState::Running {
+                let reserve = if self.rules.replicates { self.rules.reserve } else { Duration::ZERO };
+                self.app_by = Some(stop_by.saturating_sub(reserve));
+            }
+        }
+    }
+
+    fn app_ended(&mut self, code: u8, now: Now) -> Actions {
+        self.app = AppState::Gone;
+        self.app_by = None;
+        self.come_up_by = None;
+        self.heal_at = None;
+        if self.code == 0 {
+            self.code = code;
+        }
+        self.begin_stop(now);
+        let mut actions = Vec::new();
+        if matches!(self.replicator, Replicator::Preparing) {
+            // Its pass would only be in the way of the last one.
+            actions.push(Action::Kill(Role::Prepare));
+            self.replicator = Replicator::Off;
+            self.held = false;
+        }
+        let left = self.stop_by.unwrap_or(now).saturating_sub(now);
+        let kill_at = now.saturating_add((left / 4).min(DRAIN_GRACE));
+        self.phase = Phase::Drain { kill_at, next: now.saturating_add(DRAIN_EVERY) };
+        actions.push(Action::Drain(TERM));
+        actions
+    }
+
+    // ---- the end: drain, sync, close
+
+    fn left(&mut self, count: usize, now: Now) -> Actions {
+        match self.phase {
+            // What KILL does not end hangs in the kernel, and writes no more than it.
+            Phase::Drain { kill_at, .. } if count == 0 || now >= kill_at.saturating_add(DRAIN_GRACE) => self.begin_sync(now),
+            _ => Vec::new(),
+        }
+    }
+
+    fn begin_sync(&mut self, now: Now) -> Actions {
+        match self.replicator {
+            // Nothing is replicated, or another process does it and sees our last writes.
+            _ if !self.rules.replicates => self.finish(),
+            Replicator::Standby(_) => {
+                self.phase = Phase::Sync;
+                vec![Action::TryLock]
+            }
+            Replicator::Starting | Replicator::Up if self.rules.confirms => self.flush(Sync::Socket, now),
+            replicator if replicator.runs() => self.close(),
+            _ => self.flush(Sync::Pass, now),
+        }
+    }
+
+    fn flush(&mut self, sync: Sync, now: Now) -> Actions {
+        self.phase = Phase::Sync;
+        let stop_by = self.stop_by.unwrap_or(now);
+        let end = (stop_by.saturating_sub(now) / 10).min(Duration::from_millis(300));
+        let mut actions = Vec::new();
+        if sync == Sync::Pass && self.held {
+            // A pin would keep the pass from emptying the WAL.
+            self.held = false;
+            actions.push(Action::Kill(Role::Prepare));
+        }
+        actions.push(Action::Flush(sync, stop_by.saturating_sub(end)));
+        actions
+    }
+
+    /// Lets Litestream end by itself.
+    fn close(&mut self) -> Actions {
+        self.phase = Phase::Close;
+        vec![Action::LetGo]
+    }
+
+    fn flushed(&mut self) -> Actions {
+        self.synced = true;
+        if self.replicator.runs() { self.close() } else { self.finish() }
+    }
+
+    fn finish(&mut self) -> Actions {
+        self.phase = Phase::End;
+        let mut actions = Vec::new();
+        if !self.unsaved.is_empty() {
+            actions.push(Action::Say(format!("NOT SAVED: {}", self.unsaved.join("; "))));
+            if self.code == 0 {
+                self.code = exit::UNSAVED;
+            }
+        }
+        actions.push(Action::Exit(self.code));
+        actions
+    }
+
+    /// Ends a boot before the app: nothing was written that could be saved.
+    fn abandon(&mut self, code: u8) -> Actions {
+        self.phase = Phase::End;
+        vec![Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(code)]
+    }
+
+    // ---- children
+
+    fn ended(&mut self, role: Role, ended: Ended, now: Now) -> Actions {
+        match role {
+            Role::App if self.app == AppState::Running => self.app_ended(ended.code(), now),
+            Role::App => Vec::new(),
+            Role::Prepare => self.prepare_ended(now),
+            Role::Probe => self.probe_ended(ended, now),
+            Role::Litestream => self.litestream_ended(ended, now),
+            Role::Flush if self.phase == Phase::Sync => {
+                self.unsaved.push(format!("the last sync ended with {ended}"));
+                self.flushed()
+            }
+            Role::Flush => Vec::new(),
+        }
+    }
+
+    fn prepare_ended(&mut self, now: Now) -> Actions {
+        let was_held = std::mem::take(&mut self.held);
+        if self.prepared || was_held {
+            return Vec::new();
+        }
+        match self.phase {
+            // It refuses with a message, so this is an accident: nothing may start on what it left.
+            Phase::Boot => {
+                let mut actions = vec![Action::Say("the databases could not be looked at: the worker died; see above".to_owned())];
+                actions.extend(self.abandon(exit::INTERNAL));
+                actions
+            }
+            Phase::Run if self.replicator == Replicator::Preparing => self.ready(false, true, now),
+            _ => Vec::new(),
+        }
+    }
+
+    fn said(&mut self, message: Message, now: Now) -> Actions {
+        match message {
+            Message::Ready { held, unproven } => self.ready(held, unproven, now),
+            Message::Released => {
+                self.untouched = false;
+                Vec::new()
+            }
+            Message::Reopen => self.reopen(),
+            Message::Refused(code) if self.phase == Phase::Boot => self.abandon(code),
+            Message::Refused(_) => Vec::new(),
+            Message::Unsaved(text) => {
+                self.unsaved.push(text);
+                Vec::new()
+            }
+            Message::Flushed if self.phase == Phase::Sync => self.flushed(),
+            Message::Flushed => Vec::new(),
+        }
+    }
+
+    fn ready(&mut self, held: bool, unproven: bool, now: Now) -> Actions {
+        if !matches!(self.phase, Phase::Boot | Phase::Run) {
+            return Vec::new();
+        }
+        self.prepared = true;
+        self.held = held;
+        self.untouched = true;
+        self.note_unproven(unproven, now);
+        match self.replicator {
+            Replicator::Preparing => self.replicate(now),
+            // The replica is out of reach, but the databases are here.
+            Replicator::Backoff(_) if self.phase == Phase::Boot => self.start_app(now),
+            Replicator::Starting if self.hello => self.up(now),
+            _ => Vec::new(),
+        }
+    }
+
+    fn note_unproven(&mut self, unproven: bool, now: Now) {
+        self.unproven = unproven;
+        if unproven {
+            self.heal_at = Some(now.saturating_add(self.heal_pause));
+            self.heal_pause = (self.heal_pause * 2).min(HEAL_AT_MOST);
+        } else {
+            self.heal_at = None;
+            self.heal_pause = HEAL_AFTER;
+        }
+    }
+
+    // ---- Litestream
+
+    fn replicate(&mut self, now: Now) -> Actions {
+        self.replicator = Replicator::Starting;
+        self.started_at = now;
+        self.hello = false;
+        if self.phase == Phase::Boot {
+            self.come_up_by = Some(now.saturating_add(COME_UP));
+        }
+        vec![Action::Replicate]
+    }
+
+    fn hello(&mut self, now: Now) -> Actions {
+        if self.replicator != Replicator::Starting {
+            return Vec::new();
+        }
+        self.hello = true;
+        if self.prepared { self.up(now) } else { Vec::new() }
+    }
+
+    fn up(&mut self, now: Now) -> Actions {
+        self.replicator = Replicator::Up;
+        match (self.phase, self.backoff.is_zero()) {
+            (Phase::Boot, _) => self.start_app(now),
+            (_, false) => vec![Action::Say("replication is back".to_owned())],
+            (_, true) => Vec::new(),
+        }
+    }
+
+    fn litestream_ended(&mut self, ended: Ended, now: Now) -> Actions {
+        let was = std::mem::replace(&mut self.replicator, Replicator::Off);
+        match self.phase {
+            // It ended before the databases were fit for it: they bring it back.
+            Phase::Boot if !self.prepared && self.hello => {
+                self.replicator = Replicator::Preparing;
+                return Vec::new();
+            }
+            Phase::Boot | Phase::Run => {}
+            Phase::Drain { .. } | Phase::End => return Vec::new(),
+            // It died under the last sync: a pass of our own takes over.
+            Phase::Sync => {
+                let mut actions = vec![Action::Kill(Role::Flush)];
+                self.unsaved.clear();
+                actions.extend(self.flush(Sync::Pass, now));
+                return actions;
+            }
+            Phase::Close if self.synced => return self.finish(),
+            Phase::Close => return self.flush(Sync::Pass, now),
+        }
+        match was {
+            Replicator::Reopening => self.prepare_again(),
+            // Never reported in: a configuration that is refused ends the boot, a replica out of reach does not.
+            Replicator::Starting if self.phase == Phase::Boot && !self.hello => {
+                self.come_up_by = None;
+                self.replicator = Replicator::Probing;
+                vec![Action::Probe]
+            }
+            _ => self.litestream_failed(ended, now),
+        }
+    }
+
+    fn probe_ended(&mut self, ended: Ended, now: Now) -> Actions {
+        if self.replicator != Replicator::Probing {
+            return Vec::new();
+        }
+        if ended == Ended::Code(exit::CONFIG) {
+            return self.abandon(exit::CONFIG);
+        }
+        let mut actions = vec![Action::Say("litestream ended before it could reach the replica; see above. The app starts without it".to_owned())];
+        actions.extend(self.back_off(now));
+        if self.prepared {
+            actions.extend(self.start_app(now));
+        }
+        actions
+    }
+
+    fn litestream_failed(&mut self, ended: Ended, now: Now) -> Actions {
+        match self.rules.on_failure {
+            OnFailure::Restart => {
+                if now.saturating_sub(self.started_at) >= STEADY {
+                    self.backoff = Duration::ZERO;
+                }
+                // The first time at once: every moment without it may cost a snapshot.
+                let first = self.backoff.is_zero();
+                let mut actions = vec![Action::Say(format!("litestream ended with {ended} while the app lives: starting it again"))];
+                let when = if first { now } else { now.saturating_add(self.backoff) };
+                self.backoff = next_backoff(self.backoff);
+                self.replicator = Replicator::Backoff(when);
+                if first {
+                    actions.extend(self.end_backoff(now));
+                }
+                actions
+            }
+            OnFailure::Exit => {
+                self.code = exit::INTERNAL;
+                self.begin_stop(now);
+                let mut actions = vec![Action::Say(format!("litestream ended with {ended}: stopping the app (LITESTREAM_ENTRY_ON_REPLICATION_FAILURE=exit)"))];
+                actions.extend(match self.app {
+                    AppState::Running => vec![Action::SignalApp(TERM)],
+                    _ => self.app_ended(exit::INTERNAL, now),
+                });
+                actions
+            }
+            OnFailure::Ignore => vec![Action::Say(format!("litestream ended with {ended}: NOTHING IS REPLICATED any more (LITESTREAM_ENTRY_ON_REPLICATION_FAILURE=ignore)"))],
+        }
+    }
+
+    fn back_off(&mut self, now: Now) -> Actions {
+        self.backoff = next_backoff(self.backoff);
+        self.replicator = Replicator::Backoff(now.saturating_add(self.backoff));
+        Vec::new()
+    }
+
+    fn end_backoff(&mut self, now: Now) -> Actions {
+        // Pins that have been there since before the app's start still prove everything.
+        if self.held && self.untouched || !self.rules.repairs {
+            return self.replicate(now);
+        }
+        self.prepare_again()
+    }
+
+    fn prepare_again(&mut self) -> Actions {
+        let mut actions = Vec::new();
+        if std::mem::take(&mut self.held) {
+            actions.push(Action::Kill(Role::Prepare));
+        }
+        self.prepared = false;
+        self.replicator = Replicator::Preparing;
+        actions.push(Action::Prepare { repair: true });
+        actions
+    }
+
+    /// Ends a Litestream that runs well, to start it on a WAL that was made fit.
+    fn reopen(&mut self) -> Actions {
+        if self.phase == Phase::Run && self.replicator == Replicator::Up && self.rules.repairs {
+            self.replicator = Replicator::Reopening;
+            vec![Action::LetGo]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn lock(&mut self, ours: bool, now: Now) -> Actions {
+        match (self.replicator, self.phase, ours) {
+            (Replicator::Standby(_), Phase::Sync, true) => {
+                self.replicator = Replicator::Off;
+                self.flush(Sync::Pass, now)
+            }
+            // The other one lives and sees our last writes.
+            (Replicator::Standby(_), Phase::Sync, false) => self.finish(),
+            (Replicator::Standby(_), Phase::Boot, true) => {
+                self.replicator = Replicator::Preparing;
+                vec![Action::Prepare { repair: false }]
+            }
+            (Replicator::Standby(_), Phase::Run, true) => {
+                let mut actions = vec![Action::Say("the other replicator has left: taking over".to_owned())];
+                actions.extend(if self.rules.repairs { self.prepare_again() } else { self.replicate(now) });
+                actions
+            }
+            (Replicator::Standby(_), _, false) => {
+                self.replicator = Replicator::Standby(now.saturating_add(LOCK_EVERY));
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    // ---- deadlines
+
+    fn tick(&mut self, now: Now) -> Actions {
+        let due = |at: Option<Now>| at.is_some_and(|at| at <= now);
+        if due(self.stop_by) {
+            return self.out_of_time();
+        }
+        let mut actions = Vec::new();
+        if due(self.app_by) {
+            self.app_by = None;
+            actions.push(Action::Say("the app has not ended in time: killing it, to save its last writes".to_owned()));
+            actions.push(Action::SignalApp(KILL));
+        }
+        match self.phase {
+            Phase::Boot | Phase::Run => actions.extend(self.tick_replicator(now)),
+            Phase::Drain { kill_at, next } if next <= now => {
+                self.phase = Phase::Drain { kill_at, next: now.saturating_add(DRAIN_EVERY) };
+                // 0 only counts: a second TERM is not what a daemon expects.
+                actions.push(Action::Drain(if now >= kill_at { KILL } else { 0 }));
+            }
+            _ => {}
+        }
+        actions
+    }
+
+    fn tick_replicator(&mut self, now: Now) -> Actions {
+        let due = |at: Option<Now>| at.is_some_and(|at| at <= now);
+        match self.replicator {
+            Replicator::Standby(at) if at <= now => {
+                self.replicator = Replicator::Standby(now.saturating_add(LOCK_EVERY));
+                return vec![Action::TryLock];
+            }
+            Replicator::Backoff(at) if at <= now => return self.end_backoff(now),
+            Replicator::Starting if !self.prepared && self.started_at.saturating_add(EARLY) <= now => {
+                // The preparation takes longer than thought: as if it had never been started.
+                self.replicator = Replicator::Preparing;
+                self.come_up_by = None;
+                return vec![Action::Kill(Role::Litestream)];
+            }
+            _ => {}
+        }
+        if due(self.come_up_by) && self.prepared {
+            let mut actions = vec![Action::Say("litestream is not up yet: the app starts without waiting for it".to_owned())];
+            actions.extend(self.start_app(now));
+            return actions;
+        }
+        if due(self.heal_at) {
+            // Again later, should Litestream not be up now or the WAL still be busy then.
+            self.heal_at = Some(now.saturating_add(self.heal_pause));
+            return self.reopen();
+        }
+        Vec::new()
+    }
+
+    fn out_of_time(&mut self) -> Actions {
+        if self.rules.replicates && !self.synced && !matches!(self.replicator, Replicator::Standby(_)) {
+            self.unsaved.push(format!("the stop timeout of {} s has passed before the last sync was confirmed", self.rules.stop_timeout.as_secs_f32()));
+        }
+        let mut actions = Vec::new();
+        if self.app == AppState::Running {
+            actions.push(Action::SignalApp(KILL));
+            self.app = AppState::Gone;
+            if self.code == 0 {
+                self.code = Ended::Signal(KILL).code();
+            }
+        }
+        actions.extend([Action::Drain(KILL), Action::Kill(Role::Flush), Action::Kill(Role::Prepare), Action::Kill(Role::Litestream)]);
+        actions.extend(self.finish());
+        actions
+    }
+}
+
+fn next_backoff(backoff: Duration) -> Duration {
+    (backoff * 2).clamp(FIRST_BACKOFF, LAST_BACKOFF)
+}

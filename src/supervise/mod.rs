@@ -1,0 +1,330 @@
+//! PID 1: one loop over signals, children, timers and the workers' pipes around a pure state machine.
+//! Must never block, open a database, resolve a name, or die by accident.
+
+pub mod drain;
+pub mod lock;
+pub mod machine;
+pub mod reap;
+pub mod signals;
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{Pid, pipe2};
+
+use crate::exit::Failure;
+use crate::litestream::call;
+use crate::plan::{Database, PLAN_FILE, Plan};
+use crate::report;
+use crate::sys::{self, CHANNEL, Program};
+use crate::worker::{LONGEST, Message, hold};
+use lock::Locks;
+use machine::{Action, Event, Machine, Role, Rules, Sync};
+use signals::Signals;
+
+/// What PID 1 needs for a boot.
+#[derive(Debug)]
+pub struct Boot {
+    /// The app's argv; empty where only Litestream is looked after.
+    pub app: Vec<OsString>,
+    /// The app's environment, byte for byte.
+    pub env: Vec<CString>,
+    /// Litestream's and the workers'.
+    pub helper_env: Vec<CString>,
+    /// This binary.
+    pub own_path: PathBuf,
+    /// What is replicated, if anything.
+    pub plan: Option<Plan>,
+    /// The locks on its databases, where they are ours.
+    pub locks: Option<Locks>,
+    /// Signals go to the app's group.
+    pub signal_group: bool,
+}
+
+/// Runs the boot to its end; the container's exit code.
+pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
+    if Pid::this().as_raw() != 1 {
+        // Orphans of the app must still come to us, or the drain would not see them.
+        match nix::sys::prctl::set_child_subreaper(true) {
+            Ok(()) => report::debug("not PID 1: running as a subreaper"),
+            Err(errno) => report::line(format_args!("not PID 1, and orphans cannot be reaped: {}", errno.desc())),
+        }
+    }
+    let mut shell = Shell { boot, signals, children: Vec::new(), pipes: Vec::new(), hold: None, exit: None, began: Instant::now() };
+    let mut machine = Machine::new(rules);
+    let first = machine.start(shell.now());
+    shell.perform(&mut machine, first);
+    loop {
+        if let Some(code) = shell.exit {
+            return shell.leave(code);
+        }
+        shell.wait(machine.deadline());
+        for event in shell.events(&machine) {
+            let actions = machine.step(event, shell.now());
+            shell.perform(&mut machine, actions);
+        }
+    }
+}
+
+/// A child whose end is news. One that was killed on purpose is forgotten at once.
+#[derive(Debug)]
+struct Child {
+    role: Role,
+    pid: Pid,
+}
+
+/// The effects around the machine.
+struct Shell {
+    boot: Boot,
+    signals: Signals,
+    children: Vec<Child>,
+    pipes: Vec<Pipe>,
+    /// Our end of the socket to Litestream's stand-in, and whether it has reported in.
+    hold: Option<(UnixStream, bool)>,
+    exit: Option<u8>,
+    began: Instant,
+}
+
+impl Shell {
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    // ---- events
+
+    /// Sleeps until something happens or the deadline comes.
+    fn wait(&self, deadline: Option<Duration>) {
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.pipes.iter().map(|p| PollFd::new(p.fd.as_fd(), PollFlags::POLLIN)));
+        if let Some((socket, false)) = &self.hold {
+            fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
+        }
+        let timeout = match deadline {
+            // Rounded up: a wait that ends before its deadline would spin.
+            Some(at) => PollTimeout::try_from(at.saturating_sub(self.now()).saturating_add(Duration::from_millis(1))).unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        };
+        // EINTR and ENOMEM alike: the events are looked for one by one anyway.
+        if poll(&mut fds, timeout).is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// What has happened. A worker's last words come before its end, signals before everything.
+    fn events(&mut self, machine: &Machine) -> Vec<Event> {
+        let mut events: Vec<Event> = self.signals.pending().into_iter().map(Event::Signal).collect();
+        let ended = reap::ended();
+        for pipe in &mut self.pipes {
+            events.extend(pipe.messages().into_iter().map(Event::Said));
+        }
+        self.pipes.retain(|p| p.open);
+        if let Some((socket, said @ false)) = &mut self.hold {
+            let mut byte = [0];
+            if matches!(socket.read(&mut byte), Ok(1)) {
+                *said = true;
+                events.push(Event::Hello);
+            }
+        }
+        for (pid, how) in ended {
+            if let Some(at) = self.children.iter().position(|c| c.pid == pid) {
+                events.push(Event::Ended(self.children.remove(at).role, how));
+            }
+        }
+        if machine.deadline().is_some_and(|at| at <= self.now()) {
+            events.push(Event::Tick);
+        }
+        events
+    }
+
+    // ---- actions
+
+    /// Performs actions and, where one is answered at once, what that answer asks for.
+    fn perform(&mut self, machine: &mut Machine, actions: Vec<Action>) {
+        let mut waiting: std::collections::VecDeque<Action> = actions.into();
+        while let Some(action) = waiting.pop_front() {
+            if let Some(event) = self.act(action) {
+                waiting.extend(machine.step(event, self.now()));
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Prepare { repair } => self.worker(Role::Prepare, &["__prepare"], &[if repair { "repair" } else { "boot" }]),
+            Action::Probe => self.worker(Role::Probe, &["__probe"], &[]),
+            Action::Flush(sync, by) => {
+                let left = by.saturating_sub(self.now()).as_millis().to_string();
+                let word = if sync == Sync::Socket { "socket" } else { "pass" };
+                self.worker(Role::Flush, &["__flush"], &[word, &left])
+            }
+            Action::Replicate => self.replicate(),
+            Action::StartApp => self.start_app(),
+            Action::SignalApp(signal) => {
+                self.signal_app(signal);
+                None
+            }
+            Action::Kill(role) => {
+                self.kill(role);
+                None
+            }
+            Action::LetGo => {
+                self.hold = None;
+                None
+            }
+            Action::Drain(signal) => {
+                let helpers: Vec<i32> = self.children.iter().filter(|c| c.role != Role::App).map(|c| c.pid.as_raw()).collect();
+                Some(Event::Left(drain::signal_all(Pid::this().as_raw(), &helpers, signal)))
+            }
+            Action::TryLock => Some(Event::Lock(self.try_lock())),
+            Action::Say(text) => {
+                report::line(text);
+                None
+            }
+            Action::Exit(code) => {
+                self.exit = Some(code);
+                None
+            }
+        }
+    }
+
+    fn start(&mut self, role: Role, program: &Program<'_>) -> Option<Event> {
+        match program.spawn() {
+            Ok(pid) => {
+                self.children.push(Child { role, pid });
+                None
+            }
+            Err(errno) => {
+                report::line(format_args!("{}: cannot be started: {}", program.path.display(), errno.desc()));
+                Some(Event::NotStarted(role))
+            }
+        }
+    }
+
+    fn worker(&mut self, role: Role, words: &[&str], more: &[&str]) -> Option<Event> {
+        let plan = self.boot.plan.as_ref()?.runtime.join(PLAN_FILE);
+        let Ok((ours, theirs)) = pipe2(OFlag::O_CLOEXEC) else { return Some(Event::NotStarted(role)) };
+        let mut args = vec![self.boot.own_path.clone().into_os_string()];
+        args.extend(words.iter().map(OsString::from));
+        args.push(plan.into());
+        args.extend(more.iter().map(OsString::from));
+        let (path, env) = (self.boot.own_path.clone(), self.boot.helper_env.clone());
+        let program = Program { path: &path, args: &args, env: &env, own_group: true, blocked: false, channel: Some(theirs.as_raw_fd()) };
+        let failed = self.start(role, &program);
+        self.pipes.extend(Pipe::new(ours));
+        failed
+    }
+
+    fn replicate(&mut self) -> Option<Event> {
+        let plan = self.boot.plan.as_ref()?;
+        let Ok((ours, theirs)) = UnixStream::pair() else { return Some(Event::NotStarted(Role::Litestream)) };
+        let Ok(command) = hold::command(CHANNEL) else { return Some(Event::NotStarted(Role::Litestream)) };
+        let args = call::replicate(&plan.litestream, &plan.config(), command);
+        let (path, env) = (plan.litestream.path.clone(), self.boot.helper_env.clone());
+        let program = Program { path: &path, args: &args, env: &env, own_group: true, blocked: false, channel: Some(theirs.as_raw_fd()) };
+        let _ = ours.set_nonblocking(true);
+        self.hold = Some((ours, false));
+        self.start(Role::Litestream, &program)
+    }
+
+    /// The app starts by way of `__exec`, which unblocks signals only when it becomes the app.
+    fn start_app(&mut self) -> Option<Event> {
+        let path = self.boot.own_path.clone();
+        let mut args = vec![path.clone().into_os_string(), "__exec".into()];
+        args.extend(self.boot.app.iter().cloned());
+        let env = self.boot.env.clone();
+        let program = Program { path: &path, args: &args, env: &env, own_group: true, blocked: true, channel: None };
+        self.start(Role::App, &program)
+    }
+
+    fn pid_of(&self, role: Role) -> Option<Pid> {
+        self.children.iter().find(|c| c.role == role).map(|c| c.pid)
+    }
+
+    /// Only a child that is not reaped yet is signalled, so never a process that got its number later.
+    fn signal_app(&self, signal: i32) {
+        let Some(pid) = self.pid_of(Role::App) else { return };
+        let _ = if self.boot.signal_group { sys::kill_group(pid, signal) } else { sys::kill(pid, signal) };
+    }
+
+    fn kill(&mut self, role: Role) {
+        if let Some(pid) = self.pid_of(role) {
+            let _ = sys::kill_group(pid, nix::libc::SIGKILL);
+            let _ = sys::kill(pid, nix::libc::SIGKILL);
+            self.children.retain(|c| c.role != role);
+        }
+    }
+
+    fn try_lock(&mut self) -> bool {
+        let databases: &[Database] = self.boot.plan.as_ref().map_or(&[], |p| &p.databases);
+        match Locks::take(databases) {
+            Ok(Ok(locks)) => {
+                self.boot.locks = Some(locks);
+                true
+            }
+            Ok(Err(_)) => false,
+            Err(Failure { message, .. }) => {
+                report::line(message);
+                false
+            }
+        }
+    }
+
+    /// Leaves nothing of ours running where we are not PID 1; as PID 1 the kernel ends the rest.
+    fn leave(&mut self, code: u8) -> u8 {
+        for role in [Role::Flush, Role::Prepare, Role::Probe, Role::Litestream] {
+            self.kill(role);
+        }
+        code
+    }
+}
+
+/// A worker's pipe, read without blocking.
+#[derive(Debug)]
+struct Pipe {
+    fd: File,
+    buffer: Vec<u8>,
+    open: bool,
+}
+
+impl Pipe {
+    fn new(fd: OwnedFd) -> Option<Self> {
+        nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
+        Some(Self { fd: fd.into(), buffer: Vec::new(), open: true })
+    }
+
+    /// Whole messages that have arrived. A line that is none is dropped.
+    fn messages(&mut self) -> Vec<Message> {
+        let mut chunk = [0; 4096];
+        loop {
+            match self.fd.read(&mut chunk) {
+                Ok(0) => {
+                    self.open = false;
+                    break;
+                }
+                Ok(n) => self.buffer.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.open = error.kind() == std::io::ErrorKind::WouldBlock;
+                    break;
+                }
+            }
+        }
+        let mut messages = Vec::new();
+        while let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
+            let rest = self.buffer.split_off(end);
+            let line = std::mem::replace(&mut self.buffer, rest.get(1..).unwrap_or_default().to_vec());
+            messages.extend(Message::decode(&String::from_utf8_lossy(&line)));
+        }
+        if self.buffer.len() > LONGEST {
+            self.buffer.clear();
+        }
+        messages
+    }
+}

@@ -1,0 +1,48 @@
+//! Signals as a descriptor (signalfd(2)): each in its order, none lost from the first instruction on.
+//! Must never block, and must be set up before the first child.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::libc;
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use crate::sys;
+
+/// The descriptor on which signals arrive.
+#[derive(Debug)]
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks everything that can be blocked: a blocked signal is queued even for PID 1, whose default
+    /// dispositions the kernel would otherwise take for "ignore".
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn new() -> nix::Result<Self> {
+        sys::block_all_signals()?;
+        SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Self)
+    }
+
+    /// All that have arrived, in order, SIGCHLD and our own noise left out.
+    pub fn pending(&mut self) -> Vec<i32> {
+        let own = u32::try_from(Pid::this().as_raw()).unwrap_or_default();
+        let mut signals = Vec::new();
+        while let Ok(Some(info)) = self.0.read_signal() {
+            let Ok(signal) = i32::try_from(info.ssi_signo) else { continue };
+            // Our own write to a closed stderr raises SIGPIPE, with our own pid as its sender.
+            let ours = info.ssi_pid == own && signal == libc::SIGPIPE;
+            if signal != libc::SIGCHLD && !ours {
+                signals.push(signal);
+            }
+        }
+        signals
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

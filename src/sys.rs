@@ -1,0 +1,247 @@
+//! The kernel as this program uses it: starting processes, signals, this binary's own path.
+//! The one place with `unsafe`, for calls that nix has no safe form of. Must never decide.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::Pid;
+
+use crate::exit::Ended;
+
+/// The descriptor under which a child finds its pipe or socket to PID 1.
+pub const CHANNEL: RawFd = 3;
+
+/// A program to start: `posix_spawn(3)`, so that none of our code runs between fork and exec.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// Absolute path; PATH is not searched.
+    pub path: &'a Path,
+    /// argv, the first word included.
+    pub args: &'a [OsString],
+    /// `NAME=value` strings, handed over as they are.
+    pub env: &'a [CString],
+    /// A process group of its own.
+    pub own_group: bool,
+    /// Keep all signals blocked until the child unblocks them itself.
+    pub blocked: bool,
+    /// Our descriptor that becomes [`CHANNEL`] there.
+    pub channel: Option<RawFd>,
+}
+
+impl Program<'_> {
+    /// Starts it with default signal dispositions.
+    ///
+    /// # Errors
+    /// What `posix_spawn(3)` says, exec's errors included; `EINVAL` for a NUL byte in an argument.
+    pub fn spawn(&self) -> nix::Result<Pid> {
+        let path = cstring(self.path.as_os_str())?;
+        let args = self.args.iter().map(|a| cstring(a)).collect::<nix::Result<Vec<_>>>()?;
+        let mut attr = PosixSpawnAttr::init()?;
+        let mut flags = PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
+        if self.own_group {
+            flags |= PosixSpawnFlags::POSIX_SPAWN_SETPGROUP;
+            attr.set_pgroup(Pid::from_raw(0))?;
+        }
+        attr.set_flags(flags)?;
+        attr.set_sigdefault(&SigSet::all())?;
+        attr.set_sigmask(&if self.blocked { SigSet::all() } else { SigSet::empty() })?;
+        let mut files = PosixSpawnFileActions::init()?;
+        if let Some(fd) = self.channel {
+            // dup2 drops CLOEXEC, also where both numbers are the same (POSIX.1-2024; musl, glibc 2.29).
+            files.add_dup2(fd, CHANNEL)?;
+        }
+        posix_spawn(path.as_c_str(), &files, &attr, &args, self.env)
+    }
+}
+
+fn cstring(text: &OsStr) -> nix::Result<CString> {
+    CString::new(text.as_bytes()).map_err(|_| Errno::EINVAL)
+}
+
+/// Sends a signal by its number: real-time signals have no name in nix.
+///
+/// # Errors
+/// What `kill(2)` says.
+#[expect(unsafe_code, reason = "nix's kill takes only the 31 named signals")]
+pub fn kill(pid: Pid, signal: i32) -> nix::Result<()> {
+    // SAFETY: kill(2) takes two integers and touches no memory of ours.
+    Errno::result(unsafe { libc::kill(pid.as_raw(), signal) }).map(drop)
+}
+
+/// Reaps one child that has ended, if there is one. nix cannot say that a real-time signal ended it.
+///
+/// # Errors
+/// What `waitpid(2)` says; `ECHILD` where there are no children.
+#[expect(unsafe_code, reason = "nix's waitpid fails with EINVAL, and loses the pid, for real-time signals")]
+pub fn reap_one() -> nix::Result<Option<(Pid, Ended)>> {
+    let mut status = 0;
+    // SAFETY: waitpid(2) writes one integer, which outlives the call.
+    let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) })?;
+    let ended = if libc::WIFSIGNALED(status) {
+        Ended::Signal(libc::WTERMSIG(status))
+    } else {
+        Ended::Code(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
+    };
+    Ok((pid != 0).then_some((Pid::from_raw(pid), ended)))
+}
+
+/// Sends a signal to a whole process group.
+///
+/// # Errors
+/// What `kill(2)` says.
+pub fn kill_group(leader: Pid, signal: i32) -> nix::Result<()> {
+    // kill(-1) is everybody and kill(0) our own group: a leader is neither.
+    if leader.as_raw() <= 1 {
+        return Err(Errno::EINVAL);
+    }
+    kill(Pid::from_raw(leader.as_raw().saturating_neg()), signal)
+}
+
+/// Undoes what Rust's runtime does to SIGPIPE at start: the next program must see the default.
+#[expect(unsafe_code, reason = "signal(2) is unsafe for handlers; the default is none")]
+pub fn default_sigpipe() {
+    // SAFETY: SIG_DFL installs no handler of ours.
+    let _ = unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
+}
+
+/// Takes over a descriptor that the parent left open for us.
+///
+/// # Errors
+/// `EBADF` where there is none.
+#[expect(unsafe_code, reason = "a descriptor's number is all that survives exec")]
+pub fn take_fd(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: borrowed for one fcntl(2), which answers EBADF where it is not open.
+    fcntl(unsafe { BorrowedFd::borrow_raw(fd) }, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // SAFETY: it is open, and only its receiver, once, at its start, takes it over.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Lets a descriptor through the next exec.
+///
+/// # Errors
+/// What `fcntl(2)` says.
+pub fn keep_on_exec(fd: &impl AsFd) -> nix::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
+}
+
+/// Blocks every signal that can be blocked, for signalfd(2).
+///
+/// # Errors
+/// What `sigprocmask(2)` says.
+pub fn block_all_signals() -> nix::Result<()> {
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
+}
+
+/// Blocks none.
+///
+/// # Errors
+/// What `sigprocmask(2)` says.
+pub fn unblock_all_signals() -> nix::Result<()> {
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+/// The environment exactly as the kernel gave it, odd entries included (`std::env` drops those
+/// without `=`); without /proc, what `std::env` has.
+pub fn raw_environment() -> Vec<CString> {
+    let entries = match std::fs::read("/proc/self/environ") {
+        Ok(bytes) => bytes.split(|b| *b == 0).map(<[u8]>::to_vec).collect::<Vec<_>>(),
+        Err(_) => std::env::vars_os()
+            .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
+            .collect(),
+    };
+    entries.into_iter().filter(|e| !e.is_empty()).filter_map(|e| CString::new(e).ok()).collect()
+}
+
+/// This binary's absolute path. Without /proc it is what it was called by, looked up in PATH.
+///
+/// # Errors
+/// `NotFound` where neither tells.
+pub fn own_path() -> io::Result<PathBuf> {
+    if let Ok(path) = std::env::current_exe() {
+        // After an upgrade in place the link reads "… (deleted)": the new file is at the old name.
+        let bytes = path.as_os_str().as_bytes();
+        let kept = bytes.strip_suffix(b" (deleted)").unwrap_or(bytes);
+        return Ok(PathBuf::from(OsString::from_vec(kept.to_vec())));
+    }
+    let name = std::env::args_os().next().unwrap_or_default();
+    match find_program(&name) {
+        Found::Executable(path) => std::path::absolute(path),
+        _ => Err(io::Error::new(io::ErrorKind::NotFound, "own path unknown: mount /proc or call it by its path")),
+    }
+}
+
+/// What looking a program up gives.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Here it is.
+    Executable(PathBuf),
+    /// There is such a file, but it cannot be executed.
+    NotExecutable(PathBuf, Errno),
+    /// No such file.
+    Nowhere,
+}
+
+/// Looks a program up as execvp(3) does: as it is where it has a slash, else in PATH.
+pub fn find_program(name: &OsStr) -> Found {
+    if name.is_empty() {
+        return Found::Nowhere;
+    }
+    if name.as_bytes().contains(&b'/') {
+        return probe(PathBuf::from(name));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    let mut best = Found::Nowhere;
+    for dir in std::env::split_paths(&path) {
+        match probe(dir.join(name)) {
+            Found::Nowhere => {}
+            found @ Found::Executable(_) => return found,
+            found @ Found::NotExecutable(..) => {
+                if best == Found::Nowhere {
+                    best = found;
+                }
+            }
+        }
+    }
+    best
+}
+
+fn probe(path: PathBuf) -> Found {
+    match std::fs::metadata(&path) {
+        Ok(meta) if meta.is_dir() => Found::NotExecutable(path, Errno::EISDIR),
+        Ok(_) => match nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK) {
+            Ok(()) => Found::Executable(path),
+            Err(errno) => Found::NotExecutable(path, errno),
+        },
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Found::NotExecutable(path, Errno::EACCES),
+        Err(_) => Found::Nowhere,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_as_execvp_finds_it() {
+        assert!(matches!(find_program(OsStr::new("sh")), Found::Executable(_)));
+        assert_eq!(find_program(OsStr::new("no-such-program-here")), Found::Nowhere);
+        assert_eq!(find_program(OsStr::new("")), Found::Nowhere);
+        assert!(matches!(find_program(OsStr::new("/etc/passwd")), Found::NotExecutable(_, Errno::EACCES)));
+        assert!(matches!(find_program(OsStr::new("/etc")), Found::NotExecutable(_, Errno::EISDIR)));
+    }
+
+    #[test]
+    fn nobody_but_a_group_leader_is_signalled_as_a_group() {
+        for pid in [-5, 0, 1] {
+            assert_eq!(kill_group(Pid::from_raw(pid), 0), Err(Errno::EINVAL));
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! `verify`: proves that a backup restores, passes, is current, and is equal. Must never call
+//! Litestream's sync, and leaves nothing behind but its (empty) table.
+
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, File};
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use crate::exit::{self, Failure};
+use crate::litestream::call;
+use crate::litestream::socket::json_string;
+use crate::plan::{Database, Plan};
+use crate::restore::{self, Fetched, Source};
+use crate::{report, time};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long a write may take to reach the replica.
+    pub timeout: Duration,
+    /// Leave the comparison of pages out.
+    pub quick: bool,
+    /// Set by a signal: clean up and end.
+    pub interrupted: Arc<AtomicBool>,
+}
+
+/// What was proved.
+#[derive(Debug)]
+pub struct Proof {
+    /// Name, time and result of each step.
+    steps: Vec<(&'static str, Duration, String)>,
+    total: Duration,
+}
+
+impl Proof {
+    /// For people.
+    pub fn text(&self, database: &Database) -> String {
+        let mut out = String::new();
+        for (name, took, what) in &self.steps {
+            let _ = writeln!(out, "{}: {name:<9} {:>6.2} s  {what}", database.alias, took.as_secs_f32());
+        }
+        let _ = writeln!(out, "{}: ok: the backup in {} is whole ({:.2} s)", database.alias, database.replica, self.total.as_secs_f32());
+        out
+    }
+
+    /// For programs.
+    pub fn json(&self, database: &Database) -> String {
+        let steps: Vec<String> = self
+            .steps
+            .iter()
+            .map(|(name, took, what)| format!("{{\"step\":{},\"milliseconds\":{},\"result\":{}}}", json_string(name), took.as_millis(), json_string(what)))
+            .collect();
+        format!(
+            "{{\"database\":{},\"path\":{},\"replica\":{},\"ok\":true,\"milliseconds\":{},\"steps\":[{}]}}",
+            json_string(&database.alias),
+            json_string(&database.path.to_string_lossy()),
+            json_string(&database.replica),
+            self.total.as_millis(),
+            steps.join(",")
+        )
+    }
+}
+
+/// A failed proof for programs.
+pub fn failure_json(database: &Database, failure: &Failure) -> String {
+    format!("{{\"database\":{},\"ok\":false,\"code\":{},\"reason\":{}}}", json_string(&database.alias), failure.code, json_string(&failure.message))
+}
+
+/// How often a comparison that found a difference is repeated: a page may have changed and changed
+/// back meanwhile, which looks like a difference once, but not each time.
+const ROUNDS: usize = 3;
+/// Pause between looks at the replica.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Rows of runs that were killed are removed after this time.
+const OLD_ROWS: &str = "-1 day";
+
+/// Proves it, or says what cannot be proved.
+///
+/// # Errors
+/// 65 where the backup is damaged, behind or different; 66 where there is no database.
+pub fn verify(plan: &Plan, database: &Database, options: &Options) -> Result<Proof, Failure> {
+    let began = Instant::now();
+    let failed = |code: u8, why: String| Failure::new(code, format!("{}: NOT PROVED: {why}", database.alias));
+    if !matches!(restore::look(&database.path), Ok(restore::Local::Sqlite)) {
+        return Err(failed(exit::NO_BACKUP, format!("{} is not there to be compared; start the app, or `restore`", database.path.display())));
+    }
+    let scratch = Scratch::new(&database.path).map_err(|e| failed(exit::SYSTEM, format!("no room to restore beside {}: {e}", database.path.display())))?;
+    let check = Check { plan, database, options, scratch: &scratch };
+    let mut rounds = 1;
+    loop {
+        match check.round(began) {
+            Ok(Outcome::Equal(proof)) => return Ok(proof),
+            Ok(Outcome::Different(why)) if rounds >= ROUNDS => return Err(failed(exit::DAMAGED, why)),
+            Ok(Outcome::Different(_)) => rounds = rounds.saturating_add(1),
+            Err(failure) => return Err(failed(failure.code, failure.message)),
+        }
+    }
+}
+
+enum Outcome {
+    Equal(Proof),
+    Different(String),
+}
+
+struct Check<'a> {
+    plan: &'a Plan,
+    database: &'a Database,
+    options: &'a Options,
+    scratch: &'a Scratch,
+}
+
+impl Check<'_> {
+    /// One comparison. The first look at the pages comes before the write and the second after the
+    /// restore, so that the restored state lies between them.
+    fn round(&self, began: Instant) -> Result<Outcome, Failure> {
+        let sqlite = |error: rusqlite::Error| Failure::new(exit::DAMAGED, format!("{}: {error}", self.database.path.display()));
+        let mut steps = Vec::new();
+        let before = if self.options.quick { Vec::new() } else { self.local_pages().map_err(sqlite)? };
+        let listed = self.listing();
+        let sentinel = Sentinel::write(&self.database.path).map_err(sqlite)?;
+        let wrote = Instant::now();
+        let restored = self.restore_until_current(&sentinel, listed)?;
+        steps.push(("restores", restored.took, report::human_size(fs::metadata(&restored.path).map(|m| m.len()).unwrap_or_default())));
+        steps.push(("passes", restored.checked, "SQLite finds no fault in it".to_owned()));
+        steps.push(("current", wrote.elapsed().saturating_sub(restored.took), "a row written now has come back".to_owned()));
+        if !self.options.quick {
+            let compared = Instant::now();
+            let after = self.local_pages().map_err(sqlite)?;
+            let there = pages(&restored.path).map_err(|e| Failure::new(exit::SYSTEM, e.to_string()))?;
+            let compare = compare(&before, &after, &there);
+            if compare.different > 0 {
+                return Ok(Outcome::Different(format!(
+                    "the backup differs: {} of {} pages that did not change here are not the same there (first: page {}); a new snapshot is needed: restart the container after moving {} away",
+                    compare.different,
+                    compare.unchanged,
+                    compare.first,
+                    crate::continuity::mark_path(&self.database.path).display()
+                )));
+            }
+            steps.push(("equal", compared.elapsed(), format!("all {} pages that did not change meanwhile are the same", compare.unchanged)));
+        }
+        let _ = fs::remove_file(&restored.path);
+        Ok(Outcome::Equal(Proof { steps, total: began.elapsed() }))
+    }
+
+    /// What the replica lists: text that changes when anything arrives there. Nothing where it does not answer.
+    fn listing(&self) -> String {
+        let args = call::listing(self.plan.litestream.line, &self.plan.config(), &self.database.path);
+        match call::run(&self.plan.litestream, &args, Instant::now() + Duration::from_secs(10)) {
+            Ok(Some(output)) if output.ended.ok() => output.stdout,
+            _ => String::new(),
+        }
+    }
+
+    fn restore_until_current(&self, sentinel: &Sentinel, mut listed: String) -> Result<Restored, Failure> {
+        let deadline = Instant::now() + self.options.timeout;
+        let mut last = None;
+        loop {
+            if self.options.interrupted.load(Ordering::Relaxed) {
+                return Err(Failure::new(exit::INTERNAL, "interrupted"));
+            }
+            let now_listed = self.listing();
+            let late = Instant::now() >= deadline;
+            if (now_listed != listed && !now_listed.is_empty()) || late {
+                listed = now_listed;
+                match self.restore(deadline) {
+                    Ok(restored) if sentinel.is_in(&restored.path) => return Ok(restored),
+                    Ok(_) => last = None,
+                    Err(failure) if failure.code == exit::DAMAGED => return Err(failure),
+                    Err(failure) => last = Some(failure),
+                }
+            }
+            if late {
+                let waited = self.options.timeout.as_secs_f32();
+                return Err(last.unwrap_or_else(|| Failure::new(exit::DAMAGED, format!("a row written now has not reached {} within {waited} s: replication is cut or behind", self.database.replica))));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn restore(&self, deadline: Instant) -> Result<Restored, Failure> {
+        let began = Instant::now();
+        let left = deadline.saturating_duration_since(began).max(Duration::from_secs(2));
+        let source = Source {
+            litestream: &self.plan.litestream,
+            config: self.plan.config(),
+            database: &self.database.path,
+            alias: &self.database.alias,
+            timeout: left,
+            flags: &[],
+        };
+        match source.fetch(&self.scratch.0.join("restore"))? {
+            Fetched::NoBackup => Err(Failure::new(exit::DAMAGED, format!("{} has no backup", self.database.replica))),
+            Fetched::Database(path) => {
+                let took = began.elapsed();
+                let checking = Instant::now();
+                restore::check(&path).map_err(|why| Failure::new(exit::DAMAGED, format!("the backup is damaged: {why}")))?;
+                Ok(Restored { path, took, checked: checking.elapsed() })
+            }
+        }
+    }
+
+    /// A hash of every page of the local database at one moment, by SQLite's own online copy.
+    fn local_pages(&self) -> rusqlite::Result<Vec<u64>> {
+        let copy = self.scratch.0.join("local.db");
+        let _ = fs::remove_file(&copy);
+        let source = open(&self.database.path)?;
+        // One read transaction: without it the copy would start again at each write of the app's.
+        source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
+        let mut target = Connection::open(&copy)?;
+        target.execute_batch("PRAGMA journal_mode=off; PRAGMA synchronous=off;")?;
+        rusqlite::backup::Backup::new(&source, &mut target)?.run_to_completion(4096, Duration::ZERO, None)?;
+        drop(target);
+        let hashes = pages(&copy).unwrap_or_default();
+        let _ = fs::remove_file(&copy);
+        Ok(hashes)
+    }
+}
+
+struct Restored {
+    path: PathBuf,
+    took: Duration,
+    checked: Duration,
+}
+
+fn open(database: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    Ok(connection)
+}
+
+/// The row that must come back; removed when dropped, together with those of runs that were killed.
+struct Sentinel {
+    connection: Connection,
+    code: String,
+}
+
+impl Sentinel {
+    fn write(database: &Path) -> rusqlite::Result<Self> {
+        let connection = open(database)?;
+        connection.execute_batch("CREATE TABLE IF NOT EXISTS _litestream_verification(id INTEGER PRIMARY KEY, code TEXT, created TEXT)")?;
+        let code: String = connection.query_row("SELECT hex(randomblob(16))", [], |row| row.get(0))?;
+        connection.execute("INSERT INTO _litestream_verification(code, created) VALUES (?1, ?2)", [&code, &time::rfc3339(SystemTime::now())])?;
+        Ok(Self { connection, code })
+    }
+
+    fn is_in(&self, restored: &Path) -> bool {
+        let found = restore::open_immutable(restored).and_then(|c| {
+            c.query_row("SELECT 1 FROM _litestream_verification WHERE code = ?1", [&self.code], |_| Ok(())).optional()
+        });
+        matches!(found, Ok(Some(())))
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.connection.execute(
+            "DELETE FROM _litestream_verification WHERE code = ?1 OR datetime(created) < datetime('now', ?2)",
+            [self.code.as_str(), OLD_ROWS],
+        );
+    }
+}
+
+/// A folder of this run's own beside the database, where there is room for it; removed when dropped.
+struct Scratch(PathBuf);
+
+static RUNS: AtomicU32 = AtomicU32::new(0);
+
+impl Scratch {
+    fn new(database: &Path) -> io::Result<Self> {
+        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let name = database.file_name().unwrap_or_default().to_string_lossy();
+        // The pid alone may stand for two processes where containers share a volume.
+        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map(|d| d.subsec_nanos()).unwrap_or_default();
+        let path = database.with_file_name(format!(".{name}-verify-{}-{run}-{nanos}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A hash of each page of a file.
+fn pages(path: &Path) -> io::Result<Vec<u64>> {
+    let mut file = io::BufReader::with_capacity(1 << 16, File::open(path)?);
+    let mut header = [0; 100];
+    file.read_exact(&mut header)?;
+    // The file format: page size at 16, big-endian, 1 for 65,536.
+    let size = match u16::from_be_bytes([header.get(16).copied().unwrap_or(0), header.get(17).copied().unwrap_or(0)]) {
+        1 => 65_536,
+        size => usize::from(size).max(512),
+    };
+    let mut hashes = Vec::new();
+    let mut page = vec![0; size];
+    if let Some(start) = page.get_mut(..100) {
+        start.copy_from_slice(&header);
+    }
+    let mut filled = 100;
+    while file.read_exact(page.get_mut(filled..).unwrap_or_default()).is_ok() {
+        if hashes.is_empty() {
+            // A copy gets its own change counter, schema cookie and version stamps.
+            for range in [24..28, 40..44, 92..100] {
+                page.get_mut(range).unwrap_or_default().fill(0);
+            }
+        }
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&page);
+        hashes.push(hasher.finish());
+        filled = 0;
+    }
+    Ok(hashes)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Compared {
+    unchanged: usize,
+    different: usize,
+    first: usize,
+}
+
+/// Every page that is the same before and after must be the same there; one that is missing in both
+/// must be missing there.
+fn compare(before: &[u64], after: &[u64], there: &[u64]) -> Compared {
+    let mut result = Compared { unchanged: 0, different: 0, first: 0 };
+    for at in 0..before.len().max(after.len()).max(there.len()) {
+        if before.get(at) != after.get(at) {
+            continue;
+        }
+        result.unchanged = result.unchanged.saturating_add(1);
+        if there.get(at) != before.get(at) {
+            result.different = result.different.saturating_add(1);
+            if result.first == 0 {
+                result.first = at.saturating_add(1);
+            }
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_that_did_not_change_here_must_be_the_same_there() {
+        let same = |different, first, unchanged| Compared { unchanged, different, first };
+        assert_eq!(compare(&[1, 2, 3], &[1, 2, 3], &[1, 2, 3]), same(0, 0, 3));
+        assert_eq!(compare(&[1, 2, 3], &[1, 9, 3], &[1, 5, 3]), same(0, 0, 2));
+        assert_eq!(compare(&[1, 2, 3], &[1, 2, 3], &[1, 0, 3]), same(1, 2, 3));
+        assert_eq!(compare(&[1, 2], &[1, 2], &[1]), same(1, 2, 2));
+        assert_eq!(compare(&[1], &[1], &[1, 7]).different, 1);
+        assert_eq!(compare(&[1], &[1, 7], &[1, 7]), same(0, 0, 1));
+    }
+
+    #[test]
+    fn a_copy_by_sqlite_has_the_same_pages_as_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        let db = Connection::open(&a).unwrap();
+        db.execute_batch("PRAGMA page_size=1024; CREATE TABLE t(x); WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<500) INSERT INTO t SELECT hex(randomblob(40)) FROM c;").unwrap();
+        let mut copy = Connection::open(&b).unwrap();
+        rusqlite::backup::Backup::new(&db, &mut copy).unwrap().run_to_completion(-1, Duration::ZERO, None).unwrap();
+        drop(copy);
+        assert!(pages(&a).unwrap().len() > 40);
+        assert_eq!(pages(&a).unwrap(), pages(&b).unwrap());
+        db.execute("UPDATE t SET x = 'changed' WHERE rowid = 250", []).unwrap();
+        assert_ne!(pages(&a).unwrap(), pages(&b).unwrap());
+    }
+}

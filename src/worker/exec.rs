@@ -1,0 +1,67 @@
+//! `__exec`: what a child needs between fork and exec, then becomes the app. Must never return once it has.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::{execve, getpgrp, tcsetpgrp};
+
+use crate::exit;
+use crate::report;
+use crate::sys::{self, Found};
+
+/// Becomes the app, in the foreground of the terminal where there is one. PID 1 has put us into a
+/// group of our own and has all signals blocked, so none can end us half-way.
+pub fn run(args: &[OsString]) -> u8 {
+    let Some(name) = args.first() else {
+        report::line("no app to run; name one as in `litestream-entry -- gunicorn app.wsgi`");
+        return exit::USAGE;
+    };
+    take_terminal();
+    let (code, why) = match sys::find_program(name) {
+        Found::Executable(path) => {
+            let errno = become_program(&path, args);
+            let code = if errno == Errno::ENOENT { exit::NOT_FOUND } else { exit::NOT_EXECUTABLE };
+            let hint = match errno {
+                Errno::ENOENT => " (its interpreter does not exist)",
+                Errno::ENOEXEC => " (wrong architecture, or a script without #! line)",
+                _ => "",
+            };
+            (code, format!("{}{hint}", errno.desc()))
+        }
+        Found::NotExecutable(_, errno) => (exit::NOT_EXECUTABLE, errno.desc().to_owned()),
+        Found::Nowhere if name.as_bytes().contains(&b'/') => (exit::NOT_FOUND, "no such file".to_owned()),
+        Found::Nowhere => (exit::NOT_FOUND, "not found in PATH".to_owned()),
+    };
+    report::line(format_args!("{}: cannot be run: {why}", Path::new(name).display()));
+    code
+}
+
+/// Makes our group the terminal's foreground, so that Ctrl-C and reads are the app's. TTOU is blocked.
+fn take_terminal() {
+    let give = |fd: BorrowedFd<'_>| tcsetpgrp(fd, getpgrp()).is_ok();
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    // A terminal that is only output still sends Ctrl-C.
+    let _ = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().any(give)
+        || File::open("/dev/tty").is_ok_and(|tty| give(tty.as_fd()));
+}
+
+fn become_program(path: &Path, args: &[OsString]) -> Errno {
+    let c = |text: &OsStr| CString::new(text.as_bytes());
+    let (Ok(path), Ok(args)) = (c(path.as_os_str()), args.iter().map(|a| c(a)).collect::<Result<Vec<_>, _>>()) else {
+        return Errno::EINVAL;
+    };
+    let env = sys::raw_environment();
+    sys::default_sigpipe();
+    if let Err(errno) = sys::unblock_all_signals() {
+        return errno;
+    }
+    match execve(&path, &args, &env) {
+        Ok(never) => match never {},
+        Err(errno) => errno,
+    }
+}

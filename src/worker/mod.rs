@@ -1,0 +1,201 @@
+//! Workers: whatever could block or crash, in processes of their own, and the words they say to PID 1.
+//! Must never outlive PID 1, nor write anything to the channel but [`Message`]s.
+
+pub mod exec;
+pub mod flush;
+pub mod hold;
+pub mod prepare;
+pub mod probe;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::exit::{self, Failure};
+use crate::plan::Plan;
+use crate::report;
+use crate::sys::CHANNEL;
+
+/// What a worker tells PID 1: a line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// `__prepare`: Litestream may start. `held` says whether WALs are pinned until it has its locks.
+    Ready {
+        /// The worker lives on and holds pins.
+        held: bool,
+        /// Some database could be neither pinned nor emptied.
+        unproven: bool,
+    },
+    /// `__prepare`: a pin has been let go, so that from here on a dead Litestream needs the other way.
+    Released,
+    /// `__prepare`: pins were let go for size, and the replica answers now: start Litestream anew.
+    Reopen,
+    /// The start is refused with this code; why has been said.
+    Refused(u8),
+    /// `__flush`: this database's last writes are not known to be saved, and why.
+    Unsaved(String),
+    /// `__flush`: all has been said.
+    Flushed,
+}
+
+/// No message is longer: an alias and a reason.
+pub const LONGEST: usize = 2048;
+
+impl Message {
+    /// As a line.
+    pub fn encode(&self) -> String {
+        match self {
+            Self::Ready { held, unproven } => format!("ready {} {}\n", u8::from(*held), u8::from(*unproven)),
+            Self::Released => "released\n".to_owned(),
+            Self::Reopen => "reopen\n".to_owned(),
+            Self::Refused(code) => format!("refused {code}\n"),
+            Self::Unsaved(text) => {
+                let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect();
+                format!("unsaved {text}\n")
+            }
+            Self::Flushed => "flushed\n".to_owned(),
+        }
+    }
+
+    /// From a line without its end; none for anything that is not a message.
+    pub fn decode(line: &str) -> Option<Self> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let flag = |text| match text {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        };
+        match (word, rest) {
+            ("ready", flags) => {
+                let (held, unproven) = flags.split_once(' ')?;
+                Some(Self::Ready { held: flag(held)?, unproven: flag(unproven)? })
+            }
+            ("released", "") => Some(Self::Released),
+            ("reopen", "") => Some(Self::Reopen),
+            ("refused", code) => code.parse().ok().map(Self::Refused),
+            ("unsaved", text) if !text.is_empty() => Some(Self::Unsaved(text.to_owned())),
+            ("flushed", "") => Some(Self::Flushed),
+            _ => None,
+        }
+    }
+}
+
+/// The worker's end of the pipe to PID 1.
+#[derive(Debug)]
+pub struct Channel(File);
+
+impl Channel {
+    /// Takes over the descriptor that PID 1 put at [`CHANNEL`].
+    ///
+    /// # Errors
+    /// What the kernel says, where there is none.
+    pub fn inherited() -> std::io::Result<Self> {
+        crate::sys::take_fd(CHANNEL).map(|fd| Self(File::from(fd)))
+    }
+
+    /// Says a message. PID 1 that is gone takes us with it.
+    pub fn say(&self, message: &Message) {
+        let _ = (&self.0).write_all(message.encode().as_bytes());
+    }
+}
+
+/// The sub-commands that only this program itself calls.
+pub fn is_internal(word: &OsStr) -> bool {
+    word.as_encoded_bytes().starts_with(b"__")
+}
+
+/// Runs one; its exit code.
+pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
+    match word.to_str() {
+        Some("__exec") => exec::run(args),
+        Some("__hold") => hold::run(args),
+        Some("__prepare") => with_plan(args, |plan, channel, rest| prepare::run(plan, channel, rest.first().is_some_and(|m| m == "repair"))),
+        Some("__flush") => with_plan(args, flush::run),
+        Some("__probe") => with_plan(args, |plan, _, _| probe::run(plan)),
+        _ => {
+            report::line(format_args!("{}: no such command", word.to_string_lossy()));
+            exit::USAGE
+        }
+    }
+}
+
+fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) -> Result<(), Failure>) -> u8 {
+    let outcome = (|| {
+        // PID 1's death must not leave a pin or a restore behind.
+        let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+        let internal = |what: String| Failure::new(exit::INTERNAL, what);
+        let (path, rest) = args.split_first().ok_or_else(|| internal("a worker without a plan".into()))?;
+        let text = std::fs::read_to_string(Path::new(path)).map_err(|e| internal(format!("{}: {e}", path.to_string_lossy())))?;
+        let plan = serde_yaml::from_str(&text).map_err(|e| internal(format!("{}: {e}", path.to_string_lossy())))?;
+        let channel = Channel::inherited().map_err(|e| internal(format!("a worker without a channel: {e}")))?;
+        match work(&plan, &channel, rest) {
+            Err(failure) => {
+                report::lines(&failure.message);
+                channel.say(&Message::Refused(failure.code));
+                Err(failure)
+            }
+            Ok(()) => Ok(()),
+        }
+    })();
+    outcome.map_or_else(|failure: Failure| failure.code, |()| 0)
+}
+
+/// Runs `work` on each item, a few at a time, and keeps the order.
+pub fn in_parallel<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let mut results = Vec::new();
+    for chunk in items.chunks(at_once.max(1)) {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = chunk.iter().map(|item| scope.spawn(|| work(item))).collect();
+            // A panic in one is the worker's: its exit status tells PID 1.
+            results.extend(threads.into_iter().filter_map(|t| t.join().ok()));
+        });
+    }
+    results
+}
+
+/// Waits for the other end of the channel to close.
+fn until_closed(fd: &impl AsFd, at_most: Duration) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let timeout = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
+    poll(&mut [PollFd::new(fd.as_fd(), PollFlags::empty())], timeout).is_ok_and(|n| n > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_message_arrives_as_it_was_sent() {
+        let mut all = vec![Message::Released, Message::Reopen, Message::Refused(69), Message::Flushed, Message::Unsaved("default: refused".into())];
+        for bits in 0..4 {
+            all.push(Message::Ready { held: bits & 1 != 0, unproven: bits & 2 != 0 });
+        }
+        for message in all {
+            assert_eq!(Message::decode(message.encode().trim_end_matches('\n')), Some(message));
+        }
+    }
+
+    #[test]
+    fn a_message_is_one_line_and_short_enough_for_one_write() {
+        let text = Message::Unsaved("é\n".repeat(5000)).encode();
+        assert!(text.len() <= LONGEST && text.matches('\n').count() == 1);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_else_is_taken_for_a_message(line in "\\PC*") {
+            if let Some(message) = Message::decode(&line) {
+                prop_assert_eq!(Message::decode(message.encode().trim_end_matches('\n')), Some(message));
+            }
+        }
+    }
+
+    #[test]
+    fn parallel_work_keeps_its_order() {
+        assert_eq!(in_parallel(&[1, 2, 3, 4, 5], 2, |n| n * 10), [10, 20, 30, 40, 50]);
+    }
+}

@@ -1,0 +1,38 @@
+//! End-to-end tests: the program as PID 1 of a fresh PID namespace, with the real Litestream of both
+//! lines, real `SQLite` files and a real S3 server.
+//!
+//! | variable | meaning |
+//! | --- | --- |
+//! | `LITESTREAM_ENTRY` | the binary under test, instead of cargo's |
+//! | `WRITER` | the supervised app, instead of the example that cargo built |
+//! | `TOOLS` | where `litestream-0.5.17/`, `litestream-0.3.13/` and `servers/` are, instead of `target/tools` |
+//! | `TRIALS`, `SERIES` | how often a case is tried (3), how many random series of lives are lived (4) |
+//! | `SEED`, `JOBS` | where the random numbers start (1), how many trials run at a time (4) |
+//! | `CI=true` | a test that cannot run here fails instead of being skipped |
+#![allow(
+    missing_docs,
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that goes wrong has to fail at the spot"
+)]
+
+#[macro_use]
+mod support;
+
+mod acknowledged;
+mod boot;
+mod continuity;
+mod mistakes;
+mod operator;
+mod replication;
+mod round_trip;
+mod signals;
+mod terminal;
+mod transparency;
+mod unreachable;
+
+#[path = "../apps/rows.rs"]
+mod rows;

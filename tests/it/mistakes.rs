@@ -1,0 +1,362 @@
+//! Bad input of every kind gets one clear line and the right code, never a panic, and never an app.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::container::Recipe;
+use crate::support::site::Site;
+use crate::support::{Line, lines, namespaces};
+
+both_lines!(
+    no_command,
+    unknown_option,
+    database_path_is_a_directory,
+    database_in_a_directory_that_is_a_file,
+    unparsable_url,
+    unknown_scheme,
+    bucket_without_database,
+    keys_without_bucket,
+    two_databases_one_replica,
+    two_databases_one_alias,
+    unknown_setting,
+    bad_values,
+    all_mistakes_at_once,
+    secrets_are_not_shown,
+    litestream_missing,
+    litestream_not_executable,
+    litestream_is_another_program,
+    nothing_configured,
+    nothing_configured_but_required,
+);
+
+/// An app that must not run.
+fn app(site: &Site, recipe: Recipe) -> Recipe {
+    recipe.shell(&format!("echo ran > {}", site.path("ran").display()))
+}
+
+/// One line that says `word`, that code, and the app has not run.
+#[track_caller]
+fn refused(site: &Site, recipe: Recipe, codes: &[i32], words: &[&str]) {
+    let (code, container) = recipe.run();
+    let stderr = container.stderr();
+    assert!(
+        codes.contains(&code),
+        "code {code}, not {codes:?}: {stderr}"
+    );
+    assert!(!site.path("ran").exists(), "the app never ran");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    assert_eq!(lines(&stderr).len(), 1, "one clear line: {stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "it names {word}: {stderr}");
+    }
+    assert!(container.stdout().is_empty(), "stdout is the app's");
+}
+
+fn no_command(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    for words in [&[][..], &["--"]] {
+        let (code, container) = site.recipe().arguments(words).run();
+        let stderr = container.stderr();
+        assert_eq!(code, 64, "{stderr}");
+        assert!(
+            !stderr.contains("panicked") && !lines(&stderr).is_empty(),
+            "{stderr}"
+        );
+    }
+}
+
+fn unknown_option(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    for words in [
+        &["--no-such-option", "true"][..],
+        &["verify", "--no-such-option"],
+        &["restore"],
+    ] {
+        let (code, container) = site.recipe().arguments(words).run();
+        let stderr = container.stderr();
+        assert_eq!(code, 64, "{words:?}: {stderr}");
+        assert!(
+            !stderr.contains("panicked") && !lines(&stderr).is_empty(),
+            "{stderr}"
+        );
+    }
+}
+
+fn database_path_is_a_directory(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    fs::create_dir(site.database()).expect("a directory");
+    let (code, container) = app(&site, site.recipe()).run();
+    let stderr = container.stderr();
+    assert!([65, 78].contains(&code), "{code}: {stderr}");
+    assert!(!site.path("ran").exists(), "the app never ran");
+    let last = lines(&stderr).last().copied().unwrap_or_default();
+    assert!(
+        last.contains("app.db") && last.contains("directory"),
+        "{stderr}"
+    );
+}
+
+fn database_in_a_directory_that_is_a_file(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    fs::write(site.path("file"), "").expect("a file");
+    let recipe = site.recipe().env("DATABASE_PATH", site.path("file/app.db"));
+    let (code, container) = app(&site, recipe).run();
+    let stderr = container.stderr();
+    assert!([65, 66, 71, 78].contains(&code), "{code}: {stderr}");
+    assert!(!site.path("ran").exists(), "the app never ran");
+    let last = lines(&stderr).last().copied().unwrap_or_default();
+    assert!(last.contains("app.db"), "{stderr}");
+}
+
+fn unparsable_url(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    for url in [
+        "not a url",
+        "s3//bucket/path",
+        "://bucket",
+        "s3://",
+        "file://",
+    ] {
+        let recipe = app(&site, site.recipe().env("LITESTREAM_REPLICA_URL", url));
+        refused(&site, recipe, &[78], &["LITESTREAM_REPLICA_URL"]);
+    }
+}
+
+fn unknown_scheme(line: Line) {
+    if namespaces() {
+        let site = Site::new(line);
+        let recipe = app(
+            &site,
+            site.recipe()
+                .env("LITESTREAM_REPLICA_URL", "gopher://host/path"),
+        );
+        refused(&site, recipe, &[78], &["LITESTREAM_REPLICA_URL", "gopher"]);
+    }
+}
+
+fn bucket_without_database(line: Line) {
+    if namespaces() {
+        let site = Site::new(line);
+        let recipe = site
+            .plain_recipe()
+            .env("LITESTREAM_REPLICA_BUCKET", "bucket");
+        refused(
+            &site,
+            app(&site, recipe),
+            &[78],
+            &["LITESTREAM_REPLICA_BUCKET"],
+        );
+    }
+}
+
+fn keys_without_bucket(line: Line) {
+    if namespaces() {
+        let site = Site::new(line);
+        let recipe = site.recipe().without("LITESTREAM_REPLICA_URL");
+        let recipe = recipe
+            .env("LITESTREAM_ACCESS_KEY_ID", "id")
+            .env("LITESTREAM_SECRET_ACCESS_KEY", "s3cret");
+        refused(&site, app(&site, recipe), &[78], &[]);
+    }
+}
+
+fn two_databases_one_replica(line: Line) {
+    if namespaces() {
+        let site = Site::new(line);
+        let databases = format!(
+            "a={},b={}",
+            site.path("x/app.db").display(),
+            site.path("y/app.db").display()
+        );
+        let recipe = site
+            .recipe()
+            .without("DATABASE_PATH")
+            .env("LITESTREAM_DBS", databases);
+        refused(&site, app(&site, recipe), &[78], &["x/app.db", "y/app.db"]);
+    }
+}
+
+fn two_databases_one_alias(line: Line) {
+    if namespaces() {
+        let site = Site::new(line);
+        let databases = format!(
+            "a={},a={}",
+            site.path("one.db").display(),
+            site.path("two.db").display()
+        );
+        let recipe = site
+            .recipe()
+            .without("DATABASE_PATH")
+            .env("LITESTREAM_DBS", databases);
+        refused(&site, app(&site, recipe), &[78], &["LITESTREAM_DBS"]);
+    }
+}
+
+fn unknown_setting(line: Line) {
+    if namespaces() {
+        let site = Site::new(line);
+        let recipe = app(
+            &site,
+            site.recipe().env("LITESTREAM_ENTRY_STOP_TIMOUT", "5s"),
+        );
+        refused(
+            &site,
+            recipe,
+            &[78],
+            &[
+                "LITESTREAM_ENTRY_STOP_TIMOUT",
+                "LITESTREAM_ENTRY_STOP_TIMEOUT",
+            ],
+        );
+    }
+}
+
+fn bad_values(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let values = [
+        ("LITESTREAM_ENTRY_STOP_TIMEOUT", "soon"),
+        ("LITESTREAM_ENTRY_STOP_TIMEOUT", "-3s"),
+        (
+            "LITESTREAM_ENTRY_RESTORE_TIMEOUT",
+            "99999999999999999999999s",
+        ),
+        ("LITESTREAM_ENTRY_RESTORE", "perhaps"),
+        ("LITESTREAM_ENTRY_LOCK", "padlock"),
+        ("LITESTREAM_DBS", "=,="),
+    ];
+    for (name, value) in values {
+        refused(
+            &site,
+            app(&site, site.recipe().env(name, value)),
+            &[78],
+            &[name],
+        );
+    }
+}
+
+/// Each of them is named.
+fn all_mistakes_at_once(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let recipe = site.recipe().env("LITESTREAM_ENTRY_STOP_TIMEOUT", "soon");
+    let recipe = recipe
+        .env("LITESTREAM_ENTRY_RESTORE", "perhaps")
+        .env("LITESTREAM_REPLICA_URL", "gopher://h");
+    let (code, container) = app(&site, recipe).run();
+    let stderr = container.stderr();
+    assert_eq!(code, 78, "{stderr}");
+    for name in [
+        "LITESTREAM_ENTRY_STOP_TIMEOUT",
+        "LITESTREAM_ENTRY_RESTORE",
+        "LITESTREAM_REPLICA_URL",
+    ] {
+        assert!(stderr.contains(name), "{name}: {stderr}");
+    }
+}
+
+fn secrets_are_not_shown(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let recipe = site.recipe().without("DATABASE_PATH");
+    let recipe = recipe.env(
+        "LITESTREAM_REPLICA_URL",
+        "sftp://user:hunter2@host/path?secret=hunter2",
+    );
+    let recipe = recipe
+        .env("LITESTREAM_SECRET_ACCESS_KEY", "hunter2")
+        .env("LITESTREAM_ENTRY_RESTORE", "perhaps");
+    let (code, container) = app(&site, recipe).run();
+    assert_eq!(code, 78, "{}", container.stderr());
+    assert!(
+        !container.stderr().contains("hunter2"),
+        "{}",
+        container.stderr()
+    );
+}
+
+fn litestream_missing(line: Line) {
+    if namespaces() {
+        let site = Site::new(line);
+        let recipe = app(
+            &site,
+            site.recipe().env("LITESTREAM_BIN", "/no/such/litestream"),
+        );
+        refused(&site, recipe, &[78], &["/no/such/litestream"]);
+    }
+}
+
+fn litestream_not_executable(line: Line) {
+    if namespaces() {
+        let site = Site::new(line);
+        let path = site.path("litestream");
+        fs::write(&path, "#!/bin/sh\n").expect("a file");
+        let recipe = app(&site, site.recipe().env("LITESTREAM_BIN", &path));
+        refused(&site, recipe, &[78], &[path.to_str().expect("a name")]);
+    }
+}
+
+fn litestream_is_another_program(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let talker = site.path("talker");
+    fs::write(&talker, "#!/bin/sh\necho hello\n").expect("a script");
+    fs::set_permissions(&talker, fs::Permissions::from_mode(0o755)).expect("its mode");
+    for program in ["/bin/true", "/bin/false", talker.to_str().expect("a name")] {
+        let recipe = app(&site, site.recipe().env("LITESTREAM_BIN", program));
+        refused(&site, recipe, &[78], &[program]);
+    }
+}
+
+/// Then it is a plain init, and says so.
+fn nothing_configured(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let (code, container) = site.plain_recipe().shell("exit 9").run();
+    let stderr = container.stderr();
+    assert_eq!(code, 9, "{stderr}");
+    assert_eq!(
+        lines(&stderr).len(),
+        1,
+        "one line says that nothing is replicated: {stderr}"
+    );
+    assert!(stderr.contains("replicat"), "{stderr}");
+}
+
+fn nothing_configured_but_required(line: Line) {
+    if namespaces() {
+        let site = Site::new(line);
+        let recipe = site.plain_recipe().env("LITESTREAM_ENTRY_REQUIRED", "true");
+        refused(
+            &site,
+            app(&site, recipe),
+            &[78],
+            &["LITESTREAM_ENTRY_REQUIRED"],
+        );
+    }
+}

@@ -1,0 +1,275 @@
+//! `docker exec app litestream-entry verify default` and its like, beside the running app.
+
+use std::fs;
+use std::process::Output;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use crate::support::container::{Container, said};
+use crate::support::contents::Contents;
+use crate::support::process;
+use crate::support::site::Site;
+use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
+
+both_lines!(
+    verify_says_what_it_proved,
+    verify_twice_and_four_at_once,
+    verify_of_a_hot_writer,
+    verify_of_one_of_two_databases,
+    verify_as_json,
+    verify_finds_a_stopped_litestream,
+    verify_finds_a_lost_replica,
+    verify_leaves_nothing_behind,
+    restore_to_another_path,
+    restore_of_a_live_database_is_refused,
+    restore_does_not_overwrite,
+    unknown_database,
+);
+
+fn running(site: &Site, options: &str) -> Container {
+    let mut container = site.writing(options).start();
+    container.ready();
+    container
+}
+
+#[track_caller]
+fn assert_proved(output: &Output) {
+    assert!(output.status.success(), "{}", said(output));
+    let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
+    for proof in ["restor", "integrity", "current", "equal"] {
+        assert!(
+            text.contains(proof),
+            "verify says that the backup is {proof}…: {text}"
+        );
+    }
+}
+
+/// Code 65, and the reason on stderr.
+#[track_caller]
+fn assert_disproved(output: &Output) {
+    assert_eq!(output.status.code(), Some(65), "{}", said(output));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!lines(&stderr).is_empty(), "it says why: {}", said(output));
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+fn verify_says_what_it_proved(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = running(&site, "--every 5000");
+    for name in ["default", site.database().to_str().expect("a name")] {
+        let start = Instant::now();
+        let output = container.exec(["verify", name]);
+        println!("{line:?}: verify took {:?}", start.elapsed());
+        assert_proved(&output);
+    }
+    assert_eq!(container.stop(), 0);
+    site.assert_saved();
+}
+
+fn verify_twice_and_four_at_once(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = running(&site, "--every 5000");
+    let verify = || container.exec(["verify", "default"]);
+    assert_proved(&verify());
+    assert_proved(&verify());
+    let outputs: Vec<_> = std::thread::scope(|scope| {
+        let four: Vec<_> = (0..4).map(|_| scope.spawn(verify)).collect();
+        four.into_iter()
+            .map(|one| one.join().expect("it ran"))
+            .collect()
+    });
+    outputs.iter().for_each(assert_proved);
+    assert_eq!(container.stop(), 0);
+    site.assert_saved();
+}
+
+fn verify_of_a_hot_writer(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = running(&site, "--every 300");
+    let target = site.acknowledged() + 2_000;
+    eventually("some rows", PATIENCE, || {
+        when(site.acknowledged() >= target)
+    });
+    assert_proved(&container.exec(["verify", "default"]));
+    assert_eq!(container.stop(), 0);
+    site.assert_saved();
+}
+
+fn verify_of_one_of_two_databases(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line).with_two_databases();
+    let mut container = running(&site, "--every 5000");
+    for name in ["app", "jobs"] {
+        assert_proved(&container.exec(["verify", name]));
+    }
+    assert_eq!(container.stop(), 0);
+    site.assert_saved();
+}
+
+fn verify_as_json(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let container = running(&site, "--every 5000");
+    let output = container.exec(["verify", "--json", "default"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let json: serde_yaml::Value = serde_yaml::from_slice(&output.stdout).expect("JSON is YAML too");
+    assert!(json.is_mapping() || json.is_sequence(), "{}", said(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.trim_start().starts_with(['{', '[']), "{text}");
+}
+
+fn verify_finds_a_stopped_litestream(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = running(&site, "--every 5000");
+    assert_proved(&container.exec(["verify", "default"]));
+    let litestream = container.running_litestream().pid;
+    process::send(litestream, Signal::SIGSTOP);
+    assert_disproved(&container.exec(["verify", "--timeout", "3s", "default"]));
+    process::send(litestream, Signal::SIGCONT);
+    assert_proved(&container.exec(["verify", "default"]));
+    assert_eq!(container.stop(), 0);
+    site.assert_saved();
+}
+
+fn verify_finds_a_lost_replica(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let container = running(&site, "--every 5000");
+    assert_proved(&container.exec(["verify", "default"]));
+    fs::rename(site.replica(), site.path("away")).expect("the replica moves away");
+    fs::write(site.replica(), "").expect("a file in its place");
+    assert_disproved(&container.exec(["verify", "--timeout", "3s", "default"]));
+}
+
+fn verify_leaves_nothing_behind(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = running(&site, "--every 5000");
+    assert_proved(&container.exec(["verify", "default"]));
+    let before = names(&site);
+    assert_proved(&container.exec(["verify", "default"]));
+    assert_eq!(
+        names(&site),
+        before,
+        "files of the volume and of the run time directory"
+    );
+    assert_eq!(container.stop(), 0);
+    let connection = rusqlite::Connection::open(site.database()).expect("the database");
+    let count = "SELECT count(*) FROM _litestream_verification";
+    let rows: i64 = connection
+        .query_row(count, (), |row| row.get(0))
+        .unwrap_or(0);
+    assert!(rows <= 1, "{rows} rows of earlier checks");
+}
+
+/// The files that a command might forget.
+fn names(site: &Site) -> Vec<String> {
+    let list = |directory: &str| fs::read_dir(site.path(directory)).into_iter().flatten();
+    let entries = list("data").chain(list("run")).chain(list("."));
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+fn restore_to_another_path(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = running(&site, "--every 2000");
+    assert_proved(&container.exec(["verify", "default"]));
+    let copy = site.path("copy.db");
+    let copy_name = copy.to_str().expect("a name");
+    let acknowledged = site.acknowledged();
+    // Replication is a second or so behind: until a copy holds what was acknowledged before.
+    eventually("a copy with that row", PATIENCE, || {
+        let _ = fs::remove_file(&copy);
+        let output = container.exec(["restore", "-o", copy_name, "default"]);
+        assert!(output.status.success(), "{}", said(&output));
+        when(Contents::of(&copy).last() >= acknowledged)
+    });
+    Contents::of(&copy).assert_complete_up_to(acknowledged);
+    assert_eq!(container.stop(), 0);
+    site.assert_saved();
+}
+
+fn restore_of_a_live_database_is_refused(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = running(&site, "--every 2000");
+    assert_proved(&container.exec(["verify", "default"]));
+    let name = site.database().to_str().expect("a name").to_owned();
+    for words in [
+        vec!["restore", "default"],
+        vec!["restore", "-o", &name, "default"],
+    ] {
+        let output = container.exec(&words);
+        assert!(!output.status.success(), "{words:?}: {}", said(&output));
+        assert!(!output.stderr.is_empty(), "{words:?}: it says why");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    let acknowledged = site.acknowledged();
+    eventually("the app goes on", PATIENCE, || {
+        when(site.acknowledged() > acknowledged)
+    });
+    assert_eq!(container.stop(), 0);
+    site.assert_saved();
+}
+
+fn restore_does_not_overwrite(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let container = running(&site, "--every 2000");
+    assert_proved(&container.exec(["verify", "default"]));
+    let other = site.path("precious");
+    fs::write(&other, "keep me").expect("a file");
+    let output = container.exec(["restore", "-o", other.to_str().expect("a name"), "default"]);
+    assert!(!output.status.success(), "{}", said(&output));
+    assert_eq!(fs::read(&other).expect("it is still here"), b"keep me");
+}
+
+fn unknown_database(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let container = running(&site, "--every 5000");
+    for command in ["verify", "restore"] {
+        let output = container.exec([command, "nonesuch"]);
+        let code = output.status.code();
+        assert!(
+            [Some(64), Some(66)].contains(&code),
+            "{command}: {}",
+            said(&output)
+        );
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("nonesuch"), "{command}: {stderr}");
+    }
+}

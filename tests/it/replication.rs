@@ -1,0 +1,81 @@
+//! Litestream dies, the app does not notice, and replication comes back.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::container::Container;
+use crate::support::contents::Contents;
+use crate::support::process;
+use crate::support::site::Site;
+use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+
+both_lines!(
+    comes_back_after_kill,
+    comes_back_after_kill_of_a_hot_writers,
+    comes_back_again_and_again
+);
+
+/// More than the two seconds that it takes, since other tests run too.
+const GENEROUS: Duration = Duration::from_secs(10);
+
+fn comes_back_after_kill(line: Line) {
+    if namespaces() {
+        kill_litestream(line, "--every 4000", 1);
+    }
+}
+
+fn comes_back_after_kill_of_a_hot_writers(line: Line) {
+    if namespaces() {
+        kill_litestream(line, "--every 100", 1);
+    }
+}
+
+fn comes_back_again_and_again(line: Line) {
+    if namespaces() {
+        kill_litestream(line, "--burst 50:20", 3);
+    }
+}
+
+fn kill_litestream(line: Line, options: &str, times: usize) {
+    let site = Site::new(line);
+    let mut container = site.writing(options).start();
+    container.ready();
+    let app = container.app().pid;
+    eventually("a first backup", PATIENCE, || when(backed_up(&site) > 0));
+    for _ in 0..times {
+        let time = replication_gap(&site, &container);
+        println!("{line:?}, {options}: replication was back after {time:?}");
+        assert!(time < GENEROUS, "replication was back only after {time:?}");
+        assert_eq!(container.app().pid, app, "the app is the same process");
+    }
+    assert_eq!(container.stop(), 0);
+    site.assert_saved();
+}
+
+/// Kills Litestream: how long until a row that was acknowledged after that is in the backup.
+fn replication_gap(site: &Site, container: &Container) -> Duration {
+    let litestream = container.running_litestream().pid;
+    process::send(litestream, Signal::SIGKILL);
+    let start = Instant::now();
+    eventually("Litestream is gone", PATIENCE, || {
+        when(process::Process::read(litestream).is_none())
+    });
+    let killed_at = site.acknowledged();
+    eventually("the app goes on", PATIENCE, || {
+        when(site.acknowledged() > killed_at)
+    });
+    eventually("newer rows in the backup", PATIENCE, || {
+        when(backed_up(site) > killed_at)
+    });
+    start.elapsed()
+}
+
+/// The last row in the backup; 0 if there is none, or not yet a whole one.
+fn backed_up(site: &Site) -> i64 {
+    let (output, _scratch, copy) = site.try_restore(site.database());
+    if !output.status.success() || !copy.exists() {
+        return 0;
+    }
+    Contents::read(&copy).map_or(0, |contents| contents.last())
+}

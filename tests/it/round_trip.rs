@@ -1,0 +1,91 @@
+//! The main job: what the app acknowledged before a stop is there after the volume was lost.
+
+use crate::support::contents::Contents;
+use crate::support::s3::Server;
+use crate::support::site::{Site, lose};
+use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+
+both_lines!(
+    file_replica,
+    s3_replica,
+    two_databases,
+    two_databases_in_a_bucket
+);
+
+fn file_replica(line: Line) {
+    if namespaces() {
+        lose_everything_and_start_again(&Site::new(line));
+    }
+}
+
+fn s3_replica(line: Line) {
+    let Some(server) = needed_server() else {
+        return;
+    };
+    lose_everything_and_start_again(&Site::new(line).in_bucket_of(&server, "one"));
+}
+
+fn two_databases(line: Line) {
+    if namespaces() {
+        lose_everything_and_start_again(&Site::new(line).with_two_databases());
+    }
+}
+
+fn two_databases_in_a_bucket(line: Line) {
+    let Some(server) = needed_server() else {
+        return;
+    };
+    lose_everything_and_start_again(
+        &Site::new(line)
+            .with_two_databases()
+            .in_bucket_of(&server, "two"),
+    );
+}
+
+fn needed_server() -> Option<Server> {
+    if namespaces() { Server::start() } else { None }
+}
+
+fn lose_everything_and_start_again(site: &Site) {
+    let mut first = site.writing("--every 2000").start();
+    first.ready();
+    let litestream = first.running_litestream();
+    let arguments = litestream.arguments.concat();
+    assert!(
+        arguments.windows(5).any(|word| word == b"-exec"),
+        "it is `litestream replicate -exec`"
+    );
+    write_on(site, 200);
+    assert_eq!(first.stop(), 0);
+    site.assert_saved();
+    let before: Vec<_> = site
+        .databases()
+        .iter()
+        .map(|path| Contents::of(path))
+        .collect();
+
+    for database in site.databases() {
+        lose(database);
+    }
+    // The writer itself looks for every row that it has acknowledged, and exits 99 if one is missing.
+    let mut second = site.writing("--rows 1").start();
+    second.ready();
+    assert_eq!(second.stop(), 0);
+    site.assert_saved();
+    for (before, database) in before.iter().zip(site.databases()) {
+        assert_eq!(
+            Contents::of(database).last(),
+            before.last() + 1,
+            "it went on where it had stopped"
+        );
+    }
+}
+
+/// Until so many more rows are acknowledged.
+#[track_caller]
+fn write_on(site: &Site, rows: i64) {
+    let target = site.acknowledged() + rows;
+    eventually(format!("row {target}"), PATIENCE, || {
+        when(site.acknowledged() >= target)
+    });
+}

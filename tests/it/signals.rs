@@ -1,0 +1,216 @@
+//! What an init does: it reaps, and it passes signals on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::support::container::Container;
+use crate::support::process;
+use crate::support::site::Site;
+use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+
+both_lines!(
+    orphans_are_reaped,
+    each_signal_arrives_once,
+    a_flood_of_queued_signals_arrives,
+    litestream_has_a_group_of_its_own,
+    a_stopped_app_is_not_a_dead_one,
+    second_term_reaches_the_app,
+    what_the_app_left_behind_is_ended,
+);
+
+/// Signals that PID 1 cannot get, or that are its own: KILL, STOP, CHLD.
+const NOT_FORWARDABLE: [i32; 3] = [9, 19, 17];
+
+/// USR2 ends the app that logs signals.
+const END: i32 = 12;
+
+/// The C library keeps these for itself.
+const C_LIBRARYS: [i32; 2] = [32, 33];
+
+fn orphans_are_reaped(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    // Each inner shell ends at once, so its child becomes PID 1's; the children end a little later.
+    let script = format!(
+        "i=0; while [ $i -lt 200 ]; do (sleep 0.$i & ); i=$((i+1)); done; echo > {}; exec sleep 1000",
+        site.ready_file().display()
+    );
+    let mut container = site.recipe().shell(&script).start();
+    container.ready();
+    let app = container.app().pid;
+    eventually("no zombie and no orphan is left", PATIENCE, || {
+        let left = container.processes();
+        let orphans = left
+            .iter()
+            .any(|it| it.is_zombie() || (it.pid != app && it.runs("sleep")));
+        when(!orphans)
+    });
+    assert!(process::Process::read(app).is_some(), "the app still runs");
+    assert_eq!(container.stop(), 128 + 15);
+}
+
+/// The app that logs signals, and its log.
+fn signal_logger(site: &Site) -> (Container, PathBuf) {
+    let log = site.path("signals");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps/signals.py");
+    let app = [
+        "/usr/bin/python3".into(),
+        script.into_os_string(),
+        log.clone().into(),
+    ];
+    let container = site
+        .recipe()
+        .env("LITESTREAM_ENTRY_STOP_TIMEOUT", "60s")
+        .app(app)
+        .start();
+    eventually("the app is ready", PATIENCE, || {
+        when(logged(&log).contains(&"ready".to_owned()))
+    });
+    (container, log)
+}
+
+fn logged(log: &Path) -> Vec<String> {
+    fs::read_to_string(log)
+        .unwrap_or_default()
+        .lines()
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+/// Real-time signals have no name in `nix`.
+fn send(container: &Container, number: i32) {
+    let pid = container.pid1().to_string();
+    let status = Command::new("/bin/kill")
+        .args([format!("-{number}"), pid])
+        .status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "signal {number} is sent"
+    );
+}
+
+fn each_signal_arrives_once(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let (mut container, log) = signal_logger(&site);
+    let litestream = container.running_litestream().pid;
+    let not_ours = [&NOT_FORWARDABLE[..], &C_LIBRARYS, &[END]].concat();
+    let numbers: Vec<i32> = (1..=64)
+        .filter(|number| !not_ours.contains(number))
+        .collect();
+    for number in &numbers {
+        send(&container, *number);
+        eventually(format!("signal {number} arrives"), PATIENCE, || {
+            when(logged(&log).contains(&number.to_string()))
+        });
+    }
+    assert_eq!(
+        container.running_litestream().pid,
+        litestream,
+        "no signal reached Litestream"
+    );
+    send(&container, END);
+    assert_eq!(container.wait(PATIENCE), 7);
+    let expected: Vec<String> = ["ready".into()]
+        .into_iter()
+        .chain(numbers.iter().chain([&END]).map(ToString::to_string))
+        .collect();
+    assert_eq!(logged(&log), expected, "each one once, and in order");
+}
+
+fn a_flood_of_queued_signals_arrives(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let (mut container, log) = signal_logger(&site);
+    let pid = container.pid1();
+    let flood = format!("i=0; while [ $i -lt 500 ]; do kill -40 {pid}; i=$((i+1)); done");
+    let status = Command::new("/bin/sh").args(["-c", &flood]).status();
+    assert!(status.is_ok_and(|status| status.success()));
+    eventually("500 times signal 40", PATIENCE, || {
+        when(logged(&log).len() == 501)
+    });
+    send(&container, END);
+    assert_eq!(container.wait(PATIENCE), 7);
+    assert_eq!(logged(&log).len(), 502);
+}
+
+fn litestream_has_a_group_of_its_own(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = site.writing("").start();
+    container.ready();
+    let group = |pid| process::Process::read(pid).expect("it runs").group;
+    let (litestream, app) = (container.running_litestream(), container.app());
+    assert_ne!(litestream.group, group(container.pid1()));
+    assert_ne!(litestream.group, app.group);
+    assert_eq!(app.parent, container.pid1(), "the app is PID 1's own child");
+    assert_eq!(container.stop(), 0);
+}
+
+fn a_stopped_app_is_not_a_dead_one(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = site.writing("--every 1000").start();
+    container.ready();
+    let app = container.app().pid;
+    process::send(app, Signal::SIGSTOP);
+    eventually("it is stopped", PATIENCE, || {
+        when(container.app().state == 'T')
+    });
+    let acknowledged = site.acknowledged();
+    process::send(app, Signal::SIGCONT);
+    eventually("it goes on", PATIENCE, || {
+        when(site.acknowledged() > acknowledged)
+    });
+    assert!(container.ended().is_none());
+    assert_eq!(container.stop(), 0);
+}
+
+fn second_term_reaches_the_app(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let (mut container, log) = signal_logger(&site);
+    for count in 1..=2 {
+        container.signal(Signal::SIGTERM);
+        eventually(format!("TERM number {count}"), PATIENCE, || {
+            when(logged(&log).iter().filter(|it| *it == "15").count() == count)
+        });
+    }
+    send(&container, END);
+    assert_eq!(container.wait(PATIENCE), 7);
+}
+
+fn what_the_app_left_behind_is_ended(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let log = site.path("left");
+    // A daemon in a session of its own that says so when it is told to end.
+    let daemon = format!(
+        "trap 'echo term >> {0}; exit' TERM; echo up >> {0}; while :; do sleep 0.05; done",
+        log.display()
+    );
+    let script = format!(
+        "setsid sh -c \"$0\" & while ! [ -e {} ]; do sleep 0.01; done; exit 4",
+        log.display()
+    );
+    let (code, container) = site.recipe().shell(&script).arguments([&daemon]).run();
+    assert_eq!(code, 4, "{}", container.stderr());
+    assert_eq!(logged(&log), ["up", "term"]);
+}

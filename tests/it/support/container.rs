@@ -1,0 +1,337 @@
+//! A container as far as a process can tell: its own PID namespace, mounts and session.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::process::{self, Process};
+use super::{PATIENCE, entry, eventually};
+
+/// Flags for a fresh PID namespace that ends with `unshare` itself.
+pub(crate) fn unshare_flags() -> Vec<&'static str> {
+    let mut flags = vec!["--pid", "--fork", "--kill-child", "--mount-proc"];
+    if !nix::unistd::geteuid().is_root() {
+        flags.extend(["--user", "--map-root-user"]);
+    }
+    flags
+}
+
+/// What runs in a container, before it runs.
+#[derive(Clone)]
+pub(crate) struct Recipe {
+    /// Command and arguments of PID 1.
+    words: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    directory: PathBuf,
+    stdin: Option<Vec<u8>>,
+    ready: PathBuf,
+}
+
+impl Recipe {
+    /// The program under test as PID 1, with nothing set; `directory` is for logs and is the app's
+    /// working directory.
+    pub(crate) fn new(directory: &Path, ready: PathBuf) -> Self {
+        Self {
+            words: vec![entry().into()],
+            environment: Vec::new(),
+            directory: directory.into(),
+            stdin: None,
+            ready,
+        }
+    }
+
+    pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self = self.without(&name);
+        self.environment
+            .push((name.as_ref().into(), value.as_ref().into()));
+        self
+    }
+
+    pub(crate) fn without(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.environment.retain(|(it, _)| it != name.as_ref());
+        self
+    }
+
+    /// The words after the program's name, as they are.
+    pub(crate) fn arguments<W: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
+        self.words
+            .extend(words.into_iter().map(|word| word.as_ref().to_owned()));
+        self
+    }
+
+    /// `-- APP…`
+    pub(crate) fn app<W: AsRef<OsStr>>(self, words: impl IntoIterator<Item = W>) -> Self {
+        self.arguments(["--"]).arguments(words)
+    }
+
+    /// A shell script as the app.
+    pub(crate) fn shell(self, script: &str) -> Self {
+        self.app(["/bin/sh", "-c", script])
+    }
+
+    pub(crate) fn stdin(mut self, bytes: &[u8]) -> Self {
+        self.stdin = Some(bytes.to_vec());
+        self
+    }
+
+    /// The same app as PID 1 itself, as Docker runs it when nothing wraps it.
+    pub(crate) fn unwrapped(mut self) -> Self {
+        let start = if self.words.get(1).is_some_and(|word| word == "--") {
+            2
+        } else {
+            1
+        };
+        self.words.drain(..start);
+        self
+    }
+
+    /// Starts it, with its output in files.
+    pub(crate) fn start(self) -> Container {
+        let log = self.log();
+        let create = |kind: &str| File::create(log.with_extension(kind)).expect("a log file");
+        let (out, err) = (create("out"), create("err"));
+        let stdin = if self.stdin.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        };
+        let mut command = self.command(&[]);
+        command.stdin(stdin).stdout(out).stderr(err);
+        let mut child = command
+            .spawn()
+            .expect("setpriv, unshare and setsid are there");
+        if let (Some(mut pipe), Some(bytes)) = (child.stdin.take(), &self.stdin) {
+            pipe.write_all(bytes).expect("stdin takes it");
+        }
+        Container {
+            child,
+            recipe: self,
+            log,
+        }
+    }
+
+    /// Starts it on a terminal, which becomes its controlling one.
+    pub(crate) fn start_on(self, terminal: &OwnedFd) -> Container {
+        let log = self.log();
+        let mut command = self.command(&["--ctty"]);
+        let end = || Stdio::from(terminal.try_clone().expect("another descriptor"));
+        command.stdin(end()).stdout(end()).stderr(end());
+        let child = command
+            .spawn()
+            .expect("setpriv, unshare and setsid are there");
+        Container {
+            child,
+            recipe: self,
+            log,
+        }
+    }
+
+    /// Runs it to its end: its code.
+    pub(crate) fn run(self) -> (i32, Container) {
+        let mut container = self.start();
+        let code = container.wait(PATIENCE);
+        (code, container)
+    }
+
+    /// A fresh file name, without extension, and nothing left of an earlier life's handshake.
+    fn log(&self) -> PathBuf {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let _ = fs::remove_file(&self.ready);
+        let logs = self.directory.join("logs");
+        fs::create_dir_all(&logs).expect("a directory for logs");
+        logs.join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// Every signal's disposition is the default (`env`), everything ends with the thread that started
+    /// it (`setpriv`), and PID 1 leads a session of its own (`setsid`), as in a real container.
+    fn command(&self, setsid_flags: &[&str]) -> Command {
+        let mut command = Command::new("env");
+        command
+            .args([
+                "--default-signal",
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+            ])
+            .args(unshare_flags());
+        command.arg("setsid").args(setsid_flags).args(&self.words);
+        self.surroundings(&mut command);
+        command
+    }
+
+    fn surroundings(&self, command: &mut Command) {
+        let environment = self.environment.iter().map(|(name, value)| (name, value));
+        command
+            .env_clear()
+            .envs(environment)
+            .current_dir(&self.directory);
+    }
+}
+
+/// A running container; it ends with this value.
+pub(crate) struct Container {
+    child: Child,
+    recipe: Recipe,
+    log: PathBuf,
+}
+
+impl Container {
+    /// PID 1, as the host sees it.
+    pub(crate) fn pid1(&self) -> i32 {
+        let unshare = i32::try_from(self.child.id()).expect("a pid");
+        eventually("unshare's child", PATIENCE, || {
+            Some(process::children(unshare).first()?.pid)
+        })
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        process::send(self.pid1(), signal);
+    }
+
+    pub(crate) fn stdout(&self) -> Vec<u8> {
+        fs::read(self.log.with_extension("out")).unwrap_or_default()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        let bytes = fs::read(self.log.with_extension("err")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The code that the container ends with, 128+n if PID 1 died of a signal.
+    #[track_caller]
+    pub(crate) fn wait(&mut self, limit: Duration) -> i32 {
+        let start = Instant::now();
+        loop {
+            if let Some(code) = self.ended() {
+                return code;
+            }
+            assert!(
+                start.elapsed() < limit,
+                "the container still runs after {limit:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The code, if it has ended.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        let status = self.child.try_wait().expect("our own child")?;
+        status.code().or_else(|| Some(128 + status.signal()?))
+    }
+
+    /// Waits for the app's handshake; fails at once if the container ends before it.
+    #[track_caller]
+    pub(crate) fn ready(&mut self) {
+        let ready = self.recipe.ready.clone();
+        let start = Instant::now();
+        while !ready.exists() {
+            let code = self.ended();
+            assert!(
+                code.is_none() || ready.exists(),
+                "ended with {code:?} before the app was ready"
+            );
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the app is not ready after {PATIENCE:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// TERM, as `docker stop` sends it, and the code that comes of it.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) -> i32 {
+        self.signal(Signal::SIGTERM);
+        self.wait(PATIENCE)
+    }
+
+    /// The whole container is gone at once, as after a power cut of everything but the page cache.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The program's command in this container, as `docker exec` runs it.
+    pub(crate) fn exec<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Output {
+        let mut command = Command::new("timeout");
+        command.args([
+            "--kill-after=1",
+            "120",
+            "nsenter",
+            "--target",
+            &self.pid1().to_string(),
+        ]);
+        command.args(["--pid", "--mount"]);
+        if !nix::unistd::geteuid().is_root() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command.arg("--").arg(entry()).args(words);
+        self.recipe.surroundings(&mut command);
+        command
+            .stdin(Stdio::null())
+            .output()
+            .expect("timeout and nsenter are there")
+    }
+
+    /// Everything in the container but PID 1.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        process::descendants(self.pid1())
+    }
+
+    /// Litestream, if it runs.
+    pub(crate) fn litestream(&self) -> Option<Process> {
+        self.processes()
+            .into_iter()
+            .find(|process| process.runs("litestream"))
+    }
+
+    /// Litestream, once it runs.
+    #[track_caller]
+    pub(crate) fn running_litestream(&self) -> Process {
+        eventually("Litestream runs", PATIENCE, || self.litestream())
+    }
+
+    /// The app, once it is itself: PID 1's child that is neither Litestream nor of this program.
+    #[track_caller]
+    pub(crate) fn app(&self) -> Process {
+        let program = fs::canonicalize(entry()).expect("the program");
+        eventually("the app runs", PATIENCE, || {
+            process::children(self.pid1()).into_iter().find(|process| {
+                let ours = process
+                    .executable
+                    .as_ref()
+                    .is_none_or(|path| *path == program);
+                !ours && !process.runs("litestream")
+            })
+        })
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let (words, stderr) = (&self.recipe.words, self.stderr());
+            eprintln!("--- stderr of {words:?}\n{stderr}---");
+        }
+    }
+}
+
+/// What a command said, for messages.
+pub(crate) fn said(output: &Output) -> String {
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}

@@ -1,0 +1,143 @@
+//! What the tests stand on.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+pub(crate) mod bare;
+pub(crate) mod container;
+pub(crate) mod contents;
+pub(crate) mod lives;
+pub(crate) mod process;
+pub(crate) mod pty;
+pub(crate) mod s3;
+pub(crate) mod site;
+pub(crate) mod trials;
+
+/// Long enough for anything that works, on a machine that has other things to do.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `PATH` of everything that the tests start; the rest of their environment is theirs alone.
+pub(crate) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Which Litestream a test runs with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    V03,
+    V05,
+}
+
+impl Line {
+    pub(crate) fn binary(self) -> PathBuf {
+        let directory = match self {
+            Self::V03 => "litestream-0.3.13",
+            Self::V05 => "litestream-0.5.17",
+        };
+        tool(&format!("{directory}/litestream"))
+    }
+}
+
+/// Makes of each function `fn name(line: Line)` two tests, one for each line of Litestream.
+macro_rules! both_lines {
+    ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
+        mod litestream_0_5 {
+            $($(#[$attribute])* #[test] fn $name() { super::$name($crate::support::Line::V05); })+
+        }
+        mod litestream_0_3 {
+            $($(#[$attribute])* #[test] fn $name() { super::$name($crate::support::Line::V03); })+
+        }
+    };
+}
+
+/// A tool's path; the tools are installed by the project's own script.
+pub(crate) fn tool(path: &str) -> PathBuf {
+    let root = std::env::var_os("TOOLS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools"),
+        PathBuf::from,
+    );
+    root.join(path)
+}
+
+/// The program under test.
+pub(crate) fn entry() -> PathBuf {
+    std::env::var_os("LITESTREAM_ENTRY").map_or_else(
+        || env!("CARGO_BIN_EXE_litestream-entry").into(),
+        PathBuf::from,
+    )
+}
+
+/// The app that the program supervises in most tests.
+pub(crate) fn writer() -> PathBuf {
+    static WRITER: OnceLock<PathBuf> = OnceLock::new();
+    WRITER
+        .get_or_init(|| {
+            let path = std::env::var_os("WRITER").map_or_else(example_writer, PathBuf::from);
+            assert!(
+                path.exists(),
+                "no {}: cargo build --example writer",
+                path.display()
+            );
+            path
+        })
+        .clone()
+}
+
+fn example_writer() -> PathBuf {
+    let test = std::env::current_exe().expect("this test has a path");
+    test.ancestors()
+        .nth(2)
+        .expect("it lies in target/PROFILE/deps")
+        .join("examples/writer")
+}
+
+/// Asks until there is an answer; fails the test when the time is up.
+#[track_caller]
+pub(crate) fn eventually<T>(
+    what: impl Display,
+    limit: Duration,
+    mut question: impl FnMut() -> Option<T>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = question() {
+            return answer;
+        }
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// `Some` if the condition holds: for [`eventually`].
+pub(crate) fn when(condition: bool) -> Option<()> {
+    condition.then_some(())
+}
+
+/// Says that a test does not run here, which CI does not accept.
+pub(crate) fn skip(why: impl Display) {
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "cannot run here: {why}"
+    );
+    eprintln!("skipped: {why}");
+}
+
+/// Whether PID namespaces can be made here, as root or in a user namespace; says so if not.
+pub(crate) fn namespaces() -> bool {
+    static POSSIBLE: OnceLock<bool> = OnceLock::new();
+    let possible = *POSSIBLE.get_or_init(|| {
+        let mut command = Command::new("unshare");
+        command.args(container::unshare_flags()).arg("true");
+        command.output().is_ok_and(|output| output.status.success())
+    });
+    if !possible {
+        skip("unshare cannot make PID namespaces (neither root nor user namespaces)");
+    }
+    possible
+}
+
+/// The lines of a log that say something.
+pub(crate) fn lines(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| !line.trim().is_empty()).collect()
+}

@@ -1,0 +1,236 @@
+//! One app's place: its volume, its replica, its settings.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use super::container::{Recipe, said};
+use super::contents::{Contents, beside};
+use super::s3::Server;
+use super::{Line, SEARCH_PATH, writer};
+
+/// Where the backups of a site go.
+enum Replica {
+    /// A directory of the site itself.
+    File,
+    Bucket {
+        endpoint: String,
+        prefix: String,
+    },
+}
+
+pub(crate) struct Site {
+    directory: TempDir,
+    pub(crate) line: Line,
+    replica: Replica,
+    databases: Vec<PathBuf>,
+}
+
+impl Site {
+    /// One database, `data/app.db`, and a file replica.
+    pub(crate) fn new(line: Line) -> Self {
+        // The path is short: sockets lie below it. The memory file system spares the disk.
+        let memory = Path::new("/dev/shm");
+        let base = if memory.is_dir() {
+            memory.into()
+        } else {
+            std::env::temp_dir()
+        };
+        let directory = TempDir::with_prefix_in("le-", base).expect("a directory");
+        fs::create_dir(directory.path().join("data")).expect("a directory for data");
+        let databases = vec![directory.path().join("data/app.db")];
+        Self {
+            directory,
+            line,
+            replica: Replica::File,
+            databases,
+        }
+    }
+
+    /// Two databases, `data/app.db` and `data/jobs.db`.
+    pub(crate) fn with_two_databases(mut self) -> Self {
+        self.databases.push(self.path("data/jobs.db"));
+        self
+    }
+
+    /// Backups go to that server's bucket.
+    pub(crate) fn in_bucket_of(mut self, server: &Server, prefix: &str) -> Self {
+        self.replica = Replica::Bucket {
+            endpoint: server.endpoint(),
+            prefix: prefix.to_owned(),
+        };
+        self
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn database(&self) -> &Path {
+        &self.databases[0]
+    }
+
+    pub(crate) fn databases(&self) -> &[PathBuf] {
+        &self.databases
+    }
+
+    pub(crate) fn replica(&self) -> PathBuf {
+        self.path("replica")
+    }
+
+    pub(crate) fn ready_file(&self) -> PathBuf {
+        self.path("ready")
+    }
+
+    /// The program with the settings of this site.
+    pub(crate) fn recipe(&self) -> Recipe {
+        let recipe = self.plain_recipe();
+        let recipe = match self.databases.as_slice() {
+            [database] => recipe.env("DATABASE_PATH", database),
+            several => {
+                let named = several.iter().map(|path| {
+                    let stem = path.file_stem().expect("a name").to_string_lossy();
+                    format!("{stem}={}", path.display())
+                });
+                recipe.env("LITESTREAM_DBS", named.collect::<Vec<_>>().join(","))
+            }
+        };
+        match &self.replica {
+            Replica::File => recipe.env(
+                "LITESTREAM_REPLICA_URL",
+                format!("file://{}", self.replica().display()),
+            ),
+            Replica::Bucket { endpoint, prefix } => recipe
+                .env("LITESTREAM_REPLICA_BUCKET", super::s3::BUCKET)
+                .env("LITESTREAM_REPLICA_ENDPOINT", endpoint)
+                .env("LITESTREAM_REPLICA_REGION", "us-east-1")
+                .env("LITESTREAM_REPLICA_PATH", prefix)
+                .env("LITESTREAM_ACCESS_KEY_ID", super::s3::KEY)
+                .env("LITESTREAM_SECRET_ACCESS_KEY", super::s3::SECRET),
+        }
+    }
+
+    /// The program with Litestream, but neither database nor replica.
+    pub(crate) fn plain_recipe(&self) -> Recipe {
+        Recipe::new(self.directory.path(), self.ready_file())
+            .env("PATH", SEARCH_PATH)
+            .env("HOME", self.directory.path())
+            .env("LITESTREAM_BIN", self.line.binary())
+            .env("LITESTREAM_ENTRY_RUNTIME_DIR", self.path("run"))
+    }
+
+    /// The writer's command line: it writes to every database of this site.
+    pub(crate) fn writer(&self, options: &str) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec![writer().into()];
+        for database in &self.databases {
+            words.extend(["--db".into(), database.into()]);
+        }
+        words.extend(["--ack".into(), self.path("ack").into()]);
+        words.extend(["--ready".into(), self.ready_file().into()]);
+        words.extend(options.split_whitespace().map(OsString::from));
+        words
+    }
+
+    /// The program with the settings of this site and the writer as its app.
+    pub(crate) fn writing(&self, options: &str) -> Recipe {
+        self.recipe().app(self.writer(options))
+    }
+
+    /// The last row of the database of this number that the writer has acknowledged.
+    pub(crate) fn acknowledged_in(&self, number: usize) -> i64 {
+        let bytes = fs::read(self.path("ack")).unwrap_or_default();
+        let counter = bytes.get(number * 8..number * 8 + 8);
+        counter.map_or(0, |counter| {
+            i64::from_le_bytes(counter.try_into().expect("8 bytes"))
+        })
+    }
+
+    pub(crate) fn acknowledged(&self) -> i64 {
+        self.acknowledged_in(0)
+    }
+
+    /// Restores the newest backup with the real Litestream: what it said and where the copy is.
+    pub(crate) fn try_restore(&self, database: &Path) -> (Output, TempDir, PathBuf) {
+        let scratch =
+            TempDir::with_prefix_in("restored-", self.directory.path()).expect("a directory");
+        let config = scratch.path().join("litestream.yml");
+        fs::write(&config, self.restore_config(database)).expect("a configuration");
+        let copy = scratch.path().join("restored.db");
+        let output = Command::new(self.line.binary())
+            .args(["restore", "-config"])
+            .arg(config)
+            .arg("-o")
+            .args([copy.as_path(), database])
+            .env_clear()
+            .env("PATH", SEARCH_PATH)
+            .env("LITESTREAM_ACCESS_KEY_ID", super::s3::KEY)
+            .env("LITESTREAM_SECRET_ACCESS_KEY", super::s3::SECRET)
+            .stdin(Stdio::null())
+            .output()
+            .expect("Litestream runs");
+        (output, scratch, copy)
+    }
+
+    /// What the newest backup holds.
+    #[track_caller]
+    pub(crate) fn backup_of(&self, database: &Path) -> Contents {
+        let (output, _scratch, copy) = self.try_restore(database);
+        assert!(
+            output.status.success() && copy.exists(),
+            "nothing restored: {}",
+            said(&output)
+        );
+        Contents::of(&copy)
+    }
+
+    /// Every database, that nobody writes to any more, is in the backup row for row, and has every row
+    /// that was acknowledged.
+    #[track_caller]
+    pub(crate) fn assert_saved(&self) {
+        for (number, database) in self.databases.iter().enumerate() {
+            let here = Contents::of(database);
+            here.assert_complete_up_to(self.acknowledged_in(number));
+            if let Some(difference) = here.difference(&self.backup_of(database)) {
+                panic!(
+                    "the backup of {} is not the database:\n{difference}",
+                    database.display()
+                );
+            }
+        }
+    }
+
+    /// The same key for both lines: 0.5 takes a list of one.
+    fn restore_config(&self, database: &Path) -> String {
+        let name = database.file_name().expect("a name").to_string_lossy();
+        let replica = match &self.replica {
+            Replica::File if self.databases.len() == 1 => {
+                format!("{{type: file, path: \"{}\"}}", self.replica().display())
+            }
+            Replica::File => {
+                format!(
+                    "{{type: file, path: \"{}/{name}\"}}",
+                    self.replica().display()
+                )
+            }
+            Replica::Bucket { endpoint, prefix } => format!(
+                "{{type: s3, bucket: {}, path: \"{prefix}/{name}\", endpoint: \"{endpoint}\", \
+                 region: us-east-1, force-path-style: true}}",
+                super::s3::BUCKET,
+            ),
+        };
+        format!(
+            "dbs:\n  - path: \"{}\"\n    replicas:\n      - {replica}\n",
+            database.display()
+        )
+    }
+}
+
+/// Deletes a database and everything that lies beside it under its name, as a lost volume does.
+pub(crate) fn lose(database: &Path) {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let _ = fs::remove_file(beside(database, suffix));
+    }
+}

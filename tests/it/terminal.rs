@@ -1,0 +1,130 @@
+//! `docker run -it`: the app has the terminal.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::container::Container;
+use crate::support::pty::Terminal;
+use crate::support::site::Site;
+use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+
+both_lines!(
+    control_c_arrives_once,
+    a_new_window_size_arrives_once,
+    a_shell_has_job_control
+);
+
+fn control_c_arrives_once(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut terminal = Terminal::new();
+    let (mut container, log) = signal_logger(&site, &terminal);
+    for count in 1..=3 {
+        terminal.typed("\u{3}");
+        eventually(format!("INT number {count}"), PATIENCE, || {
+            when(count_of(&log, "2") >= count)
+        });
+    }
+    terminal.typed("\u{1c}");
+    eventually("QUIT", PATIENCE, || when(count_of(&log, "3") >= 1));
+    assert!(
+        container.litestream().is_some(),
+        "Litestream does not see the keyboard"
+    );
+    end(&mut container);
+    assert_eq!(logged(&log), ["ready", "2", "2", "2", "3", "12"]);
+}
+
+fn a_new_window_size_arrives_once(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let terminal = Terminal::new();
+    let (mut container, log) = signal_logger(&site, &terminal);
+    for (rows, columns) in [(50, 132), (10, 40)] {
+        terminal.resize(rows, columns);
+        let seen = format!("winch {rows} {columns}");
+        eventually(&seen, PATIENCE, || when(count_of(&log, &seen) >= 1));
+    }
+    end(&mut container);
+    assert_eq!(logged(&log), ["ready", "winch 50 132", "winch 10 40", "12"]);
+}
+
+fn a_shell_has_job_control(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut terminal = Terminal::new();
+    let mut container = site
+        .recipe()
+        .env("PS1", "ready> ")
+        .app(["/bin/sh", "-i"])
+        .start_on(&terminal.line);
+    terminal.shows("ready> ");
+    terminal.typed("sleep 1000\n");
+    eventually("the shell's job runs", PATIENCE, || {
+        when(container.processes().iter().any(|it| it.runs("sleep")))
+    });
+    terminal.typed("\u{1a}");
+    terminal.shows("Stopped");
+    terminal.typed("echo $((6*7))-back\n");
+    terminal.shows("42-back");
+    terminal.typed("fg\n");
+    eventually("the job goes on", PATIENCE, || {
+        when(
+            container
+                .processes()
+                .iter()
+                .any(|it| it.runs("sleep") && it.state == 'S'),
+        )
+    });
+    terminal.typed("\u{3}");
+    eventually("the job is gone", PATIENCE, || {
+        when(!container.processes().iter().any(|it| it.runs("sleep")))
+    });
+    terminal.typed("exit 7\n");
+    assert_eq!(container.wait(PATIENCE), 7);
+    assert!(
+        !terminal.screen().contains("job control turned off"),
+        "{}",
+        terminal.screen()
+    );
+}
+
+/// The app that logs signals, on a terminal, and its log.
+fn signal_logger(site: &Site, terminal: &Terminal) -> (Container, PathBuf) {
+    let log = site.path("signals");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps/signals.py");
+    let app = [
+        "/usr/bin/python3".into(),
+        script.into_os_string(),
+        log.clone().into(),
+    ];
+    let recipe = site.recipe().env("LITESTREAM_ENTRY_STOP_TIMEOUT", "60s");
+    let container = recipe.app(app).start_on(&terminal.line);
+    eventually("the app is ready", PATIENCE, || {
+        when(count_of(&log, "ready") == 1)
+    });
+    (container, log)
+}
+
+fn end(container: &mut Container) {
+    container.signal(nix::sys::signal::Signal::SIGUSR2);
+    assert_eq!(container.wait(PATIENCE), 7);
+}
+
+fn logged(log: &Path) -> Vec<String> {
+    fs::read_to_string(log)
+        .unwrap_or_default()
+        .lines()
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+fn count_of(log: &Path, line: &str) -> usize {
+    logged(log).iter().filter(|it| *it == line).count()
+}

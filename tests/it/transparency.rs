@@ -1,0 +1,279 @@
+//! The app cannot tell that it is wrapped: what it sees is compared with what it sees as PID 1 of the
+//! same container without the program.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::container::Recipe;
+use crate::support::site::Site;
+use crate::support::{Line, PATIENCE, namespaces};
+
+both_lines!(
+    arguments_byte_for_byte,
+    environment_byte_for_byte,
+    working_directory,
+    stdin,
+    stdout_is_the_apps_alone,
+    signal_mask_and_dispositions,
+    limits,
+    no_stray_descriptors,
+    exit_codes,
+    deaths_by_signal,
+    not_found_is_127,
+    not_executable_is_126,
+);
+
+/// The app's output with the program and, the second one, without it.
+fn both_outputs(line: Line, app: impl Fn(Recipe) -> Recipe) -> (Vec<u8>, Vec<u8>) {
+    let site = Site::new(line);
+    let recipe = app(site.recipe());
+    let (code, wrapped) = recipe.clone().run();
+    assert_eq!(code, 0, "{}", wrapped.stderr());
+    let (code, unwrapped) = recipe.unwrapped().run();
+    assert_eq!(code, 0, "{}", unwrapped.stderr());
+    (wrapped.stdout(), unwrapped.stdout())
+}
+
+#[track_caller]
+fn assert_same(line: Line, app: impl Fn(Recipe) -> Recipe) -> String {
+    let (wrapped, unwrapped) = both_outputs(line, app);
+    let (wrapped, unwrapped) = (
+        String::from_utf8_lossy(&wrapped),
+        String::from_utf8_lossy(&unwrapped),
+    );
+    assert_eq!(
+        wrapped, unwrapped,
+        "with the program (left) and without it (right)"
+    );
+    wrapped.into_owned()
+}
+
+fn arguments_byte_for_byte(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let long = "x".repeat(100_000);
+    let words: Vec<&OsStr> = [
+        b"".as_slice(),
+        b" ",
+        b"a b",
+        b"'",
+        b"\"",
+        b"\\",
+        b"$HOME",
+        b"${X}",
+        b"`id`",
+        b";",
+        b"&&",
+        b"|",
+        b"<",
+        b">",
+        b"*",
+        b"?",
+        b"~",
+        b"(",
+        b")",
+        b"#",
+        b"!",
+        b"a\nb",
+        b"\t",
+        b"--",
+        b"-x",
+        b"--help",
+        b"%s",
+        b"\xff\xfe",
+        "\u{fc}".as_bytes(),
+        long.as_bytes(),
+        b"",
+    ]
+    .map(OsStr::from_bytes)
+    .into();
+    let script = "cat /proc/$$/cmdline; echo; printf '[%s]\\n' \"$@\"";
+    let app = |recipe: Recipe| recipe.shell(script).arguments(["name"]).arguments(&words);
+    let (wrapped, unwrapped) = both_outputs(line, app);
+    assert!(
+        wrapped.windows(2).any(|bytes| bytes == b"\xff\xfe"),
+        "they arrived"
+    );
+    assert!(
+        wrapped == unwrapped,
+        "with the program:\n{}",
+        String::from_utf8_lossy(&wrapped)
+    );
+}
+
+fn environment_byte_for_byte(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let app = |recipe: Recipe| {
+        let recipe = recipe
+            .env("EMPTY", "")
+            .env("ODD", OsStr::from_bytes(b"\xff = $HOME\n'\""));
+        let recipe = recipe
+            .env("odd.name-1", "x")
+            .env("LOG_LEVEL", "debug")
+            .env("AWS_CA_BUNDLE", "/ca.pem");
+        recipe.app(["/bin/cat", "/proc/self/environ"])
+    };
+    let (wrapped, unwrapped) = both_outputs(line, app);
+    let names = |bytes: &[u8]| {
+        let mut all: Vec<_> = bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+        all.sort();
+        all.iter()
+            .map(|it| String::from_utf8_lossy(it).into_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(&wrapped),
+        names(&unwrapped),
+        "with the program (left) and without it (right)"
+    );
+}
+
+fn working_directory(line: Line) {
+    if namespaces() {
+        assert_same(line, |recipe| recipe.app(["/bin/pwd", "-P"]));
+    }
+}
+
+fn stdin(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(40_000).collect();
+    let (wrapped, unwrapped) = both_outputs(line, |recipe| recipe.stdin(&bytes).app(["/bin/cat"]));
+    assert_eq!(unwrapped, bytes);
+    assert!(wrapped == bytes, "{} bytes came through", wrapped.len());
+}
+
+fn stdout_is_the_apps_alone(line: Line) {
+    if namespaces() {
+        let output = assert_same(line, |recipe| recipe.shell("echo only this; sleep 1.2"));
+        assert_eq!(output, "only this\n");
+    }
+}
+
+fn signal_mask_and_dispositions(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let (wrapped, unwrapped) =
+        both_outputs(line, |recipe| recipe.app(["/bin/cat", "/proc/self/status"]));
+    let (wrapped, unwrapped) = (status_fields(&wrapped), status_fields(&unwrapped));
+    assert_eq!(
+        wrapped, unwrapped,
+        "with the program (left) and without it (right)"
+    );
+    for set in ["SigBlk", "SigIgn", "SigCgt"] {
+        assert!(
+            wrapped.contains(&format!("{set}:\t0000000000000000")),
+            "{wrapped:?}"
+        );
+    }
+}
+
+/// The fields that a parent decides on; the others count what happened, or name the process.
+fn status_fields(status: &[u8]) -> Vec<String> {
+    let inherited = [
+        "Sig",
+        "Umask",
+        "Uid",
+        "Gid",
+        "Groups",
+        "Cap",
+        "NoNewPrivs",
+        "Seccomp",
+        "CoreDumping",
+        "THP",
+    ];
+    let status = String::from_utf8_lossy(status);
+    let lines = status.lines().filter(|line| !line.starts_with("SigQ"));
+    lines
+        .filter(|line| inherited.iter().any(|name| line.starts_with(name)))
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+fn limits(line: Line) {
+    if namespaces() {
+        assert_same(line, |recipe| {
+            recipe.shell(
+                "cat /proc/$$/limits /proc/$$/oom_score_adj; nice; cat /proc/$$/timerslack_ns",
+            )
+        });
+    }
+}
+
+/// Those that the test process was started with are there in both cases.
+fn no_stray_descriptors(line: Line) {
+    if namespaces() {
+        assert_same(line, |recipe| {
+            recipe.shell("ls /proc/$$/fd; ls -l /proc/$$/fd | sed -n s/.*socket.*/socket/p")
+        });
+    }
+}
+
+fn exit_codes(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    for code in [
+        0, 1, 2, 42, 64, 74, 78, 125, 126, 127, 128, 130, 137, 143, 200, 255,
+    ] {
+        let (ended_with, container) = site.recipe().shell(&format!("exit {code}")).run();
+        assert_eq!(ended_with, code, "{}", container.stderr());
+    }
+}
+
+fn deaths_by_signal(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    for signal in [1, 2, 3, 6, 8, 9, 10, 11, 13, 14, 15, 24, 31, 34, 64] {
+        let (ended_with, container) = site.recipe().shell(&format!("kill -{signal} $$")).run();
+        assert_eq!(ended_with, 128 + signal, "{}", container.stderr());
+    }
+}
+
+fn not_found_is_127(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    for command in ["no-such-command", "/no/such/command", "./missing"] {
+        assert_refused(&site, &[command.into()], 127, command);
+    }
+}
+
+fn not_executable_is_126(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let plain = site.path("plain-file");
+    fs::write(&plain, "text").expect("a file");
+    assert_refused(&site, &[plain.into()], 126, "plain-file");
+    assert_refused(&site, &["/tmp".into()], 126, "/tmp");
+    let broken = site.path("broken");
+    fs::write(&broken, b"\x7fELF and nothing more").expect("a file");
+    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).expect("its mode");
+    assert_refused(&site, &[broken.into()], 126, "broken");
+}
+
+/// The code, one line that names the command, and no panic.
+fn assert_refused(site: &Site, app: &[OsString], code: i32, name: &str) {
+    let mut container = site.recipe().app(app).start();
+    let ended_with = container.wait(PATIENCE);
+    let stderr = container.stderr();
+    assert_eq!(ended_with, code, "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    assert!(
+        stderr.contains(name),
+        "it says what could not be run: {stderr}"
+    );
+}
