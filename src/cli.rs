@@ -52,10 +52,14 @@ pub fn parse(args: &[OsString]) -> Result<Invocation, Failure> {
     };
     let flags = OPTIONS.iter().filter_map(|(name, ..)| Some((variable(name), matches.get_one::<String>(name)?.clone()))).collect();
     match (app, matches.subcommand()) {
-        (Some(app), _) if app.is_empty() => Err(Failure::new(exit::USAGE, "no app after --; name one as in `litestream-entry -- gunicorn app.wsgi`")),
+        (Some(app), _) if app.is_empty() => {
+            Err(Failure::new(exit::USAGE, "no app after --; name one as in `litestream-entry -- gunicorn app.wsgi`"))
+        }
         (Some(app), _) => Ok(Invocation::Boot { app: app.to_vec(), flags }),
         (None, Some((name, matches))) => Ok(Invocation::Command { name: name.to_owned(), matches: matches.clone(), flags }),
-        (None, None) => Err(Failure::new(exit::USAGE, "no app to run; name one as in `litestream-entry -- gunicorn app.wsgi` (see --help)")),
+        (None, None) => {
+            Err(Failure::new(exit::USAGE, "no app to run; name one as in `litestream-entry -- gunicorn app.wsgi` (see --help)"))
+        }
     }
 }
 
@@ -87,7 +91,9 @@ fn split(args: &[OsString]) -> (&[OsString], Option<&[OsString]>) {
 /// Litestream's flags have one dash; clap's have two.
 fn double_dash(word: &OsStr) -> OsString {
     match word.to_str() {
-        Some(text) if text.len() > 2 && text.starts_with('-') && text.chars().nth(1).is_some_and(|c| c.is_ascii_lowercase()) => format!("-{text}").into(),
+        Some(text) if text.len() > 2 && text.starts_with('-') && text.chars().nth(1).is_some_and(|c| c.is_ascii_lowercase()) => {
+            format!("-{text}").into()
+        }
         _ => word.to_owned(),
     }
 }
@@ -108,9 +114,9 @@ Exit codes: the app's own; 128+n when signal n ended it; 126, 127 when it cannot
 
 /// The whole command line, for parsing and for help.
 pub fn command() -> Command {
-    let options = OPTIONS.iter().map(|(name, form, help)| {
-        Arg::new(*name).long(*name).value_name(*form).help(*help).value_parser(NonEmptyStringValueParser::new())
-    });
+    let options = OPTIONS
+        .iter()
+        .map(|(name, form, help)| Arg::new(*name).long(*name).value_name(*form).help(*help).value_parser(NonEmptyStringValueParser::new()));
     Command::new("litestream-entry")
         .about(ABOUT)
         .version(env!("CARGO_PKG_VERSION"))
@@ -138,16 +144,24 @@ fn value(name: &'static str, form: &'static str, help: &'static str) -> Arg {
 }
 
 fn replicate() -> Command {
-    Command::new("replicate")
-        .about("Boot with Litestream's spelling: -exec CMD is the app; without it, only replicate")
-        .arg(value("exec", "CMD", "the app's command line, split as Litestream splits it"))
+    Command::new("replicate").about("Boot with Litestream's spelling: -exec CMD is the app; without it, only replicate").arg(value(
+        "exec",
+        "CMD",
+        "the app's command line, split as Litestream splits it",
+    ))
 }
 
 fn restore() -> Command {
     Command::new("restore")
         .about("Restore databases now; what is replaced is kept aside")
         .args(databases())
-        .arg(Arg::new("o").short('o').value_name("PATH").value_parser(clap::value_parser!(OsString)).help("into this file instead of the database's own"))
+        .arg(
+            Arg::new("o")
+                .short('o')
+                .value_name("PATH")
+                .value_parser(clap::value_parser!(OsString))
+                .help("into this file instead of the database's own"),
+        )
         .arg(flag("if-replica-exists", "no backup is not an error"))
         .arg(flag("if-db-not-exists", "do nothing where the database exists"))
         .arg(value("timestamp", "TIME", "as it was at this time (RFC 3339)"))
@@ -211,7 +225,10 @@ mod tests {
 
     #[test]
     fn litestreams_single_dash_flags_work() {
-        let Invocation::Command { name, matches, .. } = parse(&words(&["restore", "-if-replica-exists", "-o", "/x", "default"])).unwrap() else { panic!() };
+        let Invocation::Command { name, matches, .. } = parse(&words(&["restore", "-if-replica-exists", "-o", "/x", "default"])).unwrap()
+        else {
+            panic!()
+        };
         assert_eq!(name, "restore");
         assert!(matches.get_flag("if-replica-exists"));
         assert_eq!(matches.get_one::<OsString>("o").unwrap(), "/x");

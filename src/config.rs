@@ -83,10 +83,14 @@ fn replica_keys(replica: &Replica, line: Line) -> Mapping {
             _ => value,
         };
         match (key, value) {
-            ("url", url) => put(&mut keys, key, match line {
-                Line::V03 => url.replacen("gs://", "gcs://", usize::from(url.starts_with("gs://"))),
-                Line::V05 => url.replacen("gcs://", "gs://", usize::from(url.starts_with("gcs://"))),
-            }),
+            ("url", url) => put(
+                &mut keys,
+                key,
+                match line {
+                    Line::V03 => url.replacen("gs://", "gcs://", usize::from(url.starts_with("gs://"))),
+                    Line::V05 => url.replacen("gcs://", "gs://", usize::from(url.starts_with("gcs://"))),
+                },
+            ),
             (_, "true") => put(&mut keys, key, true),
             (_, "false") => put(&mut keys, key, false),
             _ => put(&mut keys, key, value.to_owned()),
@@ -205,7 +209,8 @@ impl Document {
 
 fn shown(replica: &Value) -> String {
     let text = |key: &str| replica.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let keys: BTreeMap<String, String> = ["type", "url", "bucket", "path"].iter().map(|k| ((*k).to_owned(), text(k))).filter(|(_, v)| !v.is_empty()).collect();
+    let keys: BTreeMap<String, String> =
+        ["type", "url", "bucket", "path"].iter().map(|k| ((*k).to_owned(), text(k))).filter(|(_, v)| !v.is_empty()).collect();
     Replica::parts(keys.iter().map(|(k, v)| (k.as_str(), v.as_str()))).shown()
 }
 
@@ -260,7 +265,9 @@ fn write_value(out: &mut String, value: &Value, depth: usize) {
 
 fn scalar(value: &Value) -> String {
     match value {
-        Value::String(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !is_word(text) => text.clone(),
+        Value::String(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !is_word(text) => {
+            text.clone()
+        }
         Value::String(text) => crate::litestream::socket::json_string(text),
         Value::Bool(flag) => flag.to_string(),
         Value::Number(number) => number.to_string(),
@@ -306,7 +313,10 @@ mod tests {
 
     #[test]
     fn the_last_pass_has_only_databases_that_exist() {
-        let dbs = [database("/d/a.db", Replica::parts([("type", "file"), ("path", "/r/a")])), database("/d/b.db", Replica::parts([("type", "file"), ("path", "/r/b")]))];
+        let dbs = [
+            database("/d/a.db", Replica::parts([("type", "file"), ("path", "/r/a")])),
+            database("/d/b.db", Replica::parts([("type", "file"), ("path", "/r/b")])),
+        ];
         let all = render(&dbs, &[], Line::V03, None, Duration::from_secs(3));
         let pass = all.last_pass(Line::V03, &["/d/b.db".into()]);
         assert_eq!(pass.databases().iter().map(|d| d.path.clone()).collect::<Vec<_>>(), [PathBuf::from("/d/b.db")]);

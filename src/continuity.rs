@@ -130,13 +130,8 @@ fn newest_ltx(database: &Path) -> Option<Ltx> {
 /// Must not be called while this process has it open.
 pub fn is_open_elsewhere(database: &Path) -> bool {
     let Ok(file) = File::options().read(true).write(true).open(beside(database, "-shm")) else { return false };
-    let mut lock = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 128,
-        l_len: 1,
-        l_pid: 0,
-    };
+    let mut lock =
+        libc::flock { l_type: libc::F_WRLCK as libc::c_short, l_whence: libc::SEEK_SET as libc::c_short, l_start: 128, l_len: 1, l_pid: 0 };
     // Unknown is open: emptying the WAL is right in either case.
     fcntl(&file, FcntlArg::F_GETLK(&mut lock)).is_err() || i32::from(lock.l_type) != libc::F_UNLCK
 }

@@ -40,10 +40,10 @@ use plan::{Plan, Planned};
 use restore::Local;
 use runtime::Runtime;
 use settings::{Environment, LockPolicy, Settings, Source};
+use supervise::Boot;
 use supervise::lock::Locks;
 use supervise::machine::Rules;
 use supervise::signals::Signals;
-use supervise::Boot;
 
 /// Runs the program; the process's exit code.
 pub fn run(args: &[OsString]) -> u8 {
@@ -202,7 +202,13 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     rules.repairs = plan.litestream.line == Line::V05;
     rules.reserve = plan.reserve();
     for database in &plan.databases {
-        report::line(format_args!("{}: {} → {} (litestream {})", database.alias, database.path.display(), database.replica, plan.litestream.version));
+        report::line(format_args!(
+            "{}: {} → {} (litestream {})",
+            database.alias,
+            database.path.display(),
+            database.replica,
+            plan.litestream.version
+        ));
     }
     boot.locks = locks;
     boot.plan = Some(plan);
@@ -216,9 +222,10 @@ fn take_locks(plan: &Plan) -> Result<Option<Locks>, Failure> {
     }
     match (Locks::take(&plan.databases)?, plan.entry.lock) {
         (Ok(locks), _) => Ok(Some(locks)),
-        (Err(alias), LockPolicy::Refuse) => {
-            Err(Failure::new(exit::SYSTEM, format!("{alias}: another process replicates it (LITESTREAM_ENTRY_LOCK=refuse); stop that one first")))
-        }
+        (Err(alias), LockPolicy::Refuse) => Err(Failure::new(
+            exit::SYSTEM,
+            format!("{alias}: another process replicates it (LITESTREAM_ENTRY_LOCK=refuse); stop that one first"),
+        )),
         (Err(alias), policy) => {
             let then = if policy == LockPolicy::Wait { "waiting for it to leave" } else { "standing by to take over" };
             report::line(format_args!("{alias}: another process replicates it: {then}"));

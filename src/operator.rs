@@ -34,7 +34,8 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
         "verify" => {
             let context = context(flags)?;
             let timeout = match matches.get_one::<String>("timeout") {
-                Some(text) => settings::duration(text).ok_or_else(|| Failure::new(exit::USAGE, "--timeout: not understood; write a duration as 30s or 2m"))?,
+                Some(text) => settings::duration(text)
+                    .ok_or_else(|| Failure::new(exit::USAGE, "--timeout: not understood; write a duration as 30s or 2m"))?,
                 None => Duration::from_secs(30),
             };
             let options = Options { timeout, quick: matches.get_flag("quick"), interrupted: interrupted() };
@@ -69,7 +70,8 @@ fn interrupted() -> Arc<AtomicBool> {
 fn context(flags: Vec<(String, String)>) -> Result<Context, Failure> {
     let configured = Configured::read(flags)?;
     let beside = configured.first_database();
-    let live = runtime::places(configured.settings.entry.runtime_dir.as_deref(), beside.as_deref(), 1).into_iter().find(|p| runtime::is_held(p));
+    let live =
+        runtime::places(configured.settings.entry.runtime_dir.as_deref(), beside.as_deref(), 1).into_iter().find(|p| runtime::is_held(p));
     let env = configured.helper_environment().into_iter().filter_map(pair).collect();
     if let Some(place) = live {
         let read = std::fs::read_to_string(place.join(PLAN_FILE)).map_err(|e| e.to_string());
@@ -147,11 +149,21 @@ fn restore_one(plan: &Plan, database: &Database, target: &Path, flags: &[OsStrin
     }
     let own = target == database.path;
     if !own && present != Local::Missing {
-        return Err(Failure::new(exit::SYSTEM, format!("{}: {} exists; name another file with -o, or move it away", database.alias, target.display())));
+        return Err(Failure::new(
+            exit::SYSTEM,
+            format!("{}: {} exists; name another file with -o, or move it away", database.alias, target.display()),
+        ));
     }
     // Held for as long as the file is replaced: no boot may begin meanwhile.
     let _locks = if own { Some(not_live(database)?) } else { None };
-    let source = Source { litestream: &plan.litestream, config: plan.config(), database: &database.path, alias: &database.alias, timeout: plan.entry.restore_timeout, flags };
+    let source = Source {
+        litestream: &plan.litestream,
+        config: plan.config(),
+        database: &database.path,
+        alias: &database.alias,
+        timeout: plan.entry.restore_timeout,
+        flags,
+    };
     let folder = Folder(restore::folder(target));
     match source.fetch(&folder.0)? {
         Fetched::NoBackup if matches.get_flag("if-replica-exists") => {
@@ -170,10 +182,7 @@ fn restore_one(plan: &Plan, database: &Database, target: &Path, flags: &[OsStrin
 /// Nobody replicates the database and nobody has it open, and none can begin.
 fn not_live(database: &Database) -> Result<lock::Locks, Failure> {
     let refused = |who: &str| {
-        Err(Failure::new(
-            exit::SYSTEM,
-            format!("{}: {who}: stop the app first, or restore beside it with -o PATH", database.alias),
-        ))
+        Err(Failure::new(exit::SYSTEM, format!("{}: {who}: stop the app first, or restore beside it with -o PATH", database.alias)))
     };
     let Ok(locks) = lock::Locks::take(std::slice::from_ref(database))? else {
         return refused("a running litestream-entry replicates it");

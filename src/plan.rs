@@ -120,10 +120,8 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
             document
         }
         Source::Variables(databases) => {
-            plan.databases = databases
-                .iter()
-                .map(|d| Database { alias: d.alias.clone(), path: d.path.clone(), replica: d.replica.shown() })
-                .collect();
+            plan.databases =
+                databases.iter().map(|d| Database { alias: d.alias.clone(), path: d.path.clone(), replica: d.replica.shown() }).collect();
             config::render(databases, &settings.tuning, line, plan.socket.as_deref(), plan.reserve())
         }
         Source::Nothing(why) => return Err(Failure::new(exit::CONFIG, why.clone())),
@@ -138,7 +136,11 @@ fn from_file(document: &Document) -> Vec<Database> {
     let mut databases: Vec<Database> = document
         .databases()
         .into_iter()
-        .map(|d| Database { alias: d.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path: d.path, replica: d.replica })
+        .map(|d| Database {
+            alias: d.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            path: d.path,
+            replica: d.replica,
+        })
         .collect();
     if let [only] = databases.as_mut_slice() {
         "default".clone_into(&mut only.alias);
@@ -231,7 +233,8 @@ mod tests {
 
     #[test]
     fn litestream_sees_the_right_keys_and_nothing_that_misleads_it() {
-        let app: Vec<CString> = ["LOG_LEVEL=error", "AWS_CA_BUNDLE=/ca", "AWS_SESSION_TOKEN=t", "A=b"].iter().map(|e| CString::new(*e).unwrap()).collect();
+        let app: Vec<CString> =
+            ["LOG_LEVEL=error", "AWS_CA_BUNDLE=/ca", "AWS_SESSION_TOKEN=t", "A=b"].iter().map(|e| CString::new(*e).unwrap()).collect();
         let keys = Credentials { id: "i".into(), secret: "s".into(), from_aws: false };
         let env = litestream_environment(&app, Some(&keys));
         let env: Vec<&str> = env.iter().map(|e| e.to_str().unwrap()).collect();

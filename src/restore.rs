@@ -130,7 +130,10 @@ impl Source<'_> {
                 let waited = patience.waited().as_secs();
                 return Err(Failure::new(
                     exit::UNREACHABLE,
-                    format!("{}: cannot be restored: {reason} (no progress for {waited} s); correct the replica's settings, or start empty with LITESTREAM_ENTRY_RESTORE=never", self.alias),
+                    format!(
+                        "{}: cannot be restored: {reason} (no progress for {waited} s); correct the replica's settings, or start empty with LITESTREAM_ENTRY_RESTORE=never",
+                        self.alias
+                    ),
                 ));
             }
             report::line(format_args!("{}: restore failed, trying again: {reason}", self.alias));
@@ -166,7 +169,10 @@ impl Source<'_> {
         match (ended.ok(), look(&output)) {
             // 0.5 and 0.3 end well for "restored" and for "nothing there" alike: only the file tells.
             (true, Ok(Local::Sqlite)) => check(&output).map(|()| Attempt::Fetched(Fetched::Database(output))).map_err(|why| {
-                Failure::new(exit::DAMAGED, format!("{}: the backup is damaged: {why}; try `litestream-entry restore -timestamp …` for an older one", self.alias))
+                Failure::new(
+                    exit::DAMAGED,
+                    format!("{}: the backup is damaged: {why}; try `litestream-entry restore -timestamp …` for an older one", self.alias),
+                )
             }),
             (true, Ok(Local::Missing)) => Ok(Attempt::Fetched(Fetched::NoBackup)),
             (true, _) => Ok(Attempt::Failed("litestream restored something that is not a SQLite database".to_owned())),
@@ -176,7 +182,10 @@ impl Source<'_> {
 
     fn cannot_write(&self, folder: &Path, error: &io::Error) -> Failure {
         let place = folder.parent().unwrap_or(folder).display();
-        Failure::new(exit::SYSTEM, format!("{}: cannot restore into {place}: {error}; make it writable for uid {}", self.alias, nix::unistd::geteuid()))
+        Failure::new(
+            exit::SYSTEM,
+            format!("{}: cannot restore into {place}: {error}; make it writable for uid {}", self.alias, nix::unistd::geteuid()),
+        )
     }
 }
 
@@ -269,10 +278,14 @@ pub fn check(database: &Path) -> Result<(), String> {
 /// # Errors
 /// What SQLite says.
 pub fn open_immutable(database: &Path) -> rusqlite::Result<Connection> {
-    let path: String = database.to_string_lossy().chars().map(|c| match c {
-        '%' | '?' | '#' => format!("%{:02x}", u32::from(c)),
-        c => c.to_string(),
-    }).collect();
+    let path: String = database
+        .to_string_lossy()
+        .chars()
+        .map(|c| match c {
+            '%' | '?' | '#' => format!("%{:02x}", u32::from(c)),
+            c => c.to_string(),
+        })
+        .collect();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)
 }
@@ -391,7 +404,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("50% a?.db");
         let db = Connection::open(&path).unwrap();
-        db.execute_batch("CREATE TABLE t(x); CREATE INDEX i ON t(x); INSERT INTO t SELECT value FROM generate_series(1,1)").unwrap_or_default();
+        db.execute_batch("CREATE TABLE t(x); CREATE INDEX i ON t(x); INSERT INTO t SELECT value FROM generate_series(1,1)")
+            .unwrap_or_default();
         db.execute_batch("CREATE TABLE IF NOT EXISTS t(x); WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<5000) INSERT INTO t SELECT hex(randomblob(20)) FROM c").unwrap();
         drop(db);
         assert_eq!(check(&path), Ok(()));

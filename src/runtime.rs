@@ -29,7 +29,10 @@ pub struct Runtime {
 pub fn take(configured: Option<&Path>, beside: Option<&Path>) -> Result<Runtime, Failure> {
     if let Some(path) = configured {
         return claim(path).map_err(|error| {
-            Failure::new(exit::SYSTEM, format!("LITESTREAM_ENTRY_RUNTIME_DIR: {}: {error}; name a directory that can be written", path.display()))
+            Failure::new(
+                exit::SYSTEM,
+                format!("LITESTREAM_ENTRY_RUNTIME_DIR: {}: {error}; name a directory that can be written", path.display()),
+            )
         });
     }
     let mut tried = Vec::new();
@@ -39,7 +42,10 @@ pub fn take(configured: Option<&Path>, beside: Option<&Path>) -> Result<Runtime,
             Err(error) => tried.push(format!("{} ({error})", place.display())),
         }
     }
-    Err(Failure::new(exit::SYSTEM, format!("no directory for the configuration: {}; set LITESTREAM_ENTRY_RUNTIME_DIR or mount a tmpfs at /run", tried.join(", "))))
+    Err(Failure::new(
+        exit::SYSTEM,
+        format!("no directory for the configuration: {}; set LITESTREAM_ENTRY_RUNTIME_DIR or mount a tmpfs at /run", tried.join(", ")),
+    ))
 }
 
 /// Where the directory of the boot with this pid may be, the likeliest first.
@@ -59,7 +65,13 @@ fn claim(path: &Path) -> io::Result<Runtime> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW).open(path.join("lock"))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path.join("lock"))?;
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         nix::errno::Errno::EWOULDBLOCK => io::Error::other("another litestream-entry uses it"),
         errno => errno.into(),

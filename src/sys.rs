@@ -8,8 +8,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::libc;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::Pid;
@@ -153,9 +153,7 @@ pub fn unblock_all_signals() -> nix::Result<()> {
 pub fn raw_environment() -> Vec<CString> {
     let entries = match std::fs::read("/proc/self/environ") {
         Ok(bytes) => bytes.split(|b| *b == 0).map(<[u8]>::to_vec).collect::<Vec<_>>(),
-        Err(_) => std::env::vars_os()
-            .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
-            .collect(),
+        Err(_) => std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect(),
     };
     entries.into_iter().filter(|e| !e.is_empty()).filter_map(|e| CString::new(e).ok()).collect()
 }

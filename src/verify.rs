@@ -55,7 +55,9 @@ impl Proof {
         let steps: Vec<String> = self
             .steps
             .iter()
-            .map(|(name, took, what)| format!("{{\"step\":{},\"milliseconds\":{},\"result\":{}}}", json_string(name), took.as_millis(), json_string(what)))
+            .map(|(name, took, what)| {
+                format!("{{\"step\":{},\"milliseconds\":{},\"result\":{}}}", json_string(name), took.as_millis(), json_string(what))
+            })
             .collect();
         format!(
             "{{\"database\":{},\"path\":{},\"replica\":{},\"ok\":true,\"milliseconds\":{},\"steps\":[{}]}}",
@@ -70,7 +72,12 @@ impl Proof {
 
 /// A failed proof for programs.
 pub fn failure_json(database: &Database, failure: &Failure) -> String {
-    format!("{{\"database\":{},\"ok\":false,\"code\":{},\"reason\":{}}}", json_string(&database.alias), failure.code, json_string(&failure.message))
+    format!(
+        "{{\"database\":{},\"ok\":false,\"code\":{},\"reason\":{}}}",
+        json_string(&database.alias),
+        failure.code,
+        json_string(&failure.message)
+    )
 }
 
 /// How often a comparison that found a difference is repeated: a page may have changed and changed
@@ -89,9 +96,13 @@ pub fn verify(plan: &Plan, database: &Database, options: &Options) -> Result<Pro
     let began = Instant::now();
     let failed = |code: u8, why: String| Failure::new(code, format!("{}: NOT PROVED: {why}", database.alias));
     if !matches!(restore::look(&database.path), Ok(restore::Local::Sqlite)) {
-        return Err(failed(exit::NO_BACKUP, format!("{} is not there to be compared; start the app, or `restore`", database.path.display())));
+        return Err(failed(
+            exit::NO_BACKUP,
+            format!("{} is not there to be compared; start the app, or `restore`", database.path.display()),
+        ));
     }
-    let scratch = Scratch::new(&database.path).map_err(|e| failed(exit::SYSTEM, format!("no room to restore beside {}: {e}", database.path.display())))?;
+    let scratch = Scratch::new(&database.path)
+        .map_err(|e| failed(exit::SYSTEM, format!("no room to restore beside {}: {e}", database.path.display())))?;
     let check = Check { plan, database, options, scratch: &scratch };
     let mut rounds = 1;
     loop {
@@ -144,7 +155,11 @@ impl Check<'_> {
                     crate::continuity::mark_path(&self.database.path).display()
                 )));
             }
-            steps.push(("equal", compared.elapsed(), format!("all {} pages that did not change meanwhile are the same", compare.unchanged)));
+            steps.push((
+                "equal",
+                compared.elapsed(),
+                format!("all {} pages that did not change meanwhile are the same", compare.unchanged),
+            ));
         }
         let _ = fs::remove_file(&restored.path);
         Ok(Outcome::Equal(Proof { steps, total: began.elapsed() }))
@@ -179,7 +194,15 @@ impl Check<'_> {
             }
             if late {
                 let waited = self.options.timeout.as_secs_f32();
-                return Err(last.unwrap_or_else(|| Failure::new(exit::DAMAGED, format!("a row written now has not reached {} within {waited} s: replication is cut or behind", self.database.replica))));
+                return Err(last.unwrap_or_else(|| {
+                    Failure::new(
+                        exit::DAMAGED,
+                        format!(
+                            "a row written now has not reached {} within {waited} s: replication is cut or behind",
+                            self.database.replica
+                        ),
+                    )
+                }));
             }
             std::thread::sleep(PAUSE);
         }
@@ -247,14 +270,14 @@ impl Sentinel {
         let connection = open(database)?;
         connection.execute_batch("CREATE TABLE IF NOT EXISTS _litestream_verification(id INTEGER PRIMARY KEY, code TEXT, created TEXT)")?;
         let code: String = connection.query_row("SELECT hex(randomblob(16))", [], |row| row.get(0))?;
-        connection.execute("INSERT INTO _litestream_verification(code, created) VALUES (?1, ?2)", [&code, &time::rfc3339(SystemTime::now())])?;
+        connection
+            .execute("INSERT INTO _litestream_verification(code, created) VALUES (?1, ?2)", [&code, &time::rfc3339(SystemTime::now())])?;
         Ok(Self { connection, code })
     }
 
     fn is_in(&self, restored: &Path) -> bool {
-        let found = restore::open_immutable(restored).and_then(|c| {
-            c.query_row("SELECT 1 FROM _litestream_verification WHERE code = ?1", [&self.code], |_| Ok(())).optional()
-        });
+        let found = restore::open_immutable(restored)
+            .and_then(|c| c.query_row("SELECT 1 FROM _litestream_verification WHERE code = ?1", [&self.code], |_| Ok(())).optional());
         matches!(found, Ok(Some(())))
     }
 }
@@ -370,7 +393,7 @@ mod tests {
         let db = Connection::open(&a).unwrap();
         db.execute_batch("PRAGMA page_size=1024; CREATE TABLE t(x); WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<500) INSERT INTO t SELECT hex(randomblob(40)) FROM c;").unwrap();
         let mut copy = Connection::open(&b).unwrap();
-        rusqlite::backup::Backup::new(&db, &mut copy).unwrap().run_to_completion(-1, Duration::ZERO, None).unwrap();
+        rusqlite::backup::Backup::new(&db, &mut copy).unwrap().run_to_completion(1000, Duration::ZERO, None).unwrap();
         drop(copy);
         assert!(pages(&a).unwrap().len() > 40);
         assert_eq!(pages(&a).unwrap(), pages(&b).unwrap());

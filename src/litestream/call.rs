@@ -161,7 +161,7 @@ fn tail(file: &mut File) -> String {
     const MOST: u64 = 64 * 1024;
     let length = file.metadata().map(|m| m.len()).unwrap_or_default();
     let mut bytes = Vec::new();
-    let mut reader = file;
+    let reader = file;
     if reader.seek(SeekFrom::Start(length.saturating_sub(MOST))).is_ok() {
         let _ = reader.by_ref().take(MOST).read_to_end(&mut bytes);
     }

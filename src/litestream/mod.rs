@@ -111,12 +111,11 @@ pub fn find(configured: Option<&Path>) -> Result<Litestream, Failure> {
         // A wrapper script or a packed binary says it only when it is run.
         _ => ask(&path),
     };
-    let version = Version::from_str(&text).map_err(|()| {
-        wrong(format!("{from}: {} is not Litestream ({}); name the litestream binary", path.display(), said(&text)))
-    })?;
-    let line = version.line().ok_or_else(|| {
-        wrong(format!("{from}: Litestream {version} is not supported; use 0.5.x (0.5.12 or later) or 0.3.13"))
-    })?;
+    let version = Version::from_str(&text)
+        .map_err(|()| wrong(format!("{from}: {} is not Litestream ({}); name the litestream binary", path.display(), said(&text))))?;
+    let line = version
+        .line()
+        .ok_or_else(|| wrong(format!("{from}: Litestream {version} is not supported; use 0.5.x (0.5.12 or later) or 0.3.13")))?;
     Ok(Litestream { path, version, line, env: None })
 }
 
@@ -152,7 +151,9 @@ mod tests {
 
     #[test]
     fn a_binary_that_is_none_names_the_variable_and_what_to_do() {
-        for (path, says) in [("/nowhere/litestream", "not found"), ("/etc/passwd", "cannot be executed"), ("/bin/true", "is not Litestream")] {
+        for (path, says) in
+            [("/nowhere/litestream", "not found"), ("/etc/passwd", "cannot be executed"), ("/bin/true", "is not Litestream")]
+        {
             let failure = find(Some(Path::new(path))).unwrap_err();
             assert_eq!(failure.code, exit::CONFIG);
             assert!(failure.message.contains("LITESTREAM_BIN") && failure.message.contains(says), "{failure}");

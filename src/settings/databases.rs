@@ -116,7 +116,8 @@ impl Found {
                 if other.path == db.path {
                     problems.push(format!("{}: {} is named twice; name it once", other.named_by, db.path.display()));
                 } else if other.alias == db.alias {
-                    problems.push(format!("{}: two databases are called {}; write ALIAS=PATH to tell them apart", other.named_by, db.alias));
+                    problems
+                        .push(format!("{}: two databases are called {}; write ALIAS=PATH to tell them apart", other.named_by, db.alias));
                 }
             }
         }
@@ -145,7 +146,11 @@ mod tests {
     fn the_list_takes_aliases_plain_paths_and_litestreams_own_form() {
         let pair = |a: &str, p: &str| (a.to_owned(), p.to_owned());
         let both = vec![pair("main", "/d/a.db"), pair("cache", "/d/cache.db")];
-        for text in ["main=/d/a.db, cache=/d/cache.db", "main=/d/a.db\n/d/cache.db", r#"[{"path":"/d/a.db","alias":"main"},{"path":"/d/cache.db"}]"#] {
+        for text in [
+            "main=/d/a.db, cache=/d/cache.db",
+            "main=/d/a.db\n/d/cache.db",
+            r#"[{"path":"/d/a.db","alias":"main"},{"path":"/d/cache.db"}]"#,
+        ] {
             assert_eq!(named(&[("LITESTREAM_DBS", text)]), (both.clone(), vec![]), "{text}");
         }
     }

@@ -112,12 +112,27 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
     let raw: Raw = envy::prefixed(PREFIX).from_iter(pairs).unwrap_or_default();
     let mut check = Check { problems };
     Entry {
-        restore: check.one_of("RESTORE", raw.restore, RestorePolicy::Auto, &[("auto", RestorePolicy::Auto), ("required", RestorePolicy::Required), ("never", RestorePolicy::Never)]),
+        restore: check.one_of(
+            "RESTORE",
+            raw.restore,
+            RestorePolicy::Auto,
+            &[("auto", RestorePolicy::Auto), ("required", RestorePolicy::Required), ("never", RestorePolicy::Never)],
+        ),
         restore_timeout: check.duration("RESTORE_TIMEOUT", raw.restore_timeout, Duration::from_secs(60)),
         stop_timeout: check.duration("STOP_TIMEOUT", raw.stop_timeout, Duration::from_secs(10)),
         signal_group: check.flag("SIGNAL_GROUP", raw.signal_group),
-        on_replication_failure: check.one_of("ON_REPLICATION_FAILURE", raw.on_replication_failure, OnFailure::Restart, &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit), ("ignore", OnFailure::Ignore)]),
-        lock: check.one_of("LOCK", raw.lock, LockPolicy::Standby, &[("standby", LockPolicy::Standby), ("wait", LockPolicy::Wait), ("refuse", LockPolicy::Refuse), ("off", LockPolicy::Off)]),
+        on_replication_failure: check.one_of(
+            "ON_REPLICATION_FAILURE",
+            raw.on_replication_failure,
+            OnFailure::Restart,
+            &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit), ("ignore", OnFailure::Ignore)],
+        ),
+        lock: check.one_of(
+            "LOCK",
+            raw.lock,
+            LockPolicy::Standby,
+            &[("standby", LockPolicy::Standby), ("wait", LockPolicy::Wait), ("refuse", LockPolicy::Refuse), ("off", LockPolicy::Off)],
+        ),
         max_wal: check.size("MAX_WAL", raw.max_wal, 1 << 30),
         runtime_dir: raw.runtime_dir.map(PathBuf::from),
         required: check.flag("REQUIRED", raw.required),

@@ -71,10 +71,8 @@ impl Environment {
     }
 
     fn read_secret_files(&mut self) {
-        let twins: Vec<(String, String)> = SECRETS
-            .iter()
-            .filter_map(|name| self.get(&format!("{name}_FILE")).map(|path| ((*name).to_owned(), path.to_owned())))
-            .collect();
+        let twins: Vec<(String, String)> =
+            SECRETS.iter().filter_map(|name| self.get(&format!("{name}_FILE")).map(|path| ((*name).to_owned(), path.to_owned()))).collect();
         for (name, path) in twins {
             if self.values.contains_key(&name) {
                 self.problems.push(format!("{name} and {name}_FILE are both set; unset one"));
@@ -101,7 +99,9 @@ fn read_secret(path: &Path) -> Result<String, String> {
 
 /// Whether this program gives the variable a meaning of its own.
 fn is_ours(name: &str) -> bool {
-    name.starts_with("LITESTREAM_") || SECRETS.contains(&name) || matches!(name, "DATABASE_PATH" | "DB_PATH" | "DATABASE_URL" | "REPLICA_URL" | "BUCKET_NAME")
+    name.starts_with("LITESTREAM_")
+        || SECRETS.contains(&name)
+        || matches!(name, "DATABASE_PATH" | "DB_PATH" | "DATABASE_URL" | "REPLICA_URL" | "BUCKET_NAME")
 }
 
 #[cfg(test)]
@@ -125,7 +125,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
         std::fs::write(&file, "s3 cr$t: #\n").unwrap();
-        let env = Environment::of(&[("LITESTREAM_SECRET_ACCESS_KEY_FILE", file.to_str().unwrap()), ("AWS_ACCESS_KEY_ID_FILE", "/nowhere/key")]);
+        let env =
+            Environment::of(&[("LITESTREAM_SECRET_ACCESS_KEY_FILE", file.to_str().unwrap()), ("AWS_ACCESS_KEY_ID_FILE", "/nowhere/key")]);
         assert_eq!(env.get("LITESTREAM_SECRET_ACCESS_KEY"), Some("s3 cr$t: #"));
         assert!(env.problems()[0].starts_with("AWS_ACCESS_KEY_ID_FILE: /nowhere/key: "));
     }

@@ -66,13 +66,7 @@ pub fn read(env: &Environment, exists: &dyn Fn(&Path) -> bool) -> Result<Setting
     Ok(Settings { entry, source, litestream: env.get("LITESTREAM_BIN").map(PathBuf::from), tuning, credentials, notes })
 }
 
-fn source(
-    env: &Environment,
-    exists: &dyn Fn(&Path) -> bool,
-    entry: &Entry,
-    problems: &mut Vec<String>,
-    notes: &mut Vec<String>,
-) -> Source {
+fn source(env: &Environment, exists: &dyn Fn(&Path) -> bool, entry: &Entry, problems: &mut Vec<String>, notes: &mut Vec<String>) -> Source {
     match env.get("LITESTREAM_CONFIG") {
         Some(path) if exists(Path::new(path)) => return Source::File(path.into()),
         Some(path) => problems.push(format!("LITESTREAM_CONFIG: {path} does not exist; correct the path or unset it")),
@@ -87,7 +81,9 @@ fn source(
         (false, true) => return Source::Variables(found.databases),
         (true, false) => "no database and no replica are configured".to_owned(),
         (true, true) => {
-            problems.push("a replica is configured, but no database: set DATABASE_PATH or LITESTREAM_DBS to what is to be replicated".to_owned());
+            problems.push(
+                "a replica is configured, but no database: set DATABASE_PATH or LITESTREAM_DBS to what is to be replicated".to_owned(),
+            );
             return Source::Nothing(String::new());
         }
         (false, false) => format!("{} is set, but no replica: set LITESTREAM_REPLICA_URL or LITESTREAM_REPLICA_BUCKET", found.decided_by),
@@ -168,13 +164,8 @@ mod tests {
             ("AWS_ACCESS_KEY_ID", "k"),
             ("AWS_SECRET_ACCESS_KEY", "s"),
         ]);
-        let expected = [
-            ("type", "s3"),
-            ("bucket", "b"),
-            ("path", "app.db"),
-            ("endpoint", "https://fly.storage.tigris.dev"),
-            ("region", "auto"),
-        ];
+        let expected =
+            [("type", "s3"), ("bucket", "b"), ("path", "app.db"), ("endpoint", "https://fly.storage.tigris.dev"), ("region", "auto")];
         assert_eq!(one[0].replica, Replica::parts(expected));
     }
 

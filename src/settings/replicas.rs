@@ -35,7 +35,10 @@ const BUCKETS: [&str; 5] = ["LITESTREAM_REPLICA_BUCKET", "LITESTREAM_BUCKET", "B
 const PARTS: [(&str, &[&str]); 5] = [
     ("type", &["LITESTREAM_REPLICA_TYPE", "LITESTREAM_TYPE"]),
     ("region", &["LITESTREAM_REPLICA_REGION", "LITESTREAM_REGION", "AWS_REGION", "AWS_DEFAULT_REGION", "S3_REGION"]),
-    ("endpoint", &["LITESTREAM_REPLICA_ENDPOINT", "LITESTREAM_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "S3_ENDPOINT"]),
+    (
+        "endpoint",
+        &["LITESTREAM_REPLICA_ENDPOINT", "LITESTREAM_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "S3_ENDPOINT"],
+    ),
     ("force-path-style", &["LITESTREAM_REPLICA_FORCE_PATH_STYLE", "LITESTREAM_FORCE_PATH_STYLE"]),
     ("skip-verify", &["LITESTREAM_REPLICA_SKIP_VERIFY", "LITESTREAM_SKIP_VERIFY"]),
 ];
@@ -115,8 +118,12 @@ fn credentials(env: &Environment, suffix: &str, problems: &mut Vec<String>) -> O
             }
             (None, None) => {}
             // An `AWS_…` half may be the app's own business.
-            (Some(_), None) if id_name.starts_with("LITESTREAM_") => problems.push(format!("{id_name} is set, but {secret_name} is not; set both")),
-            (None, Some(_)) if id_name.starts_with("LITESTREAM_") => problems.push(format!("{secret_name} is set, but {id_name} is not; set both")),
+            (Some(_), None) if id_name.starts_with("LITESTREAM_") => {
+                problems.push(format!("{id_name} is set, but {secret_name} is not; set both"))
+            }
+            (None, Some(_)) if id_name.starts_with("LITESTREAM_") => {
+                problems.push(format!("{secret_name} is set, but {id_name} is not; set both"))
+            }
             _ => {}
         }
     }
@@ -139,7 +146,9 @@ pub(super) fn complete(env: &Environment, databases: &mut [Database], problems: 
         }
     }
     if any {
-        for database in databases.iter().filter(|d| d.replica.is_empty() && !d.extra.contains_key("replica") && !d.extra.contains_key("replicas")) {
+        for database in
+            databases.iter().filter(|d| d.replica.is_empty() && !d.extra.contains_key("replica") && !d.extra.contains_key("replicas"))
+        {
             let suffix = suffix(&database.alias);
             problems.push(format!("{}: no replica for {}; set LITESTREAM_REPLICA_URL{suffix}", database.named_by, database.alias));
         }
@@ -158,7 +167,8 @@ fn replica_of(env: &Environment, database: &Database, several: bool, problems: &
     let any = |names: &[&str]| own(names).or_else(|| env.first(names).map(|(n, v)| (n.to_owned(), v.to_owned())));
     let (own_url, own_bucket) = (own(&URLS), own(&BUCKETS));
     let file_name = database.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let url = own_url.clone().or_else(|| if own_bucket.is_some() { None } else { env.first(&URLS).map(|(n, v)| (n.to_owned(), v.to_owned())) });
+    let url =
+        own_url.clone().or_else(|| if own_bucket.is_some() { None } else { env.first(&URLS).map(|(n, v)| (n.to_owned(), v.to_owned())) });
     let mut replica = if let Some((name, url)) = url {
         let appended = several && own_url.is_none();
         match from_url(&url, appended.then_some(file_name.as_str())) {
@@ -201,7 +211,9 @@ fn add_parts(replica: &mut Replica, any: &dyn Fn(&[&str]) -> Option<(String, Str
             ("force-path-style" | "skip-verify", "1" | "true" | "yes") => replica.set(key, "true"),
             ("force-path-style" | "skip-verify", "0" | "false" | "no") => replica.set(key, "false"),
             ("force-path-style" | "skip-verify", _) => problems.push(format!("{name}: not true or false")),
-            ("type", kind) if !SCHEMES.contains(&kind) => problems.push(format!("{name}: not a replica type; one of s3, gs, abs, sftp, nats, webdav, oss, file")),
+            ("type", kind) if !SCHEMES.contains(&kind) => {
+                problems.push(format!("{name}: not a replica type; one of s3, gs, abs, sftp, nats, webdav, oss, file"))
+            }
             _ => replica.set(key, &value),
         }
     }
@@ -226,7 +238,9 @@ fn from_url(url: &str, file_name: Option<&str>) -> Result<Replica, String> {
         None => place.to_owned(),
     };
     match scheme {
-        "file" if !place.starts_with('/') || place.trim_matches('/').is_empty() => Err("a file replica needs an absolute path, as file:///backup/app".to_owned()),
+        "file" if !place.starts_with('/') || place.trim_matches('/').is_empty() => {
+            Err("a file replica needs an absolute path, as file:///backup/app".to_owned())
+        }
         "file" => Ok(Replica::parts([("type", "file"), ("path", PathBuf::from(&place).to_string_lossy().trim_end_matches('/'))])),
         "s3" => s3(&place, query),
         _ if place.trim_matches('/').is_empty() => Err(format!("names no place; write it as {scheme}://HOST/PATH")),
@@ -257,7 +271,11 @@ fn s3(place: &str, query: &str) -> Result<Replica, String> {
             "requireContentMD5" | "require-content-md5" => "require-content-md5",
             "storageClass" | "storage-class" => "storage-class",
             "partSize" | "part-size" => "part-size",
-            _ => return Err(format!("unknown query parameter {name:?}; known are endpoint, region, force-path-style, skip-verify, sign-payload, storage-class, part-size, concurrency")),
+            _ => {
+                return Err(format!(
+                    "unknown query parameter {name:?}; known are endpoint, region, force-path-style, skip-verify, sign-payload, storage-class, part-size, concurrency"
+                ));
+            }
         };
         replica.set(key, &value);
     }
@@ -289,7 +307,8 @@ mod tests {
 
     #[test]
     fn an_s3_url_is_taken_apart_with_its_query() {
-        let expected = [("type", "s3"), ("bucket", "b"), ("path", "p/q"), ("endpoint", "http://127.0.0.1:9000"), ("force-path-style", "true")];
+        let expected =
+            [("type", "s3"), ("bucket", "b"), ("path", "p/q"), ("endpoint", "http://127.0.0.1:9000"), ("force-path-style", "true")];
         assert_eq!(from_url("s3://b/p/q/?endpoint=http://127.0.0.1:9000&forcePathStyle=true", None).unwrap(), Replica::parts(expected));
         assert_eq!(from_url("s3://b/p?endpoint=minio:9000", None).unwrap().get("endpoint"), Some("https://minio:9000"));
     }

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn tree(rows: &[(i32, i32)]) -> Vec<Process> {
-        rows.iter().map(|(pid, parent)| Process { pid, parent, zombie: *pid >= 90 }).collect()
+        rows.iter().map(|(pid, parent)| Process { pid: *pid, parent: *parent, zombie: *pid >= 90 }).collect()
     }
 
     #[test]

@@ -31,7 +31,12 @@ impl Locks {
                     let place = database.path.parent().unwrap_or(Path::new("/")).display();
                     return Err(Failure::new(
                         exit::SYSTEM,
-                        format!("{}: cannot write beside the database in {place}: {}; Litestream must: make it writable for uid {}", database.alias, errno.desc(), nix::unistd::geteuid()),
+                        format!(
+                            "{}: cannot write beside the database in {place}: {}; Litestream must: make it writable for uid {}",
+                            database.alias,
+                            errno.desc(),
+                            nix::unistd::geteuid()
+                        ),
                     ));
                 }
             }

@@ -596,7 +596,8 @@ impl Machine {
         if ended == Ended::Code(exit::CONFIG) {
             return self.abandon(exit::CONFIG);
         }
-        let mut actions = vec![Action::Say("litestream ended before it could reach the replica; see above. The app starts without it".to_owned())];
+        let mut actions =
+            vec![Action::Say("litestream ended before it could reach the replica; see above. The app starts without it".to_owned())];
         actions.extend(self.back_off(now));
         if self.prepared {
             actions.extend(self.start_app(now));
@@ -624,14 +625,18 @@ impl Machine {
             OnFailure::Exit => {
                 self.code = exit::INTERNAL;
                 self.begin_stop(now);
-                let mut actions = vec![Action::Say(format!("litestream ended with {ended}: stopping the app (LITESTREAM_ENTRY_ON_REPLICATION_FAILURE=exit)"))];
+                let mut actions = vec![Action::Say(format!(
+                    "litestream ended with {ended}: stopping the app (LITESTREAM_ENTRY_ON_REPLICATION_FAILURE=exit)"
+                ))];
                 actions.extend(match self.app {
                     AppState::Running => vec![Action::SignalApp(TERM)],
                     _ => self.app_ended(exit::INTERNAL, now),
                 });
                 actions
             }
-            OnFailure::Ignore => vec![Action::Say(format!("litestream ended with {ended}: NOTHING IS REPLICATED any more (LITESTREAM_ENTRY_ON_REPLICATION_FAILURE=ignore)"))],
+            OnFailure::Ignore => vec![Action::Say(format!(
+                "litestream ended with {ended}: NOTHING IS REPLICATED any more (LITESTREAM_ENTRY_ON_REPLICATION_FAILURE=ignore)"
+            ))],
         }
     }
 
@@ -751,7 +756,10 @@ impl Machine {
 
     fn out_of_time(&mut self) -> Actions {
         if self.rules.replicates && !self.synced && !matches!(self.replicator, Replicator::Standby(_)) {
-            self.unsaved.push(format!("the stop timeout of {} s has passed before the last sync was confirmed", self.rules.stop_timeout.as_secs_f32()));
+            self.unsaved.push(format!(
+                "the stop timeout of {} s has passed before the last sync was confirmed",
+                self.rules.stop_timeout.as_secs_f32()
+            ));
         }
         let mut actions = Vec::new();
         if self.app == AppState::Running {
@@ -770,3 +778,6 @@ impl Machine {
 fn next_backoff(backoff: Duration) -> Duration {
     (backoff * 2).clamp(FIRST_BACKOFF, LAST_BACKOFF)
 }
+
+#[cfg(test)]
+mod tests;

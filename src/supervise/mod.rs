@@ -108,7 +108,9 @@ impl Shell {
         }
         let timeout = match deadline {
             // Rounded up: a wait that ends before its deadline would spin.
-            Some(at) => PollTimeout::try_from(at.saturating_sub(self.now()).saturating_add(Duration::from_millis(1))).unwrap_or(PollTimeout::MAX),
+            Some(at) => {
+                PollTimeout::try_from(at.saturating_sub(self.now()).saturating_add(Duration::from_millis(1))).unwrap_or(PollTimeout::MAX)
+            }
             None => PollTimeout::NONE,
         };
         // EINTR and ENOMEM alike: the events are looked for one by one anyway.

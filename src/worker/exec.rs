@@ -46,8 +46,8 @@ fn take_terminal() {
     let give = |fd: BorrowedFd<'_>| tcsetpgrp(fd, getpgrp()).is_ok();
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     // A terminal that is only output still sends Ctrl-C.
-    let _ = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().any(give)
-        || File::open("/dev/tty").is_ok_and(|tty| give(tty.as_fd()));
+    let _ =
+        [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().any(give) || File::open("/dev/tty").is_ok_and(|tty| give(tty.as_fd()));
 }
 
 fn become_program(path: &Path, args: &[OsString]) -> Errno {

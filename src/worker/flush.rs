@@ -44,7 +44,10 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
         channel.say(&Message::Unsaved(format!("{alias}: {why}")));
     }
     for database in &databases {
-        if plan.litestream.line == Line::V05 && !unsaved.iter().any(|(alias, _)| *alias == database.alias) && Mark::read(&database.path) == Mark::Open {
+        if plan.litestream.line == Line::V05
+            && !unsaved.iter().any(|(alias, _)| *alias == database.alias)
+            && Mark::read(&database.path) == Mark::Open
+        {
             let _ = Mark::clean(&database.path).write(&database.path);
         }
     }
@@ -154,7 +157,8 @@ fn by_pass(plan: &Plan, databases: &[Database], deadline: Instant) -> Unsaved {
 fn one_pass(plan: &Plan, config: &Path, databases: &[Database], deadline: Instant) -> Result<(), String> {
     let log_path = plan.runtime.join("last-pass.log");
     let _ = fs::remove_file(&log_path);
-    let log = fs::File::options().read(true).append(true).create_new(true).open(&log_path).map_err(|e| format!("{}: {e}", log_path.display()))?;
+    let log =
+        fs::File::options().read(true).append(true).create_new(true).open(&log_path).map_err(|e| format!("{}: {e}", log_path.display()))?;
     let (ours, theirs) = UnixStream::pair().map_err(|e| e.to_string())?;
     let config = call::Config { path: config, expand: false };
     // Ours closes on exec, theirs goes through Litestream to the stand-in.
@@ -179,7 +183,9 @@ fn one_pass(plan: &Plan, config: &Path, databases: &[Database], deadline: Instan
         match running.ended() {
             Some(ended) if ended.ok() && letting_go.is_none() => return Ok(()),
             Some(_) => return Err(call::reason(&running.said())),
-            None if Instant::now() >= deadline => return Err(format!("the replica does not answer in time; litestream's last words: {}", call::reason(&running.said()))),
+            None if Instant::now() >= deadline => {
+                return Err(format!("the replica does not answer in time; litestream's last words: {}", call::reason(&running.said())));
+            }
             None => std::thread::sleep(Duration::from_millis(10)),
         }
     }

@@ -112,7 +112,9 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
     match word.to_str() {
         Some("__exec") => exec::run(args),
         Some("__hold") => hold::run(args),
-        Some("__prepare") => with_plan(args, |plan, channel, rest| prepare::run(plan, channel, rest.first().is_some_and(|m| m == "repair"))),
+        Some("__prepare") => {
+            with_plan(args, |plan, channel, rest| prepare::run(plan, channel, rest.first().is_some_and(|m| m == "repair")))
+        }
         Some("__flush") => with_plan(args, flush::run),
         Some("__probe") => with_plan(args, |plan, _, _| probe::run(plan)),
         _ => {
@@ -170,7 +172,8 @@ mod tests {
 
     #[test]
     fn every_message_arrives_as_it_was_sent() {
-        let mut all = vec![Message::Released, Message::Reopen, Message::Refused(69), Message::Flushed, Message::Unsaved("default: refused".into())];
+        let mut all =
+            vec![Message::Released, Message::Reopen, Message::Refused(69), Message::Flushed, Message::Unsaved("default: refused".into())];
         for bits in 0..4 {
             all.push(Message::Ready { held: bits & 1 != 0, unproven: bits & 2 != 0 });
         }

@@ -64,7 +64,12 @@ fn make_present(plan: &Plan) -> Result<(), Failure> {
 
 fn present(plan: &Plan, database: &Database) -> Result<(), Failure> {
     let path = &database.path;
-    let system = |error: std::io::Error| Failure::new(exit::SYSTEM, format!("{}: {}: {error}; check that uid {} may use it", database.alias, path.display(), nix::unistd::geteuid()));
+    let system = |error: std::io::Error| {
+        Failure::new(
+            exit::SYSTEM,
+            format!("{}: {}: {error}; check that uid {} may use it", database.alias, path.display(), nix::unistd::geteuid()),
+        )
+    };
     let folder = restore::folder(path);
     restore::clear(&folder).map_err(system)?;
     let policy = plan.entry.restore;
@@ -77,7 +82,11 @@ fn present(plan: &Plan, database: &Database) -> Result<(), Failure> {
         Decision::StartEmpty => restore::move_companions_aside(path).map_err(system),
         Decision::Refuse => Err(Failure::new(
             exit::DAMAGED,
-            format!("{}: {} is not a SQLite database; move it away to have the backup restored, or correct the path", database.alias, path.display()),
+            format!(
+                "{}: {} is not a SQLite database; move it away to have the backup restored, or correct the path",
+                database.alias,
+                path.display()
+            ),
         )),
     }
 }
@@ -97,19 +106,30 @@ fn fetch(plan: &Plan, database: &Database, folder: &Path) -> Result<Decision, Fa
         Ok(Fetched::Database(restored)) => {
             let size = fs::metadata(restored).map(|m| m.len()).unwrap_or_default();
             restore::install(restored, &database.path).map(|()| {
-                report::line(format_args!("{}: restored {} from {} in {:.1} s", database.alias, report::human_size(size), database.replica, started.elapsed().as_secs_f32()));
+                report::line(format_args!(
+                    "{}: restored {} from {} in {:.1} s",
+                    database.alias,
+                    report::human_size(size),
+                    database.replica,
+                    started.elapsed().as_secs_f32()
+                ));
             })
         }
         _ => Ok(()),
     };
     let cleared = restore::clear(folder);
     let fetched = fetched?;
-    installed.and(cleared).map_err(|error| Failure::new(exit::SYSTEM, format!("{}: {}: {error}; make it writable", database.alias, database.path.display())))?;
+    installed.and(cleared).map_err(|error| {
+        Failure::new(exit::SYSTEM, format!("{}: {}: {error}; make it writable", database.alias, database.path.display()))
+    })?;
     match fetched {
         Fetched::Database(_) => Ok(Decision::Use),
         Fetched::NoBackup if restore::without_backup(plan.entry.restore) == Decision::Refuse => Err(Failure::new(
             exit::NO_BACKUP,
-            format!("{}: {} has no backup, and LITESTREAM_ENTRY_RESTORE=required; set it to auto for the first boot", database.alias, database.replica),
+            format!(
+                "{}: {} has no backup, and LITESTREAM_ENTRY_RESTORE=required; set it to auto for the first boot",
+                database.alias, database.replica
+            ),
         )),
         Fetched::NoBackup => {
             report::line(format_args!("{}: first boot: {} has no backup yet", database.alias, database.replica));
@@ -164,7 +184,11 @@ fn hold_pins(mut pins: Vec<Pin>, socket: &Path, plan: &Plan, channel: &Channel) 
             let limit = continuity::wal_limit(&pin.database, plan.entry.max_wal);
             let grown = continuity::wal_size(&pin.database) > limit;
             if grown {
-                report::line(format_args!("{}: its WAL has passed {}: no longer held back, its backup is unproven", pin.database.display(), report::human_size(limit)));
+                report::line(format_args!(
+                    "{}: its WAL has passed {}: no longer held back, its backup is unproven",
+                    pin.database.display(),
+                    report::human_size(limit)
+                ));
                 let _ = Mark::Unproven.write(&pin.database);
                 too_large.push(pin.database.clone());
             }

@@ -12,10 +12,7 @@ pub(crate) struct Step {
 /// The commit that inserts row `id`.
 pub(crate) fn step(id: i64) -> Step {
     let older = |salt: u64| older_row(id, salt);
-    Step {
-        update: (id % 2 == 1).then(|| older(1)).flatten(),
-        delete: (id % 41 == 0).then(|| older(2)).flatten(),
-    }
+    Step { update: (id % 2 == 1).then(|| older(1)).flatten(), delete: (id % 41 == 0).then(|| older(2)).flatten() }
 }
 
 /// The seed of the body that an update at `id` gives to `row`.

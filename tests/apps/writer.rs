@@ -11,10 +11,7 @@
 //! page cache keeps it when the process is killed. At its start the writer compares it with what the
 //! database holds and exits 99 if an acknowledged row is missing.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    reason = "rows and milliseconds of a test do not overflow"
-)]
+#![allow(clippy::arithmetic_side_effects, reason = "rows and milliseconds of a test do not overflow")]
 
 use std::error::Error;
 use std::fs::{self, File, OpenOptions};
@@ -39,13 +36,8 @@ const GLANCE: Duration = Duration::from_millis(5);
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    let outcome = Options::parse(std::env::args().skip(1)).and_then(|options| {
-        if options.fork_writer {
-            stand_by_a_child()
-        } else {
-            Writer::open(options)?.run()
-        }
-    });
+    let outcome = Options::parse(std::env::args().skip(1))
+        .and_then(|options| if options.fork_writer { stand_by_a_child() } else { Writer::open(options)?.run() });
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -105,9 +97,7 @@ impl Options {
                 "--close" => options.close = true,
                 "--fork-writer" => options.fork_writer = true,
                 _ => {
-                    let value = words
-                        .next()
-                        .ok_or_else(|| format!("{name} needs a value"))?;
+                    let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;
                     options.set(&name, &value)?;
                 }
             }
@@ -152,16 +142,9 @@ fn on_term(text: &str) -> Result<OnTerm> {
 
 /// Does as `sh -c 'writer …; true'` does: waits for a child, dies of TERM and leaves the child behind.
 fn stand_by_a_child() -> Result<u8> {
-    let words = std::env::args_os()
-        .skip(1)
-        .filter(|word| word != "--fork-writer");
-    let status = Command::new(std::env::current_exe()?)
-        .args(words)
-        .status()?;
-    Ok(status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(BROKEN))
+    let words = std::env::args_os().skip(1).filter(|word| word != "--fork-writer");
+    let status = Command::new(std::env::current_exe()?).args(words).status()?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(BROKEN))
 }
 
 struct Writer {
@@ -185,28 +168,11 @@ impl Writer {
             signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&term))?;
         }
         let ack = match &options.ack {
-            Some(path) => Some(
-                OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create(true)
-                    .truncate(false)
-                    .open(path)?,
-            ),
+            Some(path) => Some(OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?),
             None => None,
         };
-        let databases = options
-            .databases
-            .iter()
-            .map(Database::open)
-            .collect::<Result<_>>()?;
-        Ok(Self {
-            options,
-            databases,
-            ack,
-            born,
-            term,
-        })
+        let databases = options.databases.iter().map(Database::open).collect::<Result<_>>()?;
+        Ok(Self { options, databases, ack, born, term })
     }
 
     fn run(mut self) -> Result<u8> {
@@ -236,9 +202,7 @@ impl Writer {
             let last = database.next - 1;
             if last < acknowledged {
                 let path = path.display();
-                eprintln!(
-                    "writer: {path}: row {acknowledged} was acknowledged, the last one here is {last}"
-                );
+                eprintln!("writer: {path}: row {acknowledged} was acknowledged, the last one here is {last}");
                 incomplete = true;
             }
         }
@@ -251,11 +215,7 @@ impl Writer {
             if let Some(ack) = &self.ack {
                 ack.write_all_at(&id.to_le_bytes(), index * 8)?;
             }
-            if self
-                .options
-                .checkpoint
-                .is_some_and(|every| (written + 1).is_multiple_of(every))
-            {
+            if self.options.checkpoint.is_some_and(|every| (written + 1).is_multiple_of(every)) {
                 database.checkpoint()?;
             }
         }
@@ -269,11 +229,7 @@ impl Writer {
 
     /// The code to end with, if it is time to end.
     fn end(&self, stop_at: &mut Option<Instant>) -> Option<u8> {
-        if self
-            .options
-            .live
-            .is_some_and(|life| self.born.elapsed() >= life)
-        {
+        if self.options.live.is_some_and(|life| self.born.elapsed() >= life) {
             return Some(self.options.exit);
         }
         if !self.term.load(Ordering::Relaxed) {
@@ -327,10 +283,7 @@ impl Database {
         patiently(|| connection.execute_batch(schema))?;
         let highest = "SELECT coalesce(max(id), 0) FROM t";
         let last: i64 = patiently(|| connection.query_row(highest, (), |row| row.get(0)))?;
-        Ok(Self {
-            connection,
-            next: last + 1,
-        })
+        Ok(Self { connection, next: last + 1 })
     }
 
     fn commit_next(&mut self) -> Result<i64> {
@@ -341,10 +294,7 @@ impl Database {
     }
 
     fn checkpoint(&self) -> Result<()> {
-        patiently(|| {
-            self.connection
-                .query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()))
-        })
+        patiently(|| self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(())))
     }
 }
 
@@ -367,11 +317,7 @@ fn commit(connection: &mut Connection, id: i64) -> rusqlite::Result<()> {
 fn patiently<T>(mut operation: impl FnMut() -> rusqlite::Result<T>) -> Result<T> {
     loop {
         match operation() {
-            Err(error)
-                if matches!(
-                    error.sqlite_error_code(),
-                    Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-                ) => {}
+            Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => {}
             other => return Ok(other?),
         }
     }

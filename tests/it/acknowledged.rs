@@ -67,12 +67,7 @@ fn term_within_the_first_second(line: Line) {
 }
 
 fn child_that_goes_on_writing(line: Line) {
-    stopped(
-        line,
-        "--fork-writer --on-term drain=500",
-        (300, 2_500),
-        128 + 15,
-    );
+    stopped(line, "--fork-writer --on-term drain=500", (300, 2_500), 128 + 15);
 }
 
 fn child_that_ignores_term(line: Line) {

@@ -66,10 +66,7 @@ fn refused(site: &Site, recipe: Recipe, code: i32) -> String {
     assert!(!site.path("ran").exists(), "the app never ran");
     assert!(!stderr.contains("panicked"), "{stderr}");
     let last = lines(&stderr).last().copied().unwrap_or_default();
-    assert!(
-        last.contains("app.db") || last.contains("default"),
-        "the last line says which database: {last}"
-    );
+    assert!(last.contains("app.db") || last.contains("default"), "the last line says which database: {last}");
     stderr
 }
 
@@ -78,10 +75,7 @@ fn unreachable_s3(site: &Site) -> Recipe {
     site.recipe()
         .without("LITESTREAM_REPLICA_URL")
         .env("LITESTREAM_REPLICA_BUCKET", "bucket")
-        .env(
-            "LITESTREAM_REPLICA_ENDPOINT",
-            format!("http://127.0.0.1:{}", closed_port()),
-        )
+        .env("LITESTREAM_REPLICA_ENDPOINT", format!("http://127.0.0.1:{}", closed_port()))
         .env("LITESTREAM_REPLICA_REGION", "us-east-1")
         .env("LITESTREAM_ACCESS_KEY_ID", "key")
         .env("LITESTREAM_SECRET_ACCESS_KEY", "secret")
@@ -90,8 +84,7 @@ fn unreachable_s3(site: &Site) -> Recipe {
 
 fn make_database(path: &Path) {
     let connection = Connection::open(path).expect("a database");
-    let schema =
-        "CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT); INSERT INTO t VALUES (1, 'mine')";
+    let schema = "CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT); INSERT INTO t VALUES (1, 'mine')";
     connection.execute_batch(schema).expect("a table");
 }
 
@@ -145,11 +138,7 @@ fn never_starts_empty_although_there_is_a_backup(line: Line) {
     let (site, _) = backed_up(line);
     lose(site.database());
     let recipe = site.recipe().env("LITESTREAM_ENTRY_RESTORE", "never");
-    let script = format!(
-        "[ -s {0} ] && exit 9; echo ran > {1}",
-        site.database().display(),
-        site.path("ran").display()
-    );
+    let script = format!("[ -s {0} ] && exit 9; echo ran > {1}", site.database().display(), site.path("ran").display());
     let (code, container) = recipe.shell(&script).run();
     // Nothing was written, so whether Litestream could save that is another test's question.
     assert_ne!(code, 9, "the database is there: {}", container.stderr());
@@ -162,16 +151,11 @@ fn no_backup_is_a_first_boot(line: Line) {
     }
     for policy in ["auto", "never"] {
         let site = Site::new(line);
-        let recipe = site
-            .writing("--live 100")
-            .env("LITESTREAM_ENTRY_RESTORE", policy);
+        let recipe = site.writing("--live 100").env("LITESTREAM_ENTRY_RESTORE", policy);
         let (code, container) = recipe.run();
         let stderr = container.stderr();
         assert_eq!(code, 0, "{policy}: {stderr}");
-        assert!(
-            policy == "never" || stderr.contains("first boot"),
-            "{policy}: {stderr}"
-        );
+        assert!(policy == "never" || stderr.contains("first boot"), "{policy}: {stderr}");
         site.assert_saved();
     }
 }
@@ -181,11 +165,7 @@ fn no_backup_and_required_is_refused(line: Line) {
         return;
     }
     let site = Site::new(line);
-    refused(
-        &site,
-        site.recipe().env("LITESTREAM_ENTRY_RESTORE", "required"),
-        66,
-    );
+    refused(&site, site.recipe().env("LITESTREAM_ENTRY_RESTORE", "required"), 66);
     assert!(!site.database().exists());
 }
 
@@ -199,16 +179,8 @@ fn unreachable_and_missing_is_refused(line: Line) {
             if zero_bytes {
                 fs::write(site.database(), "").expect("an empty file");
             }
-            refused(
-                &site,
-                unreachable_s3(&site).env("LITESTREAM_ENTRY_RESTORE", policy),
-                69,
-            );
-            assert_eq!(
-                site.database().exists(),
-                zero_bytes,
-                "nothing was made, nothing deleted"
-            );
+            refused(&site, unreachable_s3(&site).env("LITESTREAM_ENTRY_RESTORE", policy), 69);
+            assert_eq!(site.database().exists(), zero_bytes, "nothing was made, nothing deleted");
         }
     }
 }
@@ -221,11 +193,7 @@ fn unreachable_and_never_starts_empty(line: Line) {
     let recipe = unreachable_s3(&site).env("LITESTREAM_ENTRY_RESTORE", "never");
     let recipe = recipe.env("LITESTREAM_ENTRY_STOP_TIMEOUT", "3s");
     let (_, container) = recipe.app(site.writer("--live 100 --exit 3")).run();
-    assert!(
-        site.acknowledged() > 0,
-        "the app ran: {}",
-        container.stderr()
-    );
+    assert!(site.acknowledged() > 0, "the app ran: {}", container.stderr());
 }
 
 /// Every file of the backup is cut off in the middle.
@@ -252,10 +220,7 @@ fn broken_backup_is_refused(line: Line) {
     let stderr = container.stderr();
     assert!([65, 69].contains(&code), "{code}: {stderr}");
     assert!(!site.path("ran").exists(), "the app never ran");
-    assert!(
-        !site.database().exists(),
-        "nothing that could be mistaken for the database"
-    );
+    assert!(!site.database().exists(), "nothing that could be mistaken for the database");
 }
 
 fn not_a_database_is_refused(line: Line) {
@@ -266,15 +231,8 @@ fn not_a_database_is_refused(line: Line) {
     lose(site.database());
     for policy in POLICIES {
         fs::write(site.database(), "hello, I am a text file").expect("a file");
-        refused(
-            &site,
-            site.recipe().env("LITESTREAM_ENTRY_RESTORE", policy),
-            65,
-        );
-        assert_eq!(
-            fs::read(site.database()).expect("it is here"),
-            b"hello, I am a text file"
-        );
+        refused(&site, site.recipe().env("LITESTREAM_ENTRY_RESTORE", policy), 65);
+        assert_eq!(fs::read(site.database()).expect("it is here"), b"hello, I am a text file");
     }
 }
 
@@ -282,10 +240,7 @@ fn not_a_database_is_refused(line: Line) {
 fn leave_stale_files(site: &Site) -> [Vec<u8>; 3] {
     let other = site.path("data/other.db");
     let writer = crate::support::writer();
-    let status = std::process::Command::new(writer)
-        .args(["--every", "0", "--live", "300", "--db"])
-        .arg(&other)
-        .status();
+    let status = std::process::Command::new(writer).args(["--every", "0", "--live", "300", "--db"]).arg(&other).status();
     assert!(status.is_ok_and(|status| status.success()));
     let wal = fs::read(beside(&other, "-wal")).expect("the writer leaves a WAL");
     assert!(wal.len() > 4096);
@@ -320,20 +275,11 @@ fn stale_files_beside_zero_bytes_are_moved_aside(line: Line) {
 fn restore_beside_stale_files(site: &Site, before: &Contents) {
     let stale = leave_stale_files(site);
     let (after, _) = boot(site, "auto");
-    assert_eq!(
-        before.difference(&after),
-        None,
-        "nothing stale was replayed"
-    );
+    assert_eq!(before.difference(&after), None, "nothing stale was replayed");
     let files = fs::read_dir(site.path("data")).expect("the volume");
-    let kept: Vec<_> = files
-        .filter_map(|entry| fs::read(entry.ok()?.path()).ok())
-        .collect();
+    let kept: Vec<_> = files.filter_map(|entry| fs::read(entry.ok()?.path()).ok()).collect();
     for (name, bytes) in ["-wal", "-shm", "-journal"].iter().zip(stale) {
-        assert!(
-            kept.contains(&bytes),
-            "the stale {name} is still somewhere on the volume"
-        );
+        assert!(kept.contains(&bytes), "the stale {name} is still somewhere on the volume");
     }
 }
 
@@ -343,9 +289,7 @@ fn sftp_down_and_database_here_starts(line: Line) {
     }
     let site = Site::new(line);
     make_database(site.database());
-    let recipe = site
-        .recipe()
-        .env("LITESTREAM_REPLICA_URL", "sftp://u@127.0.0.1:1/x");
+    let recipe = site.recipe().env("LITESTREAM_REPLICA_URL", "sftp://u@127.0.0.1:1/x");
     starts_without_its_replica(&site, recipe);
 }
 
@@ -363,15 +307,8 @@ fn starts_without_its_replica(site: &Site, recipe: Recipe) {
     let mut container = recipe.app(site.writer("--every 1000")).start();
     container.ready();
     let target = site.acknowledged() + 500;
-    eventually("the app works", PATIENCE, || {
-        when(site.acknowledged() >= target)
-    });
-    assert_eq!(
-        container.stop(),
-        74,
-        "nothing of it is saved: {}",
-        container.stderr()
-    );
+    eventually("the app works", PATIENCE, || when(site.acknowledged() >= target));
+    assert_eq!(container.stop(), 74, "nothing of it is saved: {}", container.stderr());
 }
 
 /// The container is killed at every stage of a restore; the next boot restores all the same.

@@ -38,10 +38,7 @@ fn random_lives(line: Line) {
         *stops.lock().expect("no panic in here") += clean;
     });
     let stops = stops.into_inner().expect("no panic in there");
-    println!(
-        "{} series on {line:?}: no gap at {stops} clean stops",
-        trials::series()
-    );
+    println!("{} series on {line:?}: no gap at {stops} clean stops", trials::series());
 }
 
 /// The other tests prove nothing unless they find what bare Litestream leaves out: the same lives with
@@ -61,9 +58,7 @@ fn bare_litestream_leaves_gaps_that_are_found() {
     assert!(gaps > 0, "no gap found: the random lives are blind");
     let site = Site::new(Line::V05);
     let boots = 8;
-    let wrong = (1..=boots)
-        .filter(|boot| bare_boot(&site, *boot).is_some())
-        .count();
+    let wrong = (1..=boots).filter(|boot| bare_boot(&site, *boot).is_some()).count();
     println!("bare Litestream, restarts: {wrong} of {boots} left a gap");
     assert!(wrong > 0, "no gap found: the restarts are blind");
 }
@@ -96,7 +91,5 @@ fn bare_boot(site: &Site, boot: i64) -> Option<String> {
 #[track_caller]
 fn wait_for_boot(site: &Site, boot: i64) {
     let rows = boot * 1_200;
-    eventually(format!("row {rows}"), PATIENCE, || {
-        when(site.acknowledged() >= rows)
-    });
+    eventually(format!("row {rows}"), PATIENCE, || when(site.acknowledged() >= rows));
 }

@@ -39,10 +39,7 @@ fn app(site: &Site, recipe: Recipe) -> Recipe {
 fn refused(site: &Site, recipe: Recipe, codes: &[i32], words: &[&str]) {
     let (code, container) = recipe.run();
     let stderr = container.stderr();
-    assert!(
-        codes.contains(&code),
-        "code {code}, not {codes:?}: {stderr}"
-    );
+    assert!(codes.contains(&code), "code {code}, not {codes:?}: {stderr}");
     assert!(!site.path("ran").exists(), "the app never ran");
     assert!(!stderr.contains("panicked"), "{stderr}");
     assert_eq!(lines(&stderr).len(), 1, "one clear line: {stderr}");
@@ -61,10 +58,7 @@ fn no_command(line: Line) {
         let (code, container) = site.recipe().arguments(words).run();
         let stderr = container.stderr();
         assert_eq!(code, 64, "{stderr}");
-        assert!(
-            !stderr.contains("panicked") && !lines(&stderr).is_empty(),
-            "{stderr}"
-        );
+        assert!(!stderr.contains("panicked") && !lines(&stderr).is_empty(), "{stderr}");
     }
 }
 
@@ -73,18 +67,11 @@ fn unknown_option(line: Line) {
         return;
     }
     let site = Site::new(line);
-    for words in [
-        &["--no-such-option", "true"][..],
-        &["verify", "--no-such-option"],
-        &["restore"],
-    ] {
+    for words in [&["--no-such-option", "true"][..], &["verify", "--no-such-option"], &["restore"]] {
         let (code, container) = site.recipe().arguments(words).run();
         let stderr = container.stderr();
         assert_eq!(code, 64, "{words:?}: {stderr}");
-        assert!(
-            !stderr.contains("panicked") && !lines(&stderr).is_empty(),
-            "{stderr}"
-        );
+        assert!(!stderr.contains("panicked") && !lines(&stderr).is_empty(), "{stderr}");
     }
 }
 
@@ -99,10 +86,7 @@ fn database_path_is_a_directory(line: Line) {
     assert!([65, 78].contains(&code), "{code}: {stderr}");
     assert!(!site.path("ran").exists(), "the app never ran");
     let last = lines(&stderr).last().copied().unwrap_or_default();
-    assert!(
-        last.contains("app.db") && last.contains("directory"),
-        "{stderr}"
-    );
+    assert!(last.contains("app.db") && last.contains("directory"), "{stderr}");
 }
 
 fn database_in_a_directory_that_is_a_file(line: Line) {
@@ -125,13 +109,7 @@ fn unparsable_url(line: Line) {
         return;
     }
     let site = Site::new(line);
-    for url in [
-        "not a url",
-        "s3//bucket/path",
-        "://bucket",
-        "s3://",
-        "file://",
-    ] {
+    for url in ["not a url", "s3//bucket/path", "://bucket", "s3://", "file://"] {
         let recipe = app(&site, site.recipe().env("LITESTREAM_REPLICA_URL", url));
         refused(&site, recipe, &[78], &["LITESTREAM_REPLICA_URL"]);
     }
@@ -140,11 +118,7 @@ fn unparsable_url(line: Line) {
 fn unknown_scheme(line: Line) {
     if namespaces() {
         let site = Site::new(line);
-        let recipe = app(
-            &site,
-            site.recipe()
-                .env("LITESTREAM_REPLICA_URL", "gopher://host/path"),
-        );
+        let recipe = app(&site, site.recipe().env("LITESTREAM_REPLICA_URL", "gopher://host/path"));
         refused(&site, recipe, &[78], &["LITESTREAM_REPLICA_URL", "gopher"]);
     }
 }
@@ -152,15 +126,8 @@ fn unknown_scheme(line: Line) {
 fn bucket_without_database(line: Line) {
     if namespaces() {
         let site = Site::new(line);
-        let recipe = site
-            .plain_recipe()
-            .env("LITESTREAM_REPLICA_BUCKET", "bucket");
-        refused(
-            &site,
-            app(&site, recipe),
-            &[78],
-            &["LITESTREAM_REPLICA_BUCKET"],
-        );
+        let recipe = site.plain_recipe().env("LITESTREAM_REPLICA_BUCKET", "bucket");
+        refused(&site, app(&site, recipe), &[78], &["LITESTREAM_REPLICA_BUCKET"]);
     }
 }
 
@@ -168,9 +135,7 @@ fn keys_without_bucket(line: Line) {
     if namespaces() {
         let site = Site::new(line);
         let recipe = site.recipe().without("LITESTREAM_REPLICA_URL");
-        let recipe = recipe
-            .env("LITESTREAM_ACCESS_KEY_ID", "id")
-            .env("LITESTREAM_SECRET_ACCESS_KEY", "s3cret");
+        let recipe = recipe.env("LITESTREAM_ACCESS_KEY_ID", "id").env("LITESTREAM_SECRET_ACCESS_KEY", "s3cret");
         refused(&site, app(&site, recipe), &[78], &[]);
     }
 }
@@ -178,15 +143,8 @@ fn keys_without_bucket(line: Line) {
 fn two_databases_one_replica(line: Line) {
     if namespaces() {
         let site = Site::new(line);
-        let databases = format!(
-            "a={},b={}",
-            site.path("x/app.db").display(),
-            site.path("y/app.db").display()
-        );
-        let recipe = site
-            .recipe()
-            .without("DATABASE_PATH")
-            .env("LITESTREAM_DBS", databases);
+        let databases = format!("a={},b={}", site.path("x/app.db").display(), site.path("y/app.db").display());
+        let recipe = site.recipe().without("DATABASE_PATH").env("LITESTREAM_DBS", databases);
         refused(&site, app(&site, recipe), &[78], &["x/app.db", "y/app.db"]);
     }
 }
@@ -194,15 +152,8 @@ fn two_databases_one_replica(line: Line) {
 fn two_databases_one_alias(line: Line) {
     if namespaces() {
         let site = Site::new(line);
-        let databases = format!(
-            "a={},a={}",
-            site.path("one.db").display(),
-            site.path("two.db").display()
-        );
-        let recipe = site
-            .recipe()
-            .without("DATABASE_PATH")
-            .env("LITESTREAM_DBS", databases);
+        let databases = format!("a={},a={}", site.path("one.db").display(), site.path("two.db").display());
+        let recipe = site.recipe().without("DATABASE_PATH").env("LITESTREAM_DBS", databases);
         refused(&site, app(&site, recipe), &[78], &["LITESTREAM_DBS"]);
     }
 }
@@ -210,19 +161,8 @@ fn two_databases_one_alias(line: Line) {
 fn unknown_setting(line: Line) {
     if namespaces() {
         let site = Site::new(line);
-        let recipe = app(
-            &site,
-            site.recipe().env("LITESTREAM_ENTRY_STOP_TIMOUT", "5s"),
-        );
-        refused(
-            &site,
-            recipe,
-            &[78],
-            &[
-                "LITESTREAM_ENTRY_STOP_TIMOUT",
-                "LITESTREAM_ENTRY_STOP_TIMEOUT",
-            ],
-        );
+        let recipe = app(&site, site.recipe().env("LITESTREAM_ENTRY_STOP_TIMOUT", "5s"));
+        refused(&site, recipe, &[78], &["LITESTREAM_ENTRY_STOP_TIMOUT", "LITESTREAM_ENTRY_STOP_TIMEOUT"]);
     }
 }
 
@@ -234,21 +174,13 @@ fn bad_values(line: Line) {
     let values = [
         ("LITESTREAM_ENTRY_STOP_TIMEOUT", "soon"),
         ("LITESTREAM_ENTRY_STOP_TIMEOUT", "-3s"),
-        (
-            "LITESTREAM_ENTRY_RESTORE_TIMEOUT",
-            "99999999999999999999999s",
-        ),
+        ("LITESTREAM_ENTRY_RESTORE_TIMEOUT", "99999999999999999999999s"),
         ("LITESTREAM_ENTRY_RESTORE", "perhaps"),
         ("LITESTREAM_ENTRY_LOCK", "padlock"),
         ("LITESTREAM_DBS", "=,="),
     ];
     for (name, value) in values {
-        refused(
-            &site,
-            app(&site, site.recipe().env(name, value)),
-            &[78],
-            &[name],
-        );
+        refused(&site, app(&site, site.recipe().env(name, value)), &[78], &[name]);
     }
 }
 
@@ -259,17 +191,11 @@ fn all_mistakes_at_once(line: Line) {
     }
     let site = Site::new(line);
     let recipe = site.recipe().env("LITESTREAM_ENTRY_STOP_TIMEOUT", "soon");
-    let recipe = recipe
-        .env("LITESTREAM_ENTRY_RESTORE", "perhaps")
-        .env("LITESTREAM_REPLICA_URL", "gopher://h");
+    let recipe = recipe.env("LITESTREAM_ENTRY_RESTORE", "perhaps").env("LITESTREAM_REPLICA_URL", "gopher://h");
     let (code, container) = app(&site, recipe).run();
     let stderr = container.stderr();
     assert_eq!(code, 78, "{stderr}");
-    for name in [
-        "LITESTREAM_ENTRY_STOP_TIMEOUT",
-        "LITESTREAM_ENTRY_RESTORE",
-        "LITESTREAM_REPLICA_URL",
-    ] {
+    for name in ["LITESTREAM_ENTRY_STOP_TIMEOUT", "LITESTREAM_ENTRY_RESTORE", "LITESTREAM_REPLICA_URL"] {
         assert!(stderr.contains(name), "{name}: {stderr}");
     }
 }
@@ -280,29 +206,17 @@ fn secrets_are_not_shown(line: Line) {
     }
     let site = Site::new(line);
     let recipe = site.recipe().without("DATABASE_PATH");
-    let recipe = recipe.env(
-        "LITESTREAM_REPLICA_URL",
-        "sftp://user:hunter2@host/path?secret=hunter2",
-    );
-    let recipe = recipe
-        .env("LITESTREAM_SECRET_ACCESS_KEY", "hunter2")
-        .env("LITESTREAM_ENTRY_RESTORE", "perhaps");
+    let recipe = recipe.env("LITESTREAM_REPLICA_URL", "sftp://user:hunter2@host/path?secret=hunter2");
+    let recipe = recipe.env("LITESTREAM_SECRET_ACCESS_KEY", "hunter2").env("LITESTREAM_ENTRY_RESTORE", "perhaps");
     let (code, container) = app(&site, recipe).run();
     assert_eq!(code, 78, "{}", container.stderr());
-    assert!(
-        !container.stderr().contains("hunter2"),
-        "{}",
-        container.stderr()
-    );
+    assert!(!container.stderr().contains("hunter2"), "{}", container.stderr());
 }
 
 fn litestream_missing(line: Line) {
     if namespaces() {
         let site = Site::new(line);
-        let recipe = app(
-            &site,
-            site.recipe().env("LITESTREAM_BIN", "/no/such/litestream"),
-        );
+        let recipe = app(&site, site.recipe().env("LITESTREAM_BIN", "/no/such/litestream"));
         refused(&site, recipe, &[78], &["/no/such/litestream"]);
     }
 }
@@ -340,11 +254,7 @@ fn nothing_configured(line: Line) {
     let (code, container) = site.plain_recipe().shell("exit 9").run();
     let stderr = container.stderr();
     assert_eq!(code, 9, "{stderr}");
-    assert_eq!(
-        lines(&stderr).len(),
-        1,
-        "one line says that nothing is replicated: {stderr}"
-    );
+    assert_eq!(lines(&stderr).len(), 1, "one line says that nothing is replicated: {stderr}");
     assert!(stderr.contains("replicat"), "{stderr}");
 }
 
@@ -352,11 +262,6 @@ fn nothing_configured_but_required(line: Line) {
     if namespaces() {
         let site = Site::new(line);
         let recipe = site.plain_recipe().env("LITESTREAM_ENTRY_REQUIRED", "true");
-        refused(
-            &site,
-            app(&site, recipe),
-            &[78],
-            &["LITESTREAM_ENTRY_REQUIRED"],
-        );
+        refused(&site, app(&site, recipe), &[78], &["LITESTREAM_ENTRY_REQUIRED"]);
     }
 }

@@ -38,10 +38,7 @@ fn assert_proved(output: &Output) {
     assert!(output.status.success(), "{}", said(output));
     let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
     for proof in ["restor", "integrity", "current", "equal"] {
-        assert!(
-            text.contains(proof),
-            "verify says that the backup is {proof}…: {text}"
-        );
+        assert!(text.contains(proof), "verify says that the backup is {proof}…: {text}");
     }
 }
 
@@ -81,9 +78,7 @@ fn verify_twice_and_four_at_once(line: Line) {
     assert_proved(&verify());
     let outputs: Vec<_> = std::thread::scope(|scope| {
         let four: Vec<_> = (0..4).map(|_| scope.spawn(verify)).collect();
-        four.into_iter()
-            .map(|one| one.join().expect("it ran"))
-            .collect()
+        four.into_iter().map(|one| one.join().expect("it ran")).collect()
     });
     outputs.iter().for_each(assert_proved);
     assert_eq!(container.stop(), 0);
@@ -97,9 +92,7 @@ fn verify_of_a_hot_writer(line: Line) {
     let site = Site::new(line);
     let mut container = running(&site, "--every 300");
     let target = site.acknowledged() + 2_000;
-    eventually("some rows", PATIENCE, || {
-        when(site.acknowledged() >= target)
-    });
+    eventually("some rows", PATIENCE, || when(site.acknowledged() >= target));
     assert_proved(&container.exec(["verify", "default"]));
     assert_eq!(container.stop(), 0);
     site.assert_saved();
@@ -169,17 +162,11 @@ fn verify_leaves_nothing_behind(line: Line) {
     assert_proved(&container.exec(["verify", "default"]));
     let before = names(&site);
     assert_proved(&container.exec(["verify", "default"]));
-    assert_eq!(
-        names(&site),
-        before,
-        "files of the volume and of the run time directory"
-    );
+    assert_eq!(names(&site), before, "files of the volume and of the run time directory");
     assert_eq!(container.stop(), 0);
     let connection = rusqlite::Connection::open(site.database()).expect("the database");
     let count = "SELECT count(*) FROM _litestream_verification";
-    let rows: i64 = connection
-        .query_row(count, (), |row| row.get(0))
-        .unwrap_or(0);
+    let rows: i64 = connection.query_row(count, (), |row| row.get(0)).unwrap_or(0);
     assert!(rows <= 1, "{rows} rows of earlier checks");
 }
 
@@ -223,10 +210,7 @@ fn restore_of_a_live_database_is_refused(line: Line) {
     let mut container = running(&site, "--every 2000");
     assert_proved(&container.exec(["verify", "default"]));
     let name = site.database().to_str().expect("a name").to_owned();
-    for words in [
-        vec!["restore", "default"],
-        vec!["restore", "-o", &name, "default"],
-    ] {
+    for words in [vec!["restore", "default"], vec!["restore", "-o", &name, "default"]] {
         let output = container.exec(&words);
         assert!(!output.status.success(), "{words:?}: {}", said(&output));
         assert!(!output.stderr.is_empty(), "{words:?}: it says why");
@@ -234,9 +218,7 @@ fn restore_of_a_live_database_is_refused(line: Line) {
         assert!(!stderr.contains("panicked"), "{stderr}");
     }
     let acknowledged = site.acknowledged();
-    eventually("the app goes on", PATIENCE, || {
-        when(site.acknowledged() > acknowledged)
-    });
+    eventually("the app goes on", PATIENCE, || when(site.acknowledged() > acknowledged));
     assert_eq!(container.stop(), 0);
     site.assert_saved();
 }
@@ -264,11 +246,7 @@ fn unknown_database(line: Line) {
     for command in ["verify", "restore"] {
         let output = container.exec([command, "nonesuch"]);
         let code = output.status.code();
-        assert!(
-            [Some(64), Some(66)].contains(&code),
-            "{command}: {}",
-            said(&output)
-        );
+        assert!([Some(64), Some(66)].contains(&code), "{command}: {}", said(&output));
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(stderr.contains("nonesuch"), "{command}: {stderr}");
     }

@@ -10,11 +10,7 @@ use crate::support::process;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
-both_lines!(
-    comes_back_after_kill,
-    comes_back_after_kill_of_a_hot_writers,
-    comes_back_again_and_again
-);
+both_lines!(comes_back_after_kill, comes_back_after_kill_of_a_hot_writers, comes_back_again_and_again);
 
 /// More than the two seconds that it takes, since other tests run too.
 const GENEROUS: Duration = Duration::from_secs(10);
@@ -58,16 +54,10 @@ fn replication_gap(site: &Site, container: &Container) -> Duration {
     let litestream = container.running_litestream().pid;
     process::send(litestream, Signal::SIGKILL);
     let start = Instant::now();
-    eventually("Litestream is gone", PATIENCE, || {
-        when(process::Process::read(litestream).is_none())
-    });
+    eventually("Litestream is gone", PATIENCE, || when(process::Process::read(litestream).is_none()));
     let killed_at = site.acknowledged();
-    eventually("the app goes on", PATIENCE, || {
-        when(site.acknowledged() > killed_at)
-    });
-    eventually("newer rows in the backup", PATIENCE, || {
-        when(backed_up(site) > killed_at)
-    });
+    eventually("the app goes on", PATIENCE, || when(site.acknowledged() > killed_at));
+    eventually("newer rows in the backup", PATIENCE, || when(backed_up(site) > killed_at));
     start.elapsed()
 }
 

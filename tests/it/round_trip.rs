@@ -5,12 +5,7 @@ use crate::support::s3::Server;
 use crate::support::site::{Site, lose};
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
-both_lines!(
-    file_replica,
-    s3_replica,
-    two_databases,
-    two_databases_in_a_bucket
-);
+both_lines!(file_replica, s3_replica, two_databases, two_databases_in_a_bucket);
 
 fn file_replica(line: Line) {
     if namespaces() {
@@ -35,11 +30,7 @@ fn two_databases_in_a_bucket(line: Line) {
     let Some(server) = needed_server() else {
         return;
     };
-    lose_everything_and_start_again(
-        &Site::new(line)
-            .with_two_databases()
-            .in_bucket_of(&server, "two"),
-    );
+    lose_everything_and_start_again(&Site::new(line).with_two_databases().in_bucket_of(&server, "two"));
 }
 
 fn needed_server() -> Option<Server> {
@@ -51,18 +42,11 @@ fn lose_everything_and_start_again(site: &Site) {
     first.ready();
     let litestream = first.running_litestream();
     let arguments = litestream.arguments.concat();
-    assert!(
-        arguments.windows(5).any(|word| word == b"-exec"),
-        "it is `litestream replicate -exec`"
-    );
+    assert!(arguments.windows(5).any(|word| word == b"-exec"), "it is `litestream replicate -exec`");
     write_on(site, 200);
     assert_eq!(first.stop(), 0);
     site.assert_saved();
-    let before: Vec<_> = site
-        .databases()
-        .iter()
-        .map(|path| Contents::of(path))
-        .collect();
+    let before: Vec<_> = site.databases().iter().map(|path| Contents::of(path)).collect();
 
     for database in site.databases() {
         lose(database);
@@ -73,11 +57,7 @@ fn lose_everything_and_start_again(site: &Site) {
     assert_eq!(second.stop(), 0);
     site.assert_saved();
     for (before, database) in before.iter().zip(site.databases()) {
-        assert_eq!(
-            Contents::of(database).last(),
-            before.last() + 1,
-            "it went on where it had stopped"
-        );
+        assert_eq!(Contents::of(database).last(), before.last() + 1, "it went on where it had stopped");
     }
 }
 
@@ -85,7 +65,5 @@ fn lose_everything_and_start_again(site: &Site) {
 #[track_caller]
 fn write_on(site: &Site, rows: i64) {
     let target = site.acknowledged() + rows;
-    eventually(format!("row {target}"), PATIENCE, || {
-        when(site.acknowledged() >= target)
-    });
+    eventually(format!("row {target}"), PATIENCE, || when(site.acknowledged() >= target));
 }

@@ -36,18 +36,14 @@ fn orphans_are_reaped(line: Line) {
     }
     let site = Site::new(line);
     // Each inner shell ends at once, so its child becomes PID 1's; the children end a little later.
-    let script = format!(
-        "i=0; while [ $i -lt 200 ]; do (sleep 0.$i & ); i=$((i+1)); done; echo > {}; exec sleep 1000",
-        site.ready_file().display()
-    );
+    let script =
+        format!("i=0; while [ $i -lt 200 ]; do (sleep 0.$i & ); i=$((i+1)); done; echo > {}; exec sleep 1000", site.ready_file().display());
     let mut container = site.recipe().shell(&script).start();
     container.ready();
     let app = container.app().pid;
     eventually("no zombie and no orphan is left", PATIENCE, || {
         let left = container.processes();
-        let orphans = left
-            .iter()
-            .any(|it| it.is_zombie() || (it.pid != app && it.runs("sleep")));
+        let orphans = left.iter().any(|it| it.is_zombie() || (it.pid != app && it.runs("sleep")));
         when(!orphans)
     });
     assert!(process::Process::read(app).is_some(), "the app still runs");
@@ -58,40 +54,21 @@ fn orphans_are_reaped(line: Line) {
 fn signal_logger(site: &Site) -> (Container, PathBuf) {
     let log = site.path("signals");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps/signals.py");
-    let app = [
-        "/usr/bin/python3".into(),
-        script.into_os_string(),
-        log.clone().into(),
-    ];
-    let container = site
-        .recipe()
-        .env("LITESTREAM_ENTRY_STOP_TIMEOUT", "60s")
-        .app(app)
-        .start();
-    eventually("the app is ready", PATIENCE, || {
-        when(logged(&log).contains(&"ready".to_owned()))
-    });
+    let app = ["/usr/bin/python3".into(), script.into_os_string(), log.clone().into()];
+    let container = site.recipe().env("LITESTREAM_ENTRY_STOP_TIMEOUT", "60s").app(app).start();
+    eventually("the app is ready", PATIENCE, || when(logged(&log).contains(&"ready".to_owned())));
     (container, log)
 }
 
 fn logged(log: &Path) -> Vec<String> {
-    fs::read_to_string(log)
-        .unwrap_or_default()
-        .lines()
-        .map(ToOwned::to_owned)
-        .collect()
+    fs::read_to_string(log).unwrap_or_default().lines().map(ToOwned::to_owned).collect()
 }
 
 /// Real-time signals have no name in `nix`.
 fn send(container: &Container, number: i32) {
     let pid = container.pid1().to_string();
-    let status = Command::new("/bin/kill")
-        .args([format!("-{number}"), pid])
-        .status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "signal {number} is sent"
-    );
+    let status = Command::new("/bin/kill").args([format!("-{number}"), pid]).status();
+    assert!(status.is_ok_and(|status| status.success()), "signal {number} is sent");
 }
 
 fn each_signal_arrives_once(line: Line) {
@@ -102,26 +79,15 @@ fn each_signal_arrives_once(line: Line) {
     let (mut container, log) = signal_logger(&site);
     let litestream = container.running_litestream().pid;
     let not_ours = [&NOT_FORWARDABLE[..], &C_LIBRARYS, &[END]].concat();
-    let numbers: Vec<i32> = (1..=64)
-        .filter(|number| !not_ours.contains(number))
-        .collect();
+    let numbers: Vec<i32> = (1..=64).filter(|number| !not_ours.contains(number)).collect();
     for number in &numbers {
         send(&container, *number);
-        eventually(format!("signal {number} arrives"), PATIENCE, || {
-            when(logged(&log).contains(&number.to_string()))
-        });
+        eventually(format!("signal {number} arrives"), PATIENCE, || when(logged(&log).contains(&number.to_string())));
     }
-    assert_eq!(
-        container.running_litestream().pid,
-        litestream,
-        "no signal reached Litestream"
-    );
+    assert_eq!(container.running_litestream().pid, litestream, "no signal reached Litestream");
     send(&container, END);
     assert_eq!(container.wait(PATIENCE), 7);
-    let expected: Vec<String> = ["ready".into()]
-        .into_iter()
-        .chain(numbers.iter().chain([&END]).map(ToString::to_string))
-        .collect();
+    let expected: Vec<String> = ["ready".into()].into_iter().chain(numbers.iter().chain([&END]).map(ToString::to_string)).collect();
     assert_eq!(logged(&log), expected, "each one once, and in order");
 }
 
@@ -135,9 +101,7 @@ fn a_flood_of_queued_signals_arrives(line: Line) {
     let flood = format!("i=0; while [ $i -lt 500 ]; do kill -40 {pid}; i=$((i+1)); done");
     let status = Command::new("/bin/sh").args(["-c", &flood]).status();
     assert!(status.is_ok_and(|status| status.success()));
-    eventually("500 times signal 40", PATIENCE, || {
-        when(logged(&log).len() == 501)
-    });
+    eventually("500 times signal 40", PATIENCE, || when(logged(&log).len() == 501));
     send(&container, END);
     assert_eq!(container.wait(PATIENCE), 7);
     assert_eq!(logged(&log).len(), 502);
@@ -167,14 +131,10 @@ fn a_stopped_app_is_not_a_dead_one(line: Line) {
     container.ready();
     let app = container.app().pid;
     process::send(app, Signal::SIGSTOP);
-    eventually("it is stopped", PATIENCE, || {
-        when(container.app().state == 'T')
-    });
+    eventually("it is stopped", PATIENCE, || when(container.app().state == 'T'));
     let acknowledged = site.acknowledged();
     process::send(app, Signal::SIGCONT);
-    eventually("it goes on", PATIENCE, || {
-        when(site.acknowledged() > acknowledged)
-    });
+    eventually("it goes on", PATIENCE, || when(site.acknowledged() > acknowledged));
     assert!(container.ended().is_none());
     assert_eq!(container.stop(), 0);
 }
@@ -187,9 +147,7 @@ fn second_term_reaches_the_app(line: Line) {
     let (mut container, log) = signal_logger(&site);
     for count in 1..=2 {
         container.signal(Signal::SIGTERM);
-        eventually(format!("TERM number {count}"), PATIENCE, || {
-            when(logged(&log).iter().filter(|it| *it == "15").count() == count)
-        });
+        eventually(format!("TERM number {count}"), PATIENCE, || when(logged(&log).iter().filter(|it| *it == "15").count() == count));
     }
     send(&container, END);
     assert_eq!(container.wait(PATIENCE), 7);
@@ -202,14 +160,8 @@ fn what_the_app_left_behind_is_ended(line: Line) {
     let site = Site::new(line);
     let log = site.path("left");
     // A daemon in a session of its own that says so when it is told to end.
-    let daemon = format!(
-        "trap 'echo term >> {0}; exit' TERM; echo up >> {0}; while :; do sleep 0.05; done",
-        log.display()
-    );
-    let script = format!(
-        "setsid sh -c \"$0\" & while ! [ -e {} ]; do sleep 0.01; done; exit 4",
-        log.display()
-    );
+    let daemon = format!("trap 'echo term >> {0}; exit' TERM; echo up >> {0}; while :; do sleep 0.05; done", log.display());
+    let script = format!("setsid sh -c \"$0\" & while ! [ -e {} ]; do sleep 0.01; done; exit 4", log.display());
     let (code, container) = site.recipe().shell(&script).arguments([&daemon]).run();
     assert_eq!(code, 4, "{}", container.stderr());
     assert_eq!(logged(&log), ["up", "term"]);

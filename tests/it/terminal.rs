@@ -8,11 +8,7 @@ use crate::support::pty::Terminal;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
-both_lines!(
-    control_c_arrives_once,
-    a_new_window_size_arrives_once,
-    a_shell_has_job_control
-);
+both_lines!(control_c_arrives_once, a_new_window_size_arrives_once, a_shell_has_job_control);
 
 fn control_c_arrives_once(line: Line) {
     if !namespaces() {
@@ -23,16 +19,11 @@ fn control_c_arrives_once(line: Line) {
     let (mut container, log) = signal_logger(&site, &terminal);
     for count in 1..=3 {
         terminal.typed("\u{3}");
-        eventually(format!("INT number {count}"), PATIENCE, || {
-            when(count_of(&log, "2") >= count)
-        });
+        eventually(format!("INT number {count}"), PATIENCE, || when(count_of(&log, "2") >= count));
     }
     terminal.typed("\u{1c}");
     eventually("QUIT", PATIENCE, || when(count_of(&log, "3") >= 1));
-    assert!(
-        container.litestream().is_some(),
-        "Litestream does not see the keyboard"
-    );
+    assert!(container.litestream().is_some(), "Litestream does not see the keyboard");
     end(&mut container);
     assert_eq!(logged(&log), ["ready", "2", "2", "2", "3", "12"]);
 }
@@ -59,56 +50,31 @@ fn a_shell_has_job_control(line: Line) {
     }
     let site = Site::new(line);
     let mut terminal = Terminal::new();
-    let mut container = site
-        .recipe()
-        .env("PS1", "ready> ")
-        .app(["/bin/sh", "-i"])
-        .start_on(&terminal.line);
+    let mut container = site.recipe().env("PS1", "ready> ").app(["/bin/sh", "-i"]).start_on(&terminal.line);
     terminal.shows("ready> ");
     terminal.typed("sleep 1000\n");
-    eventually("the shell's job runs", PATIENCE, || {
-        when(container.processes().iter().any(|it| it.runs("sleep")))
-    });
+    eventually("the shell's job runs", PATIENCE, || when(container.processes().iter().any(|it| it.runs("sleep"))));
     terminal.typed("\u{1a}");
     terminal.shows("Stopped");
     terminal.typed("echo $((6*7))-back\n");
     terminal.shows("42-back");
     terminal.typed("fg\n");
-    eventually("the job goes on", PATIENCE, || {
-        when(
-            container
-                .processes()
-                .iter()
-                .any(|it| it.runs("sleep") && it.state == 'S'),
-        )
-    });
+    eventually("the job goes on", PATIENCE, || when(container.processes().iter().any(|it| it.runs("sleep") && it.state == 'S')));
     terminal.typed("\u{3}");
-    eventually("the job is gone", PATIENCE, || {
-        when(!container.processes().iter().any(|it| it.runs("sleep")))
-    });
+    eventually("the job is gone", PATIENCE, || when(!container.processes().iter().any(|it| it.runs("sleep"))));
     terminal.typed("exit 7\n");
     assert_eq!(container.wait(PATIENCE), 7);
-    assert!(
-        !terminal.screen().contains("job control turned off"),
-        "{}",
-        terminal.screen()
-    );
+    assert!(!terminal.screen().contains("job control turned off"), "{}", terminal.screen());
 }
 
 /// The app that logs signals, on a terminal, and its log.
 fn signal_logger(site: &Site, terminal: &Terminal) -> (Container, PathBuf) {
     let log = site.path("signals");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps/signals.py");
-    let app = [
-        "/usr/bin/python3".into(),
-        script.into_os_string(),
-        log.clone().into(),
-    ];
+    let app = ["/usr/bin/python3".into(), script.into_os_string(), log.clone().into()];
     let recipe = site.recipe().env("LITESTREAM_ENTRY_STOP_TIMEOUT", "60s");
     let container = recipe.app(app).start_on(&terminal.line);
-    eventually("the app is ready", PATIENCE, || {
-        when(count_of(&log, "ready") == 1)
-    });
+    eventually("the app is ready", PATIENCE, || when(count_of(&log, "ready") == 1));
     (container, log)
 }
 
@@ -118,11 +84,7 @@ fn end(container: &mut Container) {
 }
 
 fn logged(log: &Path) -> Vec<String> {
-    fs::read_to_string(log)
-        .unwrap_or_default()
-        .lines()
-        .map(ToOwned::to_owned)
-        .collect()
+    fs::read_to_string(log).unwrap_or_default().lines().map(ToOwned::to_owned).collect()
 }
 
 fn count_of(log: &Path, line: &str) -> usize {

@@ -39,14 +39,8 @@ fn both_outputs(line: Line, app: impl Fn(Recipe) -> Recipe) -> (Vec<u8>, Vec<u8>
 #[track_caller]
 fn assert_same(line: Line, app: impl Fn(Recipe) -> Recipe) -> String {
     let (wrapped, unwrapped) = both_outputs(line, app);
-    let (wrapped, unwrapped) = (
-        String::from_utf8_lossy(&wrapped),
-        String::from_utf8_lossy(&unwrapped),
-    );
-    assert_eq!(
-        wrapped, unwrapped,
-        "with the program (left) and without it (right)"
-    );
+    let (wrapped, unwrapped) = (String::from_utf8_lossy(&wrapped), String::from_utf8_lossy(&unwrapped));
+    assert_eq!(wrapped, unwrapped, "with the program (left) and without it (right)");
     wrapped.into_owned()
 }
 
@@ -93,15 +87,8 @@ fn arguments_byte_for_byte(line: Line) {
     let script = "cat /proc/$$/cmdline; echo; printf '[%s]\\n' \"$@\"";
     let app = |recipe: Recipe| recipe.shell(script).arguments(["name"]).arguments(&words);
     let (wrapped, unwrapped) = both_outputs(line, app);
-    assert!(
-        wrapped.windows(2).any(|bytes| bytes == b"\xff\xfe"),
-        "they arrived"
-    );
-    assert!(
-        wrapped == unwrapped,
-        "with the program:\n{}",
-        String::from_utf8_lossy(&wrapped)
-    );
+    assert!(wrapped.windows(2).any(|bytes| bytes == b"\xff\xfe"), "they arrived");
+    assert!(wrapped == unwrapped, "with the program:\n{}", String::from_utf8_lossy(&wrapped));
 }
 
 fn environment_byte_for_byte(line: Line) {
@@ -109,28 +96,17 @@ fn environment_byte_for_byte(line: Line) {
         return;
     }
     let app = |recipe: Recipe| {
-        let recipe = recipe
-            .env("EMPTY", "")
-            .env("ODD", OsStr::from_bytes(b"\xff = $HOME\n'\""));
-        let recipe = recipe
-            .env("odd.name-1", "x")
-            .env("LOG_LEVEL", "debug")
-            .env("AWS_CA_BUNDLE", "/ca.pem");
+        let recipe = recipe.env("EMPTY", "").env("ODD", OsStr::from_bytes(b"\xff = $HOME\n'\""));
+        let recipe = recipe.env("odd.name-1", "x").env("LOG_LEVEL", "debug").env("AWS_CA_BUNDLE", "/ca.pem");
         recipe.app(["/bin/cat", "/proc/self/environ"])
     };
     let (wrapped, unwrapped) = both_outputs(line, app);
     let names = |bytes: &[u8]| {
         let mut all: Vec<_> = bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
         all.sort();
-        all.iter()
-            .map(|it| String::from_utf8_lossy(it).into_owned())
-            .collect::<Vec<_>>()
+        all.iter().map(|it| String::from_utf8_lossy(it).into_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(
-        names(&wrapped),
-        names(&unwrapped),
-        "with the program (left) and without it (right)"
-    );
+    assert_eq!(names(&wrapped), names(&unwrapped), "with the program (left) and without it (right)");
 }
 
 fn working_directory(line: Line) {
@@ -160,59 +136,35 @@ fn signal_mask_and_dispositions(line: Line) {
     if !namespaces() {
         return;
     }
-    let (wrapped, unwrapped) =
-        both_outputs(line, |recipe| recipe.app(["/bin/cat", "/proc/self/status"]));
+    let (wrapped, unwrapped) = both_outputs(line, |recipe| recipe.app(["/bin/cat", "/proc/self/status"]));
     let (wrapped, unwrapped) = (status_fields(&wrapped), status_fields(&unwrapped));
-    assert_eq!(
-        wrapped, unwrapped,
-        "with the program (left) and without it (right)"
-    );
-    for set in ["SigBlk", "SigIgn", "SigCgt"] {
-        assert!(
-            wrapped.contains(&format!("{set}:\t0000000000000000")),
-            "{wrapped:?}"
-        );
+    assert_eq!(wrapped, unwrapped, "with the program (left) and without it (right)");
+    // Signals 32 and 33 are the C library's own; the one that started this test may ignore them.
+    let default = |word: &str| u64::from_str_radix(word, 16).is_ok_and(|set| set & !(3 << 31) == 0);
+    for set in ["SigBlk:", "SigIgn:", "SigCgt:"] {
+        let mut words = wrapped.iter().filter_map(|line| line.strip_prefix(set));
+        assert!(words.any(|word| default(word.trim())), "{set} {wrapped:?}");
     }
 }
 
 /// The fields that a parent decides on; the others count what happened, or name the process.
 fn status_fields(status: &[u8]) -> Vec<String> {
-    let inherited = [
-        "Sig",
-        "Umask",
-        "Uid",
-        "Gid",
-        "Groups",
-        "Cap",
-        "NoNewPrivs",
-        "Seccomp",
-        "CoreDumping",
-        "THP",
-    ];
+    let inherited = ["Sig", "Umask", "Uid", "Gid", "Groups", "Cap", "NoNewPrivs", "Seccomp", "CoreDumping", "THP"];
     let status = String::from_utf8_lossy(status);
     let lines = status.lines().filter(|line| !line.starts_with("SigQ"));
-    lines
-        .filter(|line| inherited.iter().any(|name| line.starts_with(name)))
-        .map(ToOwned::to_owned)
-        .collect()
+    lines.filter(|line| inherited.iter().any(|name| line.starts_with(name))).map(ToOwned::to_owned).collect()
 }
 
 fn limits(line: Line) {
     if namespaces() {
-        assert_same(line, |recipe| {
-            recipe.shell(
-                "cat /proc/$$/limits /proc/$$/oom_score_adj; nice; cat /proc/$$/timerslack_ns",
-            )
-        });
+        assert_same(line, |recipe| recipe.shell("cat /proc/$$/limits /proc/$$/oom_score_adj; nice; cat /proc/$$/timerslack_ns"));
     }
 }
 
 /// Those that the test process was started with are there in both cases.
 fn no_stray_descriptors(line: Line) {
     if namespaces() {
-        assert_same(line, |recipe| {
-            recipe.shell("ls /proc/$$/fd; ls -l /proc/$$/fd | sed -n s/.*socket.*/socket/p")
-        });
+        assert_same(line, |recipe| recipe.shell("ls /proc/$$/fd; ls -l /proc/$$/fd | sed -n s/.*socket.*/socket/p"));
     }
 }
 
@@ -221,9 +173,7 @@ fn exit_codes(line: Line) {
         return;
     }
     let site = Site::new(line);
-    for code in [
-        0, 1, 2, 42, 64, 74, 78, 125, 126, 127, 128, 130, 137, 143, 200, 255,
-    ] {
+    for code in [0, 1, 2, 42, 64, 74, 78, 125, 126, 127, 128, 130, 137, 143, 200, 255] {
         let (ended_with, container) = site.recipe().shell(&format!("exit {code}")).run();
         assert_eq!(ended_with, code, "{}", container.stderr());
     }
@@ -272,8 +222,5 @@ fn assert_refused(site: &Site, app: &[OsString], code: i32, name: &str) {
     let stderr = container.stderr();
     assert_eq!(ended_with, code, "{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
-    assert!(
-        stderr.contains(name),
-        "it says what could not be run: {stderr}"
-    );
+    assert!(stderr.contains(name), "it says what could not be run: {stderr}");
 }

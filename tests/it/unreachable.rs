@@ -7,12 +7,7 @@ use crate::support::s3::Server;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
 
-both_lines!(
-    file_replica_gone,
-    file_replica_gone_and_the_app_failed,
-    one_replica_of_two_gone,
-    s3_server_gone,
-);
+both_lines!(file_replica_gone, file_replica_gone_and_the_app_failed, one_replica_of_two_gone, s3_server_gone,);
 
 fn file_replica_gone(line: Line) {
     if namespaces() {
@@ -79,25 +74,18 @@ fn s3_server_gone(line: Line) {
 /// Until there is something to restore for every database, so that the replica is in full swing.
 fn write_until_replicated(site: &Site) {
     for database in site.databases() {
-        eventually("a first backup", PATIENCE, || {
-            when(site.try_restore(database).2.exists())
-        });
+        eventually("a first backup", PATIENCE, || when(site.try_restore(database).2.exists()));
     }
 }
 
 /// Rows that cannot be saved any more.
 fn write_on(site: &Site) {
     let target = site.acknowledged() + 50;
-    eventually("more rows", PATIENCE, || {
-        when(site.acknowledged() >= target)
-    });
+    eventually("more rows", PATIENCE, || when(site.acknowledged() >= target));
 }
 
 fn last_line(container: &Container) -> String {
-    lines(&container.stderr())
-        .last()
-        .map(ToString::to_string)
-        .unwrap_or_default()
+    lines(&container.stderr()).last().map(ToString::to_string).unwrap_or_default()
 }
 
 fn assert_names(container: &Container, database: &str) {

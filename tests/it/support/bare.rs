@@ -27,20 +27,9 @@ impl<'a> Bare<'a> {
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         let litestream = replicate(site, Some(&words.join(" ")));
         let parent = i32::try_from(litestream.id()).expect("a pid");
-        let writer = eventually("the writer runs", PATIENCE, || {
-            process::children(parent)
-                .into_iter()
-                .find(|child| child.runs("writer"))
-        });
-        let bare = Self {
-            site,
-            litestream,
-            writer: writer.pid,
-            first: true,
-        };
-        eventually("the writer is ready", PATIENCE, || {
-            when(site.ready_file().exists())
-        });
+        let writer = eventually("the writer runs", PATIENCE, || process::children(parent).into_iter().find(|child| child.runs("writer")));
+        let bare = Self { site, litestream, writer: writer.pid, first: true };
+        eventually("the writer is ready", PATIENCE, || when(site.ready_file().exists()));
         bare
     }
 
@@ -62,20 +51,13 @@ impl<'a> Bare<'a> {
             process::send(self.writer, Signal::SIGTERM);
             self.wait_for_the_writer();
         }
-        process::send(
-            i32::try_from(self.litestream.id()).expect("a pid"),
-            Signal::SIGTERM,
-        );
-        eventually("Litestream ends", PATIENCE, || {
-            self.litestream.try_wait().expect("our child")
-        });
+        process::send(i32::try_from(self.litestream.id()).expect("a pid"), Signal::SIGTERM);
+        eventually("Litestream ends", PATIENCE, || self.litestream.try_wait().expect("our child"));
         self.wait_for_the_writer();
     }
 
     fn wait_for_the_writer(&self) {
-        eventually("the writer ends", PATIENCE, || {
-            when(Process::read(self.writer).is_none_or(|writer| writer.is_zombie()))
-        });
+        eventually("the writer ends", PATIENCE, || when(Process::read(self.writer).is_none_or(|writer| writer.is_zombie())));
     }
 }
 
@@ -91,23 +73,12 @@ impl Drop for Bare<'_> {
 
 fn replicate(site: &Site, app: Option<&str>) -> Child {
     let mut command = Command::new("setpriv");
-    command
-        .args(["--pdeathsig", "KILL"])
-        .arg(site.line.binary())
-        .arg("replicate");
+    command.args(["--pdeathsig", "KILL"]).arg(site.line.binary()).arg("replicate");
     if let Some(app) = app {
         command.args(["-exec", app]);
     }
-    command
-        .arg(site.database())
-        .arg(format!("file://{}", site.replica().display()));
-    command
-        .env_clear()
-        .env("PATH", SEARCH_PATH)
-        .process_group(0);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.arg(site.database()).arg(format!("file://{}", site.replica().display()));
+    command.env_clear().env("PATH", SEARCH_PATH).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().expect("Litestream starts")
 }

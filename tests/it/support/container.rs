@@ -39,19 +39,12 @@ impl Recipe {
     /// The program under test as PID 1, with nothing set; `directory` is for logs and is the app's
     /// working directory.
     pub(crate) fn new(directory: &Path, ready: PathBuf) -> Self {
-        Self {
-            words: vec![entry().into()],
-            environment: Vec::new(),
-            directory: directory.into(),
-            stdin: None,
-            ready,
-        }
+        Self { words: vec![entry().into()], environment: Vec::new(), directory: directory.into(), stdin: None, ready }
     }
 
     pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self = self.without(&name);
-        self.environment
-            .push((name.as_ref().into(), value.as_ref().into()));
+        self.environment.push((name.as_ref().into(), value.as_ref().into()));
         self
     }
 
@@ -62,8 +55,7 @@ impl Recipe {
 
     /// The words after the program's name, as they are.
     pub(crate) fn arguments<W: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
-        self.words
-            .extend(words.into_iter().map(|word| word.as_ref().to_owned()));
+        self.words.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
         self
     }
 
@@ -84,11 +76,7 @@ impl Recipe {
 
     /// The same app as PID 1 itself, as Docker runs it when nothing wraps it.
     pub(crate) fn unwrapped(mut self) -> Self {
-        let start = if self.words.get(1).is_some_and(|word| word == "--") {
-            2
-        } else {
-            1
-        };
+        let start = if self.words.get(1).is_some_and(|word| word == "--") { 2 } else { 1 };
         self.words.drain(..start);
         self
     }
@@ -98,24 +86,14 @@ impl Recipe {
         let log = self.log();
         let create = |kind: &str| File::create(log.with_extension(kind)).expect("a log file");
         let (out, err) = (create("out"), create("err"));
-        let stdin = if self.stdin.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        };
+        let stdin = if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() };
         let mut command = self.command(&[]);
         command.stdin(stdin).stdout(out).stderr(err);
-        let mut child = command
-            .spawn()
-            .expect("setpriv, unshare and setsid are there");
+        let mut child = command.spawn().expect("setpriv, unshare and setsid are there");
         if let (Some(mut pipe), Some(bytes)) = (child.stdin.take(), &self.stdin) {
             pipe.write_all(bytes).expect("stdin takes it");
         }
-        Container {
-            child,
-            recipe: self,
-            log,
-        }
+        Container { child, recipe: self, log }
     }
 
     /// Starts it on a terminal, which becomes its controlling one.
@@ -124,14 +102,8 @@ impl Recipe {
         let mut command = self.command(&["--ctty"]);
         let end = || Stdio::from(terminal.try_clone().expect("another descriptor"));
         command.stdin(end()).stdout(end()).stderr(end());
-        let child = command
-            .spawn()
-            .expect("setpriv, unshare and setsid are there");
-        Container {
-            child,
-            recipe: self,
-            log,
-        }
+        let child = command.spawn().expect("setpriv, unshare and setsid are there");
+        Container { child, recipe: self, log }
     }
 
     /// Runs it to its end: its code.
@@ -154,15 +126,7 @@ impl Recipe {
     /// it (`setpriv`), and PID 1 leads a session of its own (`setsid`), as in a real container.
     fn command(&self, setsid_flags: &[&str]) -> Command {
         let mut command = Command::new("env");
-        command
-            .args([
-                "--default-signal",
-                "setpriv",
-                "--pdeathsig",
-                "KILL",
-                "unshare",
-            ])
-            .args(unshare_flags());
+        command.args(["--default-signal", "setpriv", "--pdeathsig", "KILL", "unshare"]).args(unshare_flags());
         command.arg("setsid").args(setsid_flags).args(&self.words);
         self.surroundings(&mut command);
         command
@@ -170,10 +134,7 @@ impl Recipe {
 
     fn surroundings(&self, command: &mut Command) {
         let environment = self.environment.iter().map(|(name, value)| (name, value));
-        command
-            .env_clear()
-            .envs(environment)
-            .current_dir(&self.directory);
+        command.env_clear().envs(environment).current_dir(&self.directory);
     }
 }
 
@@ -188,9 +149,7 @@ impl Container {
     /// PID 1, as the host sees it.
     pub(crate) fn pid1(&self) -> i32 {
         let unshare = i32::try_from(self.child.id()).expect("a pid");
-        eventually("unshare's child", PATIENCE, || {
-            Some(process::children(unshare).first()?.pid)
-        })
+        eventually("unshare's child", PATIENCE, || Some(process::children(unshare).first()?.pid))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -214,10 +173,7 @@ impl Container {
             if let Some(code) = self.ended() {
                 return code;
             }
-            assert!(
-                start.elapsed() < limit,
-                "the container still runs after {limit:?}"
-            );
+            assert!(start.elapsed() < limit, "the container still runs after {limit:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -235,14 +191,8 @@ impl Container {
         let start = Instant::now();
         while !ready.exists() {
             let code = self.ended();
-            assert!(
-                code.is_none() || ready.exists(),
-                "ended with {code:?} before the app was ready"
-            );
-            assert!(
-                start.elapsed() < PATIENCE,
-                "the app is not ready after {PATIENCE:?}"
-            );
+            assert!(code.is_none() || ready.exists(), "ended with {code:?} before the app was ready");
+            assert!(start.elapsed() < PATIENCE, "the app is not ready after {PATIENCE:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -263,23 +213,14 @@ impl Container {
     /// The program's command in this container, as `docker exec` runs it.
     pub(crate) fn exec<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Output {
         let mut command = Command::new("timeout");
-        command.args([
-            "--kill-after=1",
-            "120",
-            "nsenter",
-            "--target",
-            &self.pid1().to_string(),
-        ]);
+        command.args(["--kill-after=1", "120", "nsenter", "--target", &self.pid1().to_string()]);
         command.args(["--pid", "--mount"]);
         if !nix::unistd::geteuid().is_root() {
             command.args(["--user", "--preserve-credentials"]);
         }
         command.arg("--").arg(entry()).args(words);
         self.recipe.surroundings(&mut command);
-        command
-            .stdin(Stdio::null())
-            .output()
-            .expect("timeout and nsenter are there")
+        command.stdin(Stdio::null()).output().expect("timeout and nsenter are there")
     }
 
     /// Everything in the container but PID 1.
@@ -289,9 +230,7 @@ impl Container {
 
     /// Litestream, if it runs.
     pub(crate) fn litestream(&self) -> Option<Process> {
-        self.processes()
-            .into_iter()
-            .find(|process| process.runs("litestream"))
+        self.processes().into_iter().find(|process| process.runs("litestream"))
     }
 
     /// Litestream, once it runs.
@@ -306,10 +245,7 @@ impl Container {
         let program = fs::canonicalize(entry()).expect("the program");
         eventually("the app runs", PATIENCE, || {
             process::children(self.pid1()).into_iter().find(|process| {
-                let ours = process
-                    .executable
-                    .as_ref()
-                    .is_none_or(|path| *path == program);
+                let ours = process.executable.as_ref().is_none_or(|path| *path == program);
                 !ours && !process.runs("litestream")
             })
         })
@@ -328,10 +264,5 @@ impl Drop for Container {
 
 /// What a command said, for messages.
 pub(crate) fn said(output: &Output) -> String {
-    format!(
-        "{}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
+    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }

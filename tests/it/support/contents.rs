@@ -66,8 +66,7 @@ impl Contents {
     /// The writer's highest row, 0 if there is none.
     pub(crate) fn last(&self) -> i64 {
         let rows = self.tables.get("t");
-        rows.and_then(BTreeMap::last_key_value)
-            .map_or(0, |(id, _)| *id)
+        rows.and_then(BTreeMap::last_key_value).map_or(0, |(id, _)| *id)
     }
 
     /// What `other` has not, in words; None if both are the same.
@@ -77,18 +76,11 @@ impl Contents {
         }
         let empty = BTreeMap::new();
         let mut words = Vec::new();
-        for name in self.tables.keys().chain(
-            other
-                .tables
-                .keys()
-                .filter(|it| !self.tables.contains_key(*it)),
-        ) {
+        for name in self.tables.keys().chain(other.tables.keys().filter(|it| !self.tables.contains_key(*it))) {
             let here = self.tables.get(name).unwrap_or(&empty);
             let there = other.tables.get(name).unwrap_or(&empty);
             let missing: Vec<_> = here.keys().filter(|id| !there.contains_key(id)).collect();
-            let changed = here
-                .iter()
-                .filter(|(id, hash)| there.get(id).is_some_and(|it| it != *hash));
+            let changed = here.iter().filter(|(id, hash)| there.get(id).is_some_and(|it| it != *hash));
             let changed: Vec<_> = changed.map(|(id, _)| id).collect();
             words.push(format!(
                 "{name}: {} rows against {}; {} missing, first {:?}; {} different, first {:?}",
@@ -107,13 +99,8 @@ impl Contents {
     #[track_caller]
     pub(crate) fn assert_complete_up_to(&self, acknowledged: i64) {
         let last = self.last();
-        assert!(
-            last >= acknowledged,
-            "row {acknowledged} was acknowledged, the last one here is {last}"
-        );
-        let expected = Self {
-            tables: BTreeMap::from([("t".to_owned(), written(last))]),
-        };
+        assert!(last >= acknowledged, "row {acknowledged} was acknowledged, the last one here is {last}");
+        let expected = Self { tables: BTreeMap::from([("t".to_owned(), written(last))]) };
         if let Some(difference) = expected.difference(self) {
             panic!("these are not the writer's rows:\n{difference}");
         }
@@ -139,10 +126,7 @@ fn written(last: i64) -> BTreeMap<i64, u64> {
         let body = rows::body(seed);
         hash_values(&[ValueRef::Integer(id), ValueRef::Text(body.as_bytes())])
     };
-    seeds
-        .into_iter()
-        .map(|(id, seed)| (id, hash(id, seed)))
-        .collect()
+    seeds.into_iter().map(|(id, seed)| (id, hash(id, seed))).collect()
 }
 
 fn table(connection: &Connection, name: &str) -> rusqlite::Result<BTreeMap<i64, u64>> {

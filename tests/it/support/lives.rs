@@ -38,22 +38,13 @@ fn life(random: &mut Random) -> Life {
     let kills = random.between(0, 2);
     let mut kills: Vec<_> = (0..kills).map(|_| random.millis(0, bound)).collect();
     kills.sort();
-    Life {
-        writer: speed(random),
-        length,
-        kills,
-        sudden: random.one_in(4),
-    }
+    Life { writer: speed(random), length, kills, sudden: random.one_in(4) }
 }
 
 /// Hot, fast, slow, bursting; with and without checkpoints of its own.
 fn speed(random: &mut Random) -> String {
     let pace = match random.between(0, 3) {
-        0 => format!(
-            "--burst {}:{}",
-            random.between(20, 1_500),
-            random.between(50, 1_000)
-        ),
+        0 => format!("--burst {}:{}", random.between(20, 1_500), random.between(50, 1_000)),
         1 => format!("--every {}", random.between(0, 1_000)),
         2 => format!("--every {}", random.between(1_000, 8_000)),
         _ => format!("--every {}", random.between(8_000, 100_000)),
@@ -70,9 +61,7 @@ fn speed(random: &mut Random) -> String {
 pub(crate) fn live(site: &Site, lives: &[Life]) -> usize {
     let mut stops = 0;
     for (number, life) in lives.iter().enumerate() {
-        let recipe = site
-            .writing(&life.writer)
-            .env("LITESTREAM_ENTRY_STOP_TIMEOUT", "30s");
+        let recipe = site.writing(&life.writer).env("LITESTREAM_ENTRY_STOP_TIMEOUT", "30s");
         let mut container = recipe.start();
         container.ready();
         let born = Instant::now();

@@ -53,19 +53,13 @@ macro_rules! both_lines {
 
 /// A tool's path; the tools are installed by the project's own script.
 pub(crate) fn tool(path: &str) -> PathBuf {
-    let root = std::env::var_os("TOOLS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools"),
-        PathBuf::from,
-    );
+    let root = std::env::var_os("TOOLS").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools"), PathBuf::from);
     root.join(path)
 }
 
 /// The program under test.
 pub(crate) fn entry() -> PathBuf {
-    std::env::var_os("LITESTREAM_ENTRY").map_or_else(
-        || env!("CARGO_BIN_EXE_litestream-entry").into(),
-        PathBuf::from,
-    )
+    std::env::var_os("LITESTREAM_ENTRY").map_or_else(|| env!("CARGO_BIN_EXE_litestream-entry").into(), PathBuf::from)
 }
 
 /// The app that the program supervises in most tests.
@@ -74,11 +68,7 @@ pub(crate) fn writer() -> PathBuf {
     WRITER
         .get_or_init(|| {
             let path = std::env::var_os("WRITER").map_or_else(example_writer, PathBuf::from);
-            assert!(
-                path.exists(),
-                "no {}: cargo build --example writer",
-                path.display()
-            );
+            assert!(path.exists(), "no {}: cargo build --example writer", path.display());
             path
         })
         .clone()
@@ -86,19 +76,12 @@ pub(crate) fn writer() -> PathBuf {
 
 fn example_writer() -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
-    test.ancestors()
-        .nth(2)
-        .expect("it lies in target/PROFILE/deps")
-        .join("examples/writer")
+    test.ancestors().nth(2).expect("it lies in target/PROFILE/deps").join("examples/writer")
 }
 
 /// Asks until there is an answer; fails the test when the time is up.
 #[track_caller]
-pub(crate) fn eventually<T>(
-    what: impl Display,
-    limit: Duration,
-    mut question: impl FnMut() -> Option<T>,
-) -> T {
+pub(crate) fn eventually<T>(what: impl Display, limit: Duration, mut question: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(answer) = question() {
@@ -116,10 +99,7 @@ pub(crate) fn when(condition: bool) -> Option<()> {
 
 /// Says that a test does not run here, which CI does not accept.
 pub(crate) fn skip(why: impl Display) {
-    assert!(
-        std::env::var("CI").as_deref() != Ok("true"),
-        "cannot run here: {why}"
-    );
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "cannot run here: {why}");
     eprintln!("skipped: {why}");
 }
 

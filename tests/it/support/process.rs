@@ -33,10 +33,7 @@ impl Process {
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
             executable: fs::read_link(format!("/proc/{pid}/exe")).ok(),
-            arguments: arguments
-                .split(|byte| *byte == 0)
-                .map(<[u8]>::to_vec)
-                .collect(),
+            arguments: arguments.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect(),
         })
     }
 
@@ -46,25 +43,18 @@ impl Process {
 
     /// Whether the file that runs has this name.
     pub(crate) fn runs(&self, name: &str) -> bool {
-        self.executable
-            .as_ref()
-            .is_some_and(|path| path.file_name().is_some_and(|it| it == name))
+        self.executable.as_ref().is_some_and(|path| path.file_name().is_some_and(|it| it == name))
     }
 }
 
 pub(crate) fn all() -> Vec<Process> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted");
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names
-        .filter_map(|name| Process::read(name.parse().ok()?))
-        .collect()
+    names.filter_map(|name| Process::read(name.parse().ok()?)).collect()
 }
 
 pub(crate) fn children(pid: i32) -> Vec<Process> {
-    all()
-        .into_iter()
-        .filter(|process| process.parent == pid)
-        .collect()
+    all().into_iter().filter(|process| process.parent == pid).collect()
 }
 
 /// Everything below a process, at any depth.
@@ -73,19 +63,12 @@ pub(crate) fn descendants(pid: i32) -> Vec<Process> {
     let mut family = BTreeSet::from([pid]);
     loop {
         let before = family.len();
-        family.extend(
-            all.iter()
-                .filter(|it| family.contains(&it.parent))
-                .map(|it| it.pid)
-                .collect::<Vec<_>>(),
-        );
+        family.extend(all.iter().filter(|it| family.contains(&it.parent)).map(|it| it.pid).collect::<Vec<_>>());
         if family.len() == before {
             break;
         }
     }
-    all.into_iter()
-        .filter(|it| it.pid != pid && family.contains(&it.pid))
-        .collect()
+    all.into_iter().filter(|it| it.pid != pid && family.contains(&it.pid)).collect()
 }
 
 /// Sends a signal; that the process is gone already is no mistake.

@@ -19,12 +19,7 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     pub(crate) fn new() -> Self {
-        let size = Winsize {
-            ws_row: 24,
-            ws_col: 80,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).expect("a pseudo terminal");
         let keyboard = File::from(pty.master);
         let screen = Arc::new(Mutex::new(Vec::new()));
@@ -33,22 +28,14 @@ impl Terminal {
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = reader.read(&mut buffer) {
-                seen.lock()
-                    .expect("no panic in here")
-                    .extend(&buffer[..length]);
+                seen.lock().expect("no panic in here").extend(&buffer[..length]);
             }
         });
-        Self {
-            keyboard,
-            line: pty.slave,
-            screen,
-        }
+        Self { keyboard, line: pty.slave, screen }
     }
 
     pub(crate) fn typed(&mut self, keys: &str) {
-        self.keyboard
-            .write_all(keys.as_bytes())
-            .expect("the terminal takes it");
+        self.keyboard.write_all(keys.as_bytes()).expect("the terminal takes it");
     }
 
     pub(crate) fn screen(&self) -> String {
@@ -58,9 +45,7 @@ impl Terminal {
 
     #[track_caller]
     pub(crate) fn shows(&self, text: &str) {
-        eventually(format!("{text:?} on the screen"), PATIENCE, || {
-            self.screen().contains(text).then_some(())
-        });
+        eventually(format!("{text:?} on the screen"), PATIENCE, || self.screen().contains(text).then_some(()));
     }
 
     /// The window gets another size, in one go: `stty` would set rows and columns one after the other.
@@ -69,15 +54,8 @@ impl Terminal {
         let script = "import fcntl, struct, sys, termios\n\
                       size = struct.pack('HHHH', int(sys.argv[2]), int(sys.argv[3]), 0, 0)\n\
                       fcntl.ioctl(open(sys.argv[1]), termios.TIOCSWINSZ, size)";
-        let status = Command::new("/usr/bin/python3")
-            .args(["-c", script])
-            .arg(path)
-            .args([rows.to_string(), columns.to_string()])
-            .status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "the size is set"
-        );
+        let status = Command::new("/usr/bin/python3").args(["-c", script]).arg(path).args([rows.to_string(), columns.to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "the size is set");
     }
 }
 

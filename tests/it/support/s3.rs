@@ -32,17 +32,9 @@ impl Server {
         }
         let directory = TempDir::with_prefix("weed-").expect("a directory");
         let base = free_ports();
-        let child = command(&weed, directory.path(), base)
-            .spawn()
-            .expect("weed starts");
-        let server = Self {
-            child,
-            port: base,
-            _directory: directory,
-        };
-        eventually("the bucket is there", PATIENCE, || {
-            when(get(base, "/healthz") && get(base + 1, &format!("/buckets/{BUCKET}/")))
-        });
+        let child = command(&weed, directory.path(), base).spawn().expect("weed starts");
+        let server = Self { child, port: base, _directory: directory };
+        eventually("the bucket is there", PATIENCE, || when(get(base, "/healthz") && get(base + 1, &format!("/buckets/{BUCKET}/"))));
         Some(server)
     }
 
@@ -67,38 +59,17 @@ impl Drop for Server {
 fn command(weed: &Path, directory: &Path, base: u16) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(weed);
-    command.args([
-        "mini",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        "-master.telemetry=false",
-    ]);
-    command.args([
-        "-webdav=false",
-        "-admin.ui=false",
-        "-s3.autoCreateBucket=false",
-    ]);
+    command.args(["mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]);
+    command.args(["-webdav=false", "-admin.ui=false", "-s3.autoCreateBucket=false"]);
     command.args(["-s3.port.iceberg=0", "-s3.port.lance=0"]);
-    command
-        .arg(format!("-bucket={BUCKET}"))
-        .arg(format!("-dir={}", directory.display()));
+    command.arg(format!("-bucket={BUCKET}")).arg(format!("-dir={}", directory.display()));
     for (offset, name) in (0..).zip(SERVICES) {
         command.arg(format!("-{name}.port={}", base + offset));
         command.arg(format!("-{name}.port.grpc={}", base + 10 + offset));
     }
-    command
-        .env_clear()
-        .env("PATH", SEARCH_PATH)
-        .env("HOME", directory)
-        .current_dir(directory);
-    command
-        .env("AWS_ACCESS_KEY_ID", KEY)
-        .env("AWS_SECRET_ACCESS_KEY", SECRET);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0);
+    command.env_clear().env("PATH", SEARCH_PATH).env("HOME", directory).current_dir(directory);
+    command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     command
 }
 
@@ -131,10 +102,7 @@ fn get(port: u16, path: &str) -> bool {
     let answer = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n"
-        )?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n")?;
         let mut head = vec![0; 12];
         stream.read_exact(&mut head)?;
         Ok(head)

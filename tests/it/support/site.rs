@@ -34,20 +34,11 @@ impl Site {
     pub(crate) fn new(line: Line) -> Self {
         // The path is short: sockets lie below it. The memory file system spares the disk.
         let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() {
-            memory.into()
-        } else {
-            std::env::temp_dir()
-        };
+        let base = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
         let directory = TempDir::with_prefix_in("le-", base).expect("a directory");
         fs::create_dir(directory.path().join("data")).expect("a directory for data");
         let databases = vec![directory.path().join("data/app.db")];
-        Self {
-            directory,
-            line,
-            replica: Replica::File,
-            databases,
-        }
+        Self { directory, line, replica: Replica::File, databases }
     }
 
     /// Two databases, `data/app.db` and `data/jobs.db`.
@@ -58,10 +49,7 @@ impl Site {
 
     /// Backups go to that server's bucket.
     pub(crate) fn in_bucket_of(mut self, server: &Server, prefix: &str) -> Self {
-        self.replica = Replica::Bucket {
-            endpoint: server.endpoint(),
-            prefix: prefix.to_owned(),
-        };
+        self.replica = Replica::Bucket { endpoint: server.endpoint(), prefix: prefix.to_owned() };
         self
     }
 
@@ -99,10 +87,7 @@ impl Site {
             }
         };
         match &self.replica {
-            Replica::File => recipe.env(
-                "LITESTREAM_REPLICA_URL",
-                format!("file://{}", self.replica().display()),
-            ),
+            Replica::File => recipe.env("LITESTREAM_REPLICA_URL", format!("file://{}", self.replica().display())),
             Replica::Bucket { endpoint, prefix } => recipe
                 .env("LITESTREAM_REPLICA_BUCKET", super::s3::BUCKET)
                 .env("LITESTREAM_REPLICA_ENDPOINT", endpoint)
@@ -143,9 +128,7 @@ impl Site {
     pub(crate) fn acknowledged_in(&self, number: usize) -> i64 {
         let bytes = fs::read(self.path("ack")).unwrap_or_default();
         let counter = bytes.get(number * 8..number * 8 + 8);
-        counter.map_or(0, |counter| {
-            i64::from_le_bytes(counter.try_into().expect("8 bytes"))
-        })
+        counter.map_or(0, |counter| i64::from_le_bytes(counter.try_into().expect("8 bytes")))
     }
 
     pub(crate) fn acknowledged(&self) -> i64 {
@@ -154,8 +137,7 @@ impl Site {
 
     /// Restores the newest backup with the real Litestream: what it said and where the copy is.
     pub(crate) fn try_restore(&self, database: &Path) -> (Output, TempDir, PathBuf) {
-        let scratch =
-            TempDir::with_prefix_in("restored-", self.directory.path()).expect("a directory");
+        let scratch = TempDir::with_prefix_in("restored-", self.directory.path()).expect("a directory");
         let config = scratch.path().join("litestream.yml");
         fs::write(&config, self.restore_config(database)).expect("a configuration");
         let copy = scratch.path().join("restored.db");
@@ -178,11 +160,7 @@ impl Site {
     #[track_caller]
     pub(crate) fn backup_of(&self, database: &Path) -> Contents {
         let (output, _scratch, copy) = self.try_restore(database);
-        assert!(
-            output.status.success() && copy.exists(),
-            "nothing restored: {}",
-            said(&output)
-        );
+        assert!(output.status.success() && copy.exists(), "nothing restored: {}", said(&output));
         Contents::of(&copy)
     }
 
@@ -194,10 +172,7 @@ impl Site {
             let here = Contents::of(database);
             here.assert_complete_up_to(self.acknowledged_in(number));
             if let Some(difference) = here.difference(&self.backup_of(database)) {
-                panic!(
-                    "the backup of {} is not the database:\n{difference}",
-                    database.display()
-                );
+                panic!("the backup of {} is not the database:\n{difference}", database.display());
             }
         }
     }
@@ -210,10 +185,7 @@ impl Site {
                 format!("{{type: file, path: \"{}\"}}", self.replica().display())
             }
             Replica::File => {
-                format!(
-                    "{{type: file, path: \"{}/{name}\"}}",
-                    self.replica().display()
-                )
+                format!("{{type: file, path: \"{}/{name}\"}}", self.replica().display())
             }
             Replica::Bucket { endpoint, prefix } => format!(
                 "{{type: s3, bucket: {}, path: \"{prefix}/{name}\", endpoint: \"{endpoint}\", \
@@ -221,10 +193,7 @@ impl Site {
                 super::s3::BUCKET,
             ),
         };
-        format!(
-            "dbs:\n  - path: \"{}\"\n    replicas:\n      - {replica}\n",
-            database.display()
-        )
+        format!("dbs:\n  - path: \"{}\"\n    replicas:\n      - {replica}\n", database.display())
     }
 }
 

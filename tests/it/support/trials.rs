@@ -7,10 +7,7 @@ use std::time::Duration;
 
 /// A number from the environment.
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name}={text} is not a number"))
-    })
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
 fn count(name: &str, default: u64) -> usize {
@@ -90,15 +87,10 @@ pub(crate) fn run(count: usize, trial: impl Fn(usize, &mut Random) + Sync) {
     });
     let failures = failures.into_inner().expect("no panic in there");
     let list = failures.join("\n\n");
-    assert!(
-        failures.is_empty(),
-        "{} of {count} trials failed:\n\n{list}",
-        failures.len()
-    );
+    assert!(failures.is_empty(), "{} of {count} trials failed:\n\n{list}", failures.len());
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-        .unwrap_or_default()
+    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }

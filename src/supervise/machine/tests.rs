@@ -1,0 +1,347 @@
+//! The machine's table: what each event does in each state, and what holds for any sequence of them.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn rules() -> Rules {
+    Rules {
+        replicates: true,
+        app: true,
+        present: false,
+        standby: false,
+        wait: false,
+        confirms: true,
+        repairs: true,
+        on_failure: OnFailure::Restart,
+        stop_timeout: Duration::from_secs(10),
+        reserve: Duration::from_secs(3),
+    }
+}
+
+const READY: Event = Event::Said(Message::Ready { held: false, unproven: false });
+const HELD: Event = Event::Said(Message::Ready { held: true, unproven: false });
+const ZERO: Ended = Ended::Code(0);
+
+fn at(seconds: f64) -> Now {
+    Duration::from_millis((seconds * 1000.0).round() as u64)
+}
+
+/// A machine driven by a script; each step's actions are the last.
+struct Life {
+    machine: Machine,
+    now: Now,
+    last: Actions,
+}
+
+impl Life {
+    fn begin(rules: Rules) -> Self {
+        let mut machine = Machine::new(rules);
+        let last = machine.start(Now::ZERO);
+        Self { machine, now: Now::ZERO, last }
+    }
+
+    fn then(mut self, event: Event) -> Self {
+        self.last = self.machine.step(event, self.now);
+        self
+    }
+
+    fn after(mut self, seconds: f64) -> Self {
+        self.now = self.now.saturating_add(at(seconds));
+        self.then(Event::Tick)
+    }
+
+    #[track_caller]
+    fn does(self, actions: &[Action]) -> Self {
+        assert_eq!(self.last, actions);
+        self
+    }
+
+    #[track_caller]
+    fn says_and(self, rest: &[Action]) -> Self {
+        assert!(matches!(self.last.first(), Some(Action::Say(_))), "{:?}", self.last);
+        assert_eq!(&self.last[1..], rest);
+        self
+    }
+
+    /// A boot on a kept volume, up to the app's start.
+    fn running() -> Self {
+        Self::begin(rules()).then(READY).does(&[Action::Replicate]).then(Event::Hello).does(&[Action::StartApp])
+    }
+}
+
+#[test]
+fn the_app_starts_only_when_databases_are_ready_and_litestream_has_reported_in() {
+    Life::begin(rules())
+        .does(&[Action::Prepare { repair: false }])
+        .then(READY)
+        .does(&[Action::Replicate])
+        .then(Event::Hello)
+        .does(&[Action::StartApp]);
+    let present = Rules { present: true, ..rules() };
+    let both = [Action::Prepare { repair: false }, Action::Replicate];
+    Life::begin(present.clone()).does(&both).then(Event::Hello).does(&[]).then(HELD).does(&[Action::StartApp]);
+    Life::begin(present).does(&both).then(HELD).does(&[]).then(Event::Hello).does(&[Action::StartApp]);
+}
+
+#[test]
+fn an_early_litestream_is_stopped_before_it_could_see_a_database_that_is_not_ready() {
+    let present = Rules { present: true, ..rules() };
+    let life = Life::begin(present).then(Event::Hello).after(0.7).does(&[Action::Kill(Role::Litestream)]);
+    life.then(READY).does(&[Action::Replicate]).then(Event::Hello).does(&[Action::StartApp]);
+}
+
+#[test]
+fn a_refused_restore_ends_the_boot_with_its_code_and_the_app_never_starts() {
+    let life = Life::begin(rules()).then(Event::Said(Message::Refused(69)));
+    life.does(&[Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(69)]).then(READY).does(&[]);
+}
+
+#[test]
+fn a_stop_during_the_boot_ends_it_and_other_signals_wait_for_the_app() {
+    let kill = [Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(143)];
+    Life::begin(rules()).then(Event::Signal(TERM)).does(&kill);
+    let life = Life::begin(rules()).then(Event::Signal(10)).does(&[]).then(READY).then(Event::Hello);
+    life.does(&[Action::StartApp, Action::SignalApp(10)]);
+}
+
+#[test]
+fn a_good_end_drains_then_syncs_then_lets_litestream_go_then_exits_with_the_apps_code() {
+    let life = Life::running().then(Event::Ended(Role::App, Ended::Code(3))).does(&[Action::Drain(TERM)]);
+    let life = life.then(Event::Left(0)).does(&[Action::Flush(Sync::Socket, at(9.2))]);
+    let life = life.then(Event::Said(Message::Flushed)).does(&[Action::LetGo]);
+    life.then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Exit(3)]);
+}
+
+#[test]
+fn without_a_socket_litestream_ends_first_and_a_pass_confirms() {
+    let life = Life::begin(Rules { confirms: false, repairs: false, ..rules() }).then(READY).then(Event::Hello);
+    let life = life.then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[Action::LetGo]);
+    let life = life.then(Event::Ended(Role::Litestream, Ended::Code(1))).does(&[Action::Flush(Sync::Pass, at(9.2))]);
+    life.then(Event::Said(Message::Flushed)).does(&[Action::Exit(0)]);
+}
+
+#[test]
+fn what_is_not_saved_turns_0_into_74_and_is_the_last_line_but_keeps_any_other_code() {
+    for (code, exit) in [(0, 74), (3, 3)] {
+        let life = Life::running().then(Event::Ended(Role::App, Ended::Code(code))).then(Event::Left(0));
+        let life =
+            life.then(Event::Said(Message::Unsaved("default: refused".into()))).then(Event::Said(Message::Flushed)).does(&[Action::LetGo]);
+        life.then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Say("NOT SAVED: default: refused".into()), Action::Exit(exit)]);
+    }
+}
+
+#[test]
+fn an_app_that_ignores_term_is_killed_early_enough_for_the_last_sync() {
+    let life = Life::running().then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]);
+    assert_eq!(life.machine.deadline(), Some(at(6.5)));
+    let life = life.after(6.5).says_and(&[Action::SignalApp(KILL)]);
+    life.then(Event::Ended(Role::App, Ended::Signal(9))).does(&[Action::Drain(TERM)]);
+}
+
+#[test]
+fn a_second_term_goes_to_the_app_while_it_lives_and_cuts_the_sync_short_after() {
+    let life = Life::running().then(Event::Signal(TERM)).then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]);
+    let life = life.then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).then(Event::Signal(TERM));
+    life.says_and(&[Action::Exit(74)]);
+    // The first one after an app that ended by itself only asks for what is under way.
+    let life = Life::running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).then(Event::Signal(TERM)).does(&[]);
+    life.then(Event::Signal(TERM)).says_and(&[Action::Exit(74)]);
+}
+
+#[test]
+fn what_the_app_left_behind_gets_term_then_kill_before_the_sync() {
+    let life = Life::running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(2)).does(&[]);
+    let life = life.after(0.5).does(&[Action::Drain(0)]).then(Event::Left(2)).does(&[]);
+    let life = life.after(0.6).does(&[Action::Drain(KILL)]).then(Event::Left(0));
+    assert!(matches!(life.last[..], [Action::Flush(Sync::Socket, _)]));
+}
+
+#[test]
+fn litestream_that_dies_is_replaced_at_once_on_a_wal_made_fit_then_with_backoff() {
+    let died = || Event::Ended(Role::Litestream, Ended::Signal(9));
+    let life = Life::running().then(died()).says_and(&[Action::Prepare { repair: true }]);
+    let life = life.then(READY).does(&[Action::Replicate]).then(Event::Hello).says_and(&[]);
+    let life = life.then(died()).says_and(&[]);
+    life.after(0.9).does(&[]).after(0.2).does(&[Action::Prepare { repair: true }]);
+}
+
+#[test]
+fn a_pin_held_since_the_boot_needs_no_snapshot_but_one_let_go_does() {
+    let pinned = || Life::begin(rules()).then(HELD).then(Event::Hello).does(&[Action::StartApp]);
+    let died = || Event::Ended(Role::Litestream, Ended::Code(1));
+    pinned().then(died()).says_and(&[Action::Replicate]);
+    pinned().then(Event::Said(Message::Released)).then(died()).says_and(&[Action::Kill(Role::Prepare), Action::Prepare { repair: true }]);
+}
+
+#[test]
+fn a_configuration_that_litestream_refuses_ends_the_boot_and_a_replica_out_of_reach_does_not() {
+    let failed = || Life::begin(rules()).then(READY).then(Event::Ended(Role::Litestream, Ended::Code(1))).does(&[Action::Probe]);
+    failed().then(Event::Ended(Role::Probe, Ended::Code(exit::CONFIG))).does(&[
+        Action::Kill(Role::Prepare),
+        Action::Kill(Role::Litestream),
+        Action::Exit(78),
+    ]);
+    let life = failed().then(Event::Ended(Role::Probe, ZERO)).says_and(&[Action::StartApp]);
+    life.after(1.1).does(&[Action::Prepare { repair: true }]);
+    // The same where it was started beside the preparation.
+    let present = Rules { present: true, ..rules() };
+    let life = Life::begin(present).then(Event::Ended(Role::Litestream, Ended::Code(1))).does(&[Action::Probe]);
+    life.then(Event::Ended(Role::Probe, ZERO)).says_and(&[]).then(HELD).does(&[Action::StartApp]).after(1.1).does(&[Action::Replicate]);
+}
+
+#[test]
+fn a_litestream_that_hangs_at_its_start_does_not_keep_the_app_for_ever() {
+    Life::begin(rules()).then(READY).after(9.0).does(&[]).after(1.1).says_and(&[Action::StartApp]);
+}
+
+#[test]
+fn the_policies_exit_and_ignore_do_what_they_say() {
+    let with = |on_failure| Life::begin(Rules { on_failure, ..rules() }).then(READY).then(Event::Hello);
+    let died = || Event::Ended(Role::Litestream, Ended::Signal(9));
+    let life =
+        with(OnFailure::Exit).then(died()).says_and(&[Action::SignalApp(TERM)]).then(Event::Ended(Role::App, ZERO)).then(Event::Left(0));
+    let life = life.does(&[Action::Flush(Sync::Pass, at(9.2))]);
+    life.then(Event::Said(Message::Flushed)).does(&[Action::Exit(exit::INTERNAL)]);
+    with(OnFailure::Ignore).then(died()).says_and(&[]).after(60.0).does(&[]);
+}
+
+#[test]
+fn litestream_that_dies_before_or_under_the_last_sync_is_replaced_by_a_pass() {
+    let died = || Event::Ended(Role::Litestream, Ended::Signal(9));
+    let ended = || Life::running().then(Event::Ended(Role::App, ZERO));
+    ended().then(died()).does(&[]).then(Event::Left(0)).does(&[Action::Flush(Sync::Pass, at(9.2))]);
+    ended().then(Event::Left(0)).then(died()).does(&[Action::Kill(Role::Flush), Action::Flush(Sync::Pass, at(9.2))]);
+}
+
+#[test]
+fn an_unproven_backup_is_made_whole_at_the_next_chance() {
+    let unproven = Event::Said(Message::Ready { held: false, unproven: true });
+    let life = Life::begin(rules()).then(unproven).then(Event::Hello).does(&[Action::StartApp]);
+    let life = life.after(31.0).does(&[Action::LetGo]).then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Prepare { repair: true }]);
+    life.then(READY).does(&[Action::Replicate]).then(Event::Hello).after(700.0).does(&[]);
+    let life = Life::begin(rules()).then(HELD).then(Event::Hello).then(Event::Said(Message::Reopen)).does(&[Action::LetGo]);
+    // A stop in that moment must not take its end for the last sync.
+    let life = life.then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[Action::LetGo]);
+    assert!(matches!(life.then(Event::Ended(Role::Litestream, ZERO)).last[..], [.., Action::Flush(Sync::Pass, _)]));
+}
+
+#[test]
+fn in_standby_the_app_runs_and_takes_over_when_the_other_leaves() {
+    let standby = Rules { standby: true, ..rules() };
+    let life =
+        Life::begin(standby.clone()).does(&[Action::StartApp]).after(1.1).does(&[Action::TryLock]).then(Event::Lock(false)).does(&[]);
+    let life = life.after(1.1).does(&[Action::TryLock]).then(Event::Lock(true)).says_and(&[Action::Prepare { repair: true }]);
+    life.then(READY).does(&[Action::Replicate]);
+    let life = Life::begin(standby.clone()).then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[Action::TryLock]);
+    life.then(Event::Lock(false)).does(&[Action::Exit(0)]);
+    Life::begin(Rules { wait: true, ..standby })
+        .does(&[])
+        .after(1.1)
+        .does(&[Action::TryLock])
+        .then(Event::Lock(true))
+        .does(&[Action::Prepare { repair: false }]);
+}
+
+#[test]
+fn past_the_deadline_everything_is_killed_and_the_code_says_so() {
+    let life = Life::running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).after(9.6);
+    assert!(
+        matches!(life.last[..], [Action::Drain(KILL), Action::Kill(_), Action::Kill(_), Action::Kill(_), Action::Say(_), Action::Exit(74)]),
+        "{:?}",
+        life.last
+    );
+}
+
+#[test]
+fn nothing_configured_is_a_plain_init() {
+    let plain = Rules { replicates: false, ..rules() };
+    let life = Life::begin(plain.clone()).does(&[Action::StartApp]).then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]);
+    life.then(Event::Ended(Role::App, Ended::Signal(15))).then(Event::Left(0)).does(&[Action::Exit(143)]);
+    assert_eq!(Life::begin(plain).machine.deadline(), None);
+}
+
+#[test]
+fn without_an_app_litestream_runs_until_a_stop() {
+    let life = Life::begin(Rules { app: false, ..rules() }).then(READY).then(Event::Hello).does(&[]);
+    life.then(Event::Signal(TERM)).does(&[Action::Drain(TERM)]).then(Event::Left(0)).does(&[Action::Flush(Sync::Socket, at(9.2))]);
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let role = prop_oneof![Just(Role::App), Just(Role::Litestream), Just(Role::Prepare), Just(Role::Probe), Just(Role::Flush)];
+    let ended = prop_oneof![Just(ZERO), Just(Ended::Code(78)), Just(Ended::Signal(9))];
+    let message = prop_oneof![
+        any::<(bool, bool)>().prop_map(|(held, unproven)| Message::Ready { held, unproven }),
+        Just(Message::Released),
+        Just(Message::Reopen),
+        Just(Message::Refused(69)),
+        Just(Message::Unsaved("x".into())),
+        Just(Message::Flushed),
+    ];
+    prop_oneof![
+        (1..=64_i32).prop_map(Event::Signal),
+        (role, ended).prop_map(|(r, e)| Event::Ended(r, e)),
+        message.prop_map(Event::Said),
+        Just(Event::Hello),
+        (0..3_usize).prop_map(Event::Left),
+        any::<bool>().prop_map(Event::Lock),
+        Just(Event::Tick),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_life_keeps_its_promises(
+        flags in any::<[bool; 5]>(),
+        on_failure in prop_oneof![Just(OnFailure::Restart), Just(OnFailure::Exit), Just(OnFailure::Ignore)],
+        events in proptest::collection::vec((any_event(), 0..3000_u64), 0..60),
+    ) {
+        let [replicates, present, standby, confirms, wait] = flags;
+        let rules = Rules { replicates, present, standby, confirms, wait, repairs: confirms, on_failure, ..rules() };
+        let mut machine = Machine::new(rules);
+        let mut all = machine.start(Now::ZERO);
+        let mut now = Now::ZERO;
+        let (mut app_lives, mut ready) = (false, !replicates || standby);
+        let mut seen = 0;
+        let mut check = |all: &Actions, event: Option<&Event>| {
+            if matches!(event, Some(Event::Said(Message::Ready { .. }))) {
+                ready = true;
+            }
+            if matches!(event, Some(Event::Ended(Role::App, _) | Event::NotStarted(Role::App))) {
+                app_lives = false;
+            }
+            for action in &all[seen..] {
+                match action {
+                    Action::StartApp => {
+                        assert!(ready, "the app starts before its databases are there");
+                        app_lives = true;
+                    }
+                    Action::SignalApp(_) => assert!(app_lives, "a signal to an app that is gone"),
+                    _ => {}
+                }
+            }
+            seen = all.len();
+        };
+        check(&all, None);
+        for (event, pause) in events {
+            now = now.saturating_add(Duration::from_millis(pause));
+            all.extend(machine.step(event.clone(), now));
+            check(&all, Some(&event));
+        }
+        // However it stands: a stop, and from then on only time passes.
+        all.extend(machine.step(Event::Signal(TERM), now));
+        all.extend(machine.step(Event::Signal(TERM), now));
+        let stopped = now;
+        while let Some(due) = machine.deadline().filter(|_| !all.iter().any(|a| matches!(a, Action::Exit(_)))) {
+            now = due.max(now.saturating_add(Duration::from_millis(1)));
+            all.extend(machine.step(Event::Tick, now));
+            prop_assert!(now.saturating_sub(stopped) <= Duration::from_secs(11), "the budget is not kept");
+        }
+        let count = |wanted: fn(&Action) -> bool| all.iter().filter(|a| wanted(a)).count();
+        prop_assert!(count(|a| matches!(a, Action::StartApp)) <= 1, "the app starts twice");
+        prop_assert_eq!(count(|a| matches!(a, Action::Exit(_))), 1, "one end");
+        prop_assert!(matches!(all.last(), Some(Action::Exit(_))), "something is done after the end");
+    }
+}
