@@ -75,7 +75,7 @@ class Container:
     def __init__(self, argv, env, prefix=None, log=subprocess.DEVNULL, **more):
         prefix = prefix or namespace() or die("needs PID namespaces (unshare --pid), which are refused here")
         self.shell = subprocess.Popen(
-            [*prefix, *map(str, argv)], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **more
+            [shutil.which(prefix[0]), *prefix[1:], *map(str, argv)], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **more
         )
         self.pid = None
         try:

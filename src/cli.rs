@@ -52,9 +52,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation, Failure> {
     };
     let flags = OPTIONS.iter().filter_map(|(name, ..)| Some((variable(name), matches.get_one::<String>(name)?.clone()))).collect();
     match (app, matches.subcommand()) {
-        (Some(app), _) if app.is_empty() => {
-            Err(Failure::new(exit::USAGE, "no app after --; name one as in `litestream-entry -- gunicorn app.wsgi`"))
-        }
+        (Some([]), _) => Err(Failure::new(exit::USAGE, "no app after --; name one as in `litestream-entry -- gunicorn app.wsgi`")),
         (Some(app), _) => Ok(Invocation::Boot { app: app.to_vec(), flags }),
         (None, Some((name, matches))) => Ok(Invocation::Command { name: name.to_owned(), matches: matches.clone(), flags }),
         (None, None) => {

@@ -220,12 +220,10 @@ fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> String {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
         out.push_str(before);
-        let (name, left) = match after.strip_prefix('{') {
-            Some(braced) => braced.split_once('}').unwrap_or((braced, "")),
-            None => {
-                let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-                after.split_at(end)
-            }
+        let (name, left) = if let Some(braced) = after.strip_prefix('{') {
+            braced.split_once('}').unwrap_or((braced, ""))
+        } else {
+            after.split_at(after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len()))
         };
         out.push_str(&env(name).unwrap_or_default());
         rest = left;

@@ -130,8 +130,8 @@ fn newest_ltx(database: &Path) -> Option<Ltx> {
 /// Must not be called while this process has it open.
 pub fn is_open_elsewhere(database: &Path) -> bool {
     let Ok(file) = File::options().read(true).write(true).open(beside(database, "-shm")) else { return false };
-    let mut lock =
-        libc::flock { l_type: libc::F_WRLCK as libc::c_short, l_whence: libc::SEEK_SET as libc::c_short, l_start: 128, l_len: 1, l_pid: 0 };
+    let short = |value: i32| i16::try_from(value).unwrap_or_default();
+    let mut lock = libc::flock { l_type: short(libc::F_WRLCK), l_whence: short(libc::SEEK_SET), l_start: 128, l_len: 1, l_pid: 0 };
     // Unknown is open: emptying the WAL is right in either case.
     fcntl(&file, FcntlArg::F_GETLK(&mut lock)).is_err() || i32::from(lock.l_type) != libc::F_UNLCK
 }
@@ -252,7 +252,7 @@ pub fn wal_size(database: &Path) -> u64 {
 
 /// How large a pinned WAL may become: the configured limit, or half of what is free on its disk.
 pub fn wal_limit(database: &Path, configured: u64) -> u64 {
-    let free = nix::sys::statvfs::statvfs(database).map(|s| s.blocks_available().saturating_mul(s.fragment_size())).unwrap_or(u64::MAX);
+    let free = nix::sys::statvfs::statvfs(database).map_or(u64::MAX, |s| s.blocks_available().saturating_mul(s.fragment_size()));
     configured.min(free / 2)
 }
 

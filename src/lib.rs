@@ -47,10 +47,10 @@ use supervise::signals::Signals;
 
 /// Runs the program; the process's exit code.
 pub fn run(args: &[OsString]) -> u8 {
-    if let Some((word, rest)) = args.split_first() {
-        if worker::is_internal(word) {
-            return worker::run(word, rest);
-        }
+    if let Some((word, rest)) = args.split_first()
+        && worker::is_internal(word)
+    {
+        return worker::run(word, rest);
     }
     match dispatch(args) {
         Ok(code) => code,

@@ -39,7 +39,7 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
                 None => Duration::from_secs(30),
             };
             let options = Options { timeout, quick: matches.get_flag("quick"), interrupted: interrupted() };
-            verify_all(&context.plan, &chosen(&context.plan, matches)?, &options, matches.get_flag("json"))
+            Ok(verify_all(&context.plan, &chosen(&context.plan, matches)?, &options, matches.get_flag("json")))
         }
         "restore" => {
             let context = context(flags)?;
@@ -104,7 +104,7 @@ fn chosen(plan: &Plan, matches: &ArgMatches) -> Result<Vec<Database>, Failure> {
     names.into_iter().map(|name| plan.find(name).cloned()).collect()
 }
 
-fn verify_all(plan: &Plan, databases: &[Database], options: &Options, json: bool) -> Result<u8, Failure> {
+fn verify_all(plan: &Plan, databases: &[Database], options: &Options, json: bool) -> u8 {
     let mut code = 0;
     for database in databases {
         match verify::verify(plan, database, options) {
@@ -119,7 +119,7 @@ fn verify_all(plan: &Plan, databases: &[Database], options: &Options, json: bool
             }
         }
     }
-    Ok(code)
+    code
 }
 
 fn restore_all(plan: &Plan, databases: &[Database], matches: &ArgMatches) -> Result<u8, Failure> {

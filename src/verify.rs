@@ -337,9 +337,9 @@ fn pages(path: &Path) -> io::Result<Vec<u64>> {
                 page.get_mut(range).unwrap_or_default().fill(0);
             }
         }
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&page);
-        hashes.push(hasher.finish());
+        let mut digest = DefaultHasher::new();
+        digest.write(&page);
+        hashes.push(digest.finish());
         filled = 0;
     }
     Ok(hashes)

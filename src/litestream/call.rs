@@ -61,9 +61,7 @@ pub fn split(command: &str) -> Result<Vec<OsString>, String> {
     while let Some(c) = chars.next() {
         match (quote, c) {
             (Some(q), c) if c == q => quote = None,
-            (Some('\''), c) => word.get_or_insert_default().push(c),
-            (_, '\\') => word.get_or_insert_default().extend(chars.next()),
-            (Some(_), c) => word.get_or_insert_default().push(c),
+            (None | Some('"'), '\\') => word.get_or_insert_default().extend(chars.next()),
             (None, '\'' | '"') => {
                 quote = Some(c);
                 word.get_or_insert_default();
@@ -72,7 +70,7 @@ pub fn split(command: &str) -> Result<Vec<OsString>, String> {
             (None, ';' | '&' | '|' | '<' | '>' | '(' | ')' | '`') => {
                 return Err(format!("{c:?} means nothing without a shell; write -exec \"sh -c '…'\", or quote it"));
             }
-            (None, c) => word.get_or_insert_default().push(c),
+            (_, c) => word.get_or_insert_default().push(c),
         }
     }
     if quote.is_some() {

@@ -118,8 +118,8 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
             RestorePolicy::Auto,
             &[("auto", RestorePolicy::Auto), ("required", RestorePolicy::Required), ("never", RestorePolicy::Never)],
         ),
-        restore_timeout: check.duration("RESTORE_TIMEOUT", raw.restore_timeout, Duration::from_secs(60)),
-        stop_timeout: check.duration("STOP_TIMEOUT", raw.stop_timeout, Duration::from_secs(10)),
+        restore_timeout: check.duration("RESTORE_TIMEOUT", raw.restore_timeout.as_deref(), Duration::from_secs(60)),
+        stop_timeout: check.duration("STOP_TIMEOUT", raw.stop_timeout.as_deref(), Duration::from_secs(10)),
         signal_group: check.flag("SIGNAL_GROUP", raw.signal_group),
         on_replication_failure: check.one_of(
             "ON_REPLICATION_FAILURE",
@@ -133,7 +133,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
             LockPolicy::Standby,
             &[("standby", LockPolicy::Standby), ("wait", LockPolicy::Wait), ("refuse", LockPolicy::Refuse), ("off", LockPolicy::Off)],
         ),
-        max_wal: check.size("MAX_WAL", raw.max_wal, 1 << 30),
+        max_wal: check.size("MAX_WAL", raw.max_wal.as_deref(), 1 << 30),
         runtime_dir: raw.runtime_dir.map(PathBuf::from),
         required: check.flag("REQUIRED", raw.required),
         debug: check.flag("DEBUG", raw.debug),
@@ -167,16 +167,16 @@ impl Check<'_> {
         self.one_of(name, value, false, &[("true", true), ("false", false), ("1", true), ("0", false), ("yes", true), ("no", false)])
     }
 
-    fn duration(&mut self, name: &str, value: Option<String>, default: Duration) -> Duration {
-        match value.as_deref().map(duration) {
+    fn duration(&mut self, name: &str, value: Option<&str>, default: Duration) -> Duration {
+        match value.map(duration) {
             None => default,
             Some(Some(duration)) if !duration.is_zero() => duration,
             Some(_) => self.bad(name, "a duration as 500ms, 10s or 2m", default),
         }
     }
 
-    fn size(&mut self, name: &str, value: Option<String>, default: u64) -> u64 {
-        match value.as_deref().map(size) {
+    fn size(&mut self, name: &str, value: Option<&str>, default: u64) -> u64 {
+        match value.map(size) {
             None => default,
             Some(Some(size)) => size,
             Some(None) => self.bad(name, "a size as 512MB or 1GiB", default),

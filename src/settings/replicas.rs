@@ -45,7 +45,7 @@ const PARTS: [(&str, &[&str]); 5] = [
 const PREFIXES: [&str; 2] = ["LITESTREAM_REPLICA_PATH", "LITESTREAM_PATH"];
 const KEY_IDS: [&str; 2] = ["LITESTREAM_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID"];
 const SECRETS: [&str; 2] = ["LITESTREAM_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY"];
-const SCHEMES: [&str; 11] = ["s3", "gs", "gcs", "abs", "sftp", "nats", "webdav", "webdavs", "oss", "file", "gcs"];
+const SCHEMES: [&str; 10] = ["s3", "gs", "gcs", "abs", "sftp", "nats", "webdav", "webdavs", "oss", "file"];
 
 impl Replica {
     /// For tests and defaults: exactly these keys.
@@ -111,18 +111,13 @@ pub(super) fn shared_credentials(env: &Environment, problems: &mut Vec<String>) 
 fn credentials(env: &Environment, suffix: &str, problems: &mut Vec<String>) -> Option<Credentials> {
     for (id_name, secret_name) in KEY_IDS.iter().zip(SECRETS) {
         let (id_name, secret_name) = (format!("{id_name}{suffix}"), format!("{secret_name}{suffix}"));
+        let from_aws = id_name.starts_with("AWS_");
         match (env.get(&id_name), env.get(&secret_name)) {
-            (Some(id), Some(secret)) => {
-                let from_aws = id_name.starts_with("AWS_");
-                return Some(Credentials { id: id.to_owned(), secret: secret.to_owned(), from_aws });
-            }
-            (None, None) => {}
+            (Some(id), Some(secret)) => return Some(Credentials { id: id.to_owned(), secret: secret.to_owned(), from_aws }),
             // An `AWS_…` half may be the app's own business.
-            (Some(_), None) if id_name.starts_with("LITESTREAM_") => {
-                problems.push(format!("{id_name} is set, but {secret_name} is not; set both"))
-            }
-            (None, Some(_)) if id_name.starts_with("LITESTREAM_") => {
-                problems.push(format!("{secret_name} is set, but {id_name} is not; set both"))
+            (id, secret) if id.is_some() != secret.is_some() && !from_aws => {
+                let (set, unset) = if id.is_some() { (&id_name, &secret_name) } else { (&secret_name, &id_name) };
+                problems.push(format!("{set} is set, but {unset} is not; set both"));
             }
             _ => {}
         }
@@ -161,49 +156,63 @@ fn suffix(alias: &str) -> String {
     format!("_{}", alias.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect::<String>())
 }
 
-fn replica_of(env: &Environment, database: &Database, several: bool, problems: &mut Vec<String>) -> Option<Replica> {
-    let suffix = suffix(&database.alias);
-    let own = |names: &[&str]| names.iter().find_map(|n| Some((format!("{n}{suffix}"), env.get(&format!("{n}{suffix}"))?.to_owned())));
-    let any = |names: &[&str]| own(names).or_else(|| env.first(names).map(|(n, v)| (n.to_owned(), v.to_owned())));
-    let (own_url, own_bucket) = (own(&URLS), own(&BUCKETS));
-    let file_name = database.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let url =
-        own_url.clone().or_else(|| if own_bucket.is_some() { None } else { env.first(&URLS).map(|(n, v)| (n.to_owned(), v.to_owned())) });
-    let mut replica = if let Some((name, url)) = url {
-        let appended = several && own_url.is_none();
-        match from_url(&url, appended.then_some(file_name.as_str())) {
-            Ok(replica) => replica,
-            Err(why) => {
-                problems.push(format!("{name}: {why}"));
-                return None;
-            }
-        }
-    } else {
-        let (_, bucket) = own_bucket.or_else(|| any(&BUCKETS))?;
-        let mut replica = Replica::parts([("type", "s3"), ("bucket", bucket.as_str())]);
-        let path = match (own(&PREFIXES), env.first(&PREFIXES)) {
-            (Some((_, path)), _) => path,
-            (None, Some((_, prefix))) => format!("{}/{file_name}", prefix.trim_matches('/')),
-            (None, None) => file_name.clone(),
-        };
-        // Slashes at the ends would become part of every object's name.
-        replica.set("path", path.trim_matches('/'));
-        replica
-    };
-    if matches!(replica.get("type"), Some("s3")) {
-        add_parts(&mut replica, &any, problems);
+/// A variable's name and value.
+type Found = (String, String);
+
+/// The variables as one database sees them: `NAME_ALIAS` before `NAME`.
+struct View<'a> {
+    env: &'a Environment,
+    suffix: String,
+}
+
+impl View<'_> {
+    fn own(&self, names: &[&str]) -> Option<Found> {
+        names.iter().map(|name| format!("{name}{}", self.suffix)).find_map(|name| Some((name.clone(), self.env.get(&name)?.to_owned())))
     }
-    if let Some(keys) = credentials(env, &suffix, problems) {
+
+    fn shared(&self, names: &[&str]) -> Option<Found> {
+        self.env.first(names).map(|(name, value)| (name.to_owned(), value.to_owned()))
+    }
+
+    fn any(&self, names: &[&str]) -> Option<Found> {
+        self.own(names).or_else(|| self.shared(names))
+    }
+}
+
+fn replica_of(env: &Environment, database: &Database, several: bool, problems: &mut Vec<String>) -> Option<Replica> {
+    let view = View { env, suffix: suffix(&database.alias) };
+    let file_name = database.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let (own_url, own_bucket) = (view.own(&URLS), view.own(&BUCKETS));
+    let shared_url = view.shared(&URLS).filter(|_| own_bucket.is_none());
+    let append = (several && own_url.is_none()).then_some(file_name.as_str());
+    let mut replica = match own_url.or(shared_url) {
+        Some((name, url)) => from_url(&url, append).map_err(|why| problems.push(format!("{name}: {why}"))).ok()?,
+        None => in_bucket(&view, &view.any(&BUCKETS)?.1, &file_name),
+    };
+    if replica.get("type") == Some("s3") {
+        add_parts(&mut replica, &view, problems);
+    }
+    if let Some(keys) = credentials(env, &view.suffix, problems) {
         replica.set("access-key-id", &keys.id);
         replica.set("secret-access-key", &keys.secret);
     }
     Some(replica)
 }
 
-fn add_parts(replica: &mut Replica, any: &dyn Fn(&[&str]) -> Option<(String, String)>, problems: &mut Vec<String>) {
+fn in_bucket(view: &View<'_>, bucket: &str, file_name: &str) -> Replica {
+    let path = match (view.own(&PREFIXES), view.shared(&PREFIXES)) {
+        (Some((_, path)), _) => path,
+        (None, Some((_, prefix))) => format!("{}/{file_name}", prefix.trim_matches('/')),
+        (None, None) => file_name.to_owned(),
+    };
+    // Slashes at the ends would become part of every object's name.
+    Replica::parts([("type", "s3"), ("bucket", bucket), ("path", path.trim_matches('/'))])
+}
+
+fn add_parts(replica: &mut Replica, view: &View<'_>, problems: &mut Vec<String>) {
     for (key, names) in PARTS {
+        let Some((name, value)) = view.any(names) else { continue };
         // What the URL itself says wins, but for the type, which nothing else says better.
-        let Some((name, value)) = any(names) else { continue };
         if replica.get(key).is_some() && key != "type" {
             continue;
         }
@@ -212,7 +221,7 @@ fn add_parts(replica: &mut Replica, any: &dyn Fn(&[&str]) -> Option<(String, Str
             ("force-path-style" | "skip-verify", "0" | "false" | "no") => replica.set(key, "false"),
             ("force-path-style" | "skip-verify", _) => problems.push(format!("{name}: not true or false")),
             ("type", kind) if !SCHEMES.contains(&kind) => {
-                problems.push(format!("{name}: not a replica type; one of s3, gs, abs, sftp, nats, webdav, oss, file"))
+                problems.push(format!("{name}: not a replica type; one of s3, gs, abs, sftp, nats, webdav, oss, file"));
             }
             _ => replica.set(key, &value),
         }

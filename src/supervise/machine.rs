@@ -21,6 +21,7 @@ const TERM: i32 = 15;
 
 /// What a boot is to do, without how.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own, named where it is set")]
 pub struct Rules {
     /// Something is replicated.
     pub replicates: bool,
@@ -177,6 +178,7 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// The state.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that hold or not, in any combination")]
 pub struct Machine {
     rules: Rules,
     phase: Phase,
@@ -452,7 +454,6 @@ impl Machine {
     fn ended(&mut self, role: Role, ended: Ended, now: Now) -> Actions {
         match role {
             Role::App if self.app == AppState::Running => self.app_ended(ended.code(), now),
-            Role::App => Vec::new(),
             Role::Prepare => self.prepare_ended(now),
             Role::Probe => self.probe_ended(ended, now),
             Role::Litestream => self.litestream_ended(ended, now),
@@ -460,7 +461,7 @@ impl Machine {
                 self.unsaved.push(format!("the last sync ended with {ended}"));
                 self.flushed()
             }
-            Role::Flush => Vec::new(),
+            Role::App | Role::Flush => Vec::new(),
         }
     }
 
@@ -490,13 +491,12 @@ impl Machine {
             }
             Message::Reopen => self.reopen(),
             Message::Refused(code) if self.phase == Phase::Boot => self.abandon(code),
-            Message::Refused(_) => Vec::new(),
             Message::Unsaved(text) => {
                 self.unsaved.push(text);
                 Vec::new()
             }
             Message::Flushed if self.phase == Phase::Sync => self.flushed(),
-            Message::Flushed => Vec::new(),
+            Message::Refused(_) | Message::Flushed => Vec::new(),
         }
     }
 

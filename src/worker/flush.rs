@@ -98,11 +98,11 @@ fn pass_config(plan: &Plan, databases: &[Database]) -> Result<PathBuf, String> {
 /// 0.5 without a running Litestream: `replicate -once`, whose exit code has a meaning.
 fn by_once(plan: &Plan, databases: &[Database], deadline: Instant) -> Unsaved {
     for database in databases {
-        let facts = continuity::survey(&database.path, true);
-        if continuity::decide(facts) == Need::Truncate {
-            if let Err(why) = continuity::truncate(&database.path, deadline) {
-                return all(databases, &why);
-            }
+        let need = continuity::decide(continuity::survey(&database.path, true));
+        if need == Need::Truncate
+            && let Err(why) = continuity::truncate(&database.path, deadline)
+        {
+            return all(databases, &why);
         }
     }
     let path = match pass_config(plan, databases) {
@@ -171,10 +171,10 @@ fn one_pass(plan: &Plan, config: &Path, databases: &[Database], deadline: Instan
     let mut letting_go = Some(ours);
     loop {
         for line in running.said().lines().filter(|l| l.contains("sync: ok")) {
-            if let Ok(logged) = serde_yaml::from_str::<Logged>(line) {
-                if logged.msg == "sync: ok" {
-                    waiting.remove(&logged.db);
-                }
+            if let Ok(logged) = serde_yaml::from_str::<Logged>(line)
+                && logged.msg == "sync: ok"
+            {
+                waiting.remove(&logged.db);
             }
         }
         if waiting.is_empty() {

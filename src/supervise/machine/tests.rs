@@ -24,7 +24,7 @@ const HELD: Event = Event::Said(Message::Ready { held: true, unproven: false });
 const ZERO: Ended = Ended::Code(0);
 
 fn at(seconds: f64) -> Now {
-    Duration::from_millis((seconds * 1000.0).round() as u64)
+    Duration::from_secs_f64(seconds)
 }
 
 /// A machine driven by a script; each step's actions are the last.

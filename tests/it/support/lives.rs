@@ -14,6 +14,10 @@ use super::trials::Random;
 /// How long a bare Litestream stays dead before someone starts it again.
 const RESTART: Duration = Duration::from_secs(2);
 
+/// How long it runs at least before a stop: sooner, it has not looked at the database yet, and what is
+/// missing is only the end.
+const SETTLED: Duration = Duration::from_secs(3);
+
 #[derive(Debug)]
 pub(crate) struct Life {
     /// The writer's options.
@@ -94,17 +98,20 @@ pub(crate) fn live_bare(site: &Site, lives: &[Life]) -> (usize, Vec<String>) {
     for life in lives {
         let mut bare = Bare::start(site, &life.writer);
         let born = Instant::now();
+        let mut started = born;
         for kill in &life.kills {
             pass(born, *kill);
             bare.kill_litestream();
-            pass(born, *kill + RESTART);
+            pass(Instant::now(), RESTART);
             bare.restart_litestream();
+            started = Instant::now();
         }
         pass(born, life.length);
         if life.sudden {
             drop(bare);
             continue;
         }
+        pass(started, SETTLED);
         bare.stop();
         stops += 1;
         gaps.extend(gap(site));
