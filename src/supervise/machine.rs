@@ -256,12 +256,14 @@ impl Machine {
             self.replicator = Replicator::Standby(now.saturating_add(LOCK_EVERY));
             return if self.rules.wait { Vec::new() } else { self.start_app(now) };
         }
-        let mut actions = vec![Action::Prepare { repair: false }];
+        // Litestream first: the app waits for it, and it takes longer to come up than the databases to be looked at.
+        let mut actions = Vec::new();
         if self.rules.present {
             actions.extend(self.replicate(now));
         } else {
             self.replicator = Replicator::Preparing;
         }
+        actions.push(Action::Prepare { repair: false });
         actions
     }
 

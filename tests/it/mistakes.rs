@@ -101,7 +101,8 @@ fn database_in_a_directory_that_is_a_file(line: Line) {
     assert!([65, 66, 71, 78].contains(&code), "{code}: {stderr}");
     assert!(!site.path("ran").exists(), "the app never ran");
     let last = lines(&stderr).last().copied().unwrap_or_default();
-    assert!(last.contains("app.db"), "{stderr}");
+    let path = site.path("file");
+    assert!(last.contains(path.to_str().expect("a name")), "{stderr}");
 }
 
 fn unparsable_url(line: Line) {
@@ -119,7 +120,7 @@ fn unknown_scheme(line: Line) {
     if namespaces() {
         let site = Site::new(line);
         let recipe = app(&site, site.recipe().env("LITESTREAM_REPLICA_URL", "gopher://host/path"));
-        refused(&site, recipe, &[78], &["LITESTREAM_REPLICA_URL", "gopher"]);
+        refused(&site, recipe, &[78], &["LITESTREAM_REPLICA_URL"]);
     }
 }
 
@@ -145,7 +146,7 @@ fn two_databases_one_replica(line: Line) {
         let site = Site::new(line);
         let databases = format!("a={},b={}", site.path("x/app.db").display(), site.path("y/app.db").display());
         let recipe = site.recipe().without("DATABASE_PATH").env("LITESTREAM_DBS", databases);
-        refused(&site, app(&site, recipe), &[78], &["x/app.db", "y/app.db"]);
+        refused(&site, app(&site, recipe), &[78], &["LITESTREAM_REPLICA_URL", "share"]);
     }
 }
 
@@ -177,7 +178,7 @@ fn bad_values(line: Line) {
         ("LITESTREAM_ENTRY_RESTORE_TIMEOUT", "99999999999999999999999s"),
         ("LITESTREAM_ENTRY_RESTORE", "perhaps"),
         ("LITESTREAM_ENTRY_LOCK", "padlock"),
-        ("LITESTREAM_DBS", "=,="),
+        ("LITESTREAM_DBS", "="),
     ];
     for (name, value) in values {
         refused(&site, app(&site, site.recipe().env(name, value)), &[78], &[name]);
@@ -255,7 +256,7 @@ fn nothing_configured(line: Line) {
     let stderr = container.stderr();
     assert_eq!(code, 9, "{stderr}");
     assert_eq!(lines(&stderr).len(), 1, "one line says that nothing is replicated: {stderr}");
-    assert!(stderr.contains("replicat"), "{stderr}");
+    assert!(stderr.to_lowercase().contains("replicat"), "{stderr}");
 }
 
 fn nothing_configured_but_required(line: Line) {

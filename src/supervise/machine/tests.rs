@@ -79,7 +79,7 @@ fn the_app_starts_only_when_databases_are_ready_and_litestream_has_reported_in()
         .then(Event::Hello)
         .does(&[Action::StartApp]);
     let present = Rules { present: true, ..rules() };
-    let both = [Action::Prepare { repair: false }, Action::Replicate];
+    let both = [Action::Replicate, Action::Prepare { repair: false }];
     Life::begin(present.clone()).does(&both).then(Event::Hello).does(&[]).then(HELD).does(&[Action::StartApp]);
     Life::begin(present).does(&both).then(HELD).does(&[]).then(Event::Hello).does(&[Action::StartApp]);
 }
