@@ -35,6 +35,12 @@ pub(super) struct Found {
 
 const PATHS: [&str; 4] = ["LITESTREAM_DB_PATH", "LITESTREAM_DATABASE_PATH", "DATABASE_PATH", "DB_PATH"];
 
+/// Every variable that is read here.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    PATHS.into_iter().chain(["LITESTREAM_DBS", "LITESTREAM_EXTEND_DBS", "DATABASE_URL"])
+}
+
 pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Found {
     let mut found = Found::default();
     if let Some(text) = env.get("LITESTREAM_DBS") {

@@ -186,4 +186,25 @@ mod tests {
         .unwrap_err();
         assert!(!failure.message.contains("hunter2") && !failure.message.contains("hunter3"), "{failure}");
     }
+
+    /// The page names every variable that is read, with its default, and no other of ours.
+    #[test]
+    fn the_configuration_page_names_every_variable_and_no_other() {
+        let page = include_str!("../../docs/configuration.md");
+        let named: Vec<&str> = page.split('`').filter(|w| w.starts_with("LITESTREAM_ENTRY_")).collect();
+        let read: Vec<String> = OPTIONS.iter().map(|(name, ..)| variable(name)).collect();
+        for (name, _, help) in OPTIONS {
+            let default = help.rsplit_once('[').unwrap().1.trim_end_matches(']');
+            let row = page.lines().find(|l| l.starts_with(&format!("| `{}`", variable(name))));
+            assert!(row.is_some_and(|r| r.contains(&format!("`{default}`"))), "{name}");
+        }
+        assert!(named.iter().all(|n| read.iter().any(|r| r == n)), "{named:?}");
+        for name in replicas::names().chain(databases::names()).chain(tuning::names()) {
+            assert!(
+                page.contains(&format!("`{name}`"))
+                    || page.contains(&format!("`{}`", name.replacen("LITESTREAM_", "LITESTREAM_REPLICA_", 1))),
+                "{name}"
+            );
+        }
+    }
 }

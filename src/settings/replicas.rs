@@ -98,6 +98,13 @@ fn redact(url: &str) -> String {
     }
 }
 
+/// Every variable that is read here.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    let parts = PARTS.iter().flat_map(|(_, names)| names.iter());
+    URLS.iter().chain(&BUCKETS).chain(parts).chain(&PREFIXES).chain(&KEY_IDS).chain(&SECRETS).copied()
+}
+
 /// Whether a variable that has no other purpose asks for replication.
 pub(super) fn intended(env: &Environment) -> bool {
     [URLS[0], URLS[1], BUCKETS[0], BUCKETS[1], KEY_IDS[0], SECRETS[0]].iter().any(|n| env.get(n).is_some())

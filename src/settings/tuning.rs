@@ -69,6 +69,12 @@ const ROWS: [Row; 13] = [
     ("LITESTREAM_L0_RETENTION", "l0-retention", Kind::Duration, Some(Where::Top), None),
 ];
 
+/// Every variable that is read here.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    ROWS.into_iter().map(|(name, ..)| name)
+}
+
 pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Vec<Tuning> {
     let mut found = Vec::new();
     for (variable, key, kind, v05, v03) in ROWS {

@@ -2,16 +2,11 @@
 
 use std::sync::Mutex;
 
-use crate::support::bare::Bare;
-use crate::support::contents::Contents;
-use crate::support::lives::{self, gap};
+use crate::support::lives::{self, bare_boot, wait_for_boot};
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, trials, when};
+use crate::support::{Line, namespaces, trials};
 
 both_lines!(ten_restarts_on_a_kept_volume, random_lives);
-
-/// One boot's writing: slow enough that Litestream is there long before its end.
-const BOOT: &str = "--every 2000 --rows 1200";
 
 fn ten_restarts_on_a_kept_volume(line: Line) {
     if !namespaces() {
@@ -19,7 +14,7 @@ fn ten_restarts_on_a_kept_volume(line: Line) {
     }
     let site = Site::new(line);
     for boot in 1..=10 {
-        let mut container = site.writing(BOOT).start();
+        let mut container = site.writing(lives::BOOT).start();
         wait_for_boot(&site, boot);
         assert_eq!(container.stop(), 0, "boot {boot}");
         site.assert_saved();
@@ -70,26 +65,9 @@ fn an_earlier_gap_is_healed() {
         return;
     }
     let site = Site::new(Line::V05);
-    let boots = (1..=12).find(|boot| bare_boot(&site, *boot).is_some());
-    let boots = boots.expect("bare Litestream leaves a gap sooner or later");
-    let mut container = site.writing(BOOT).start();
+    let boots = lives::leave_a_gap(&site);
+    let mut container = site.writing(lives::BOOT).start();
     wait_for_boot(&site, boots + 1);
     assert_eq!(container.stop(), 0);
     site.assert_saved();
-}
-
-/// One boot under bare Litestream, and what is missing after its stop.
-fn bare_boot(site: &Site, boot: i64) -> Option<String> {
-    let bare = Bare::start(site, BOOT);
-    wait_for_boot(site, boot);
-    bare.stop();
-    Contents::of(site.database()).assert_complete_up_to(site.acknowledged());
-    gap(site)
-}
-
-/// Until the writer has written all its rows, in this boot and those before it.
-#[track_caller]
-fn wait_for_boot(site: &Site, boot: i64) {
-    let rows = boot * 1_200;
-    eventually(format!("row {rows}"), PATIENCE, || when(site.acknowledged() >= rows));
 }

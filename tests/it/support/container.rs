@@ -148,8 +148,12 @@ pub(crate) struct Container {
 impl Container {
     /// PID 1, as the host sees it.
     pub(crate) fn pid1(&self) -> i32 {
+        eventually("unshare's child", PATIENCE, || self.first_process())
+    }
+
+    fn first_process(&self) -> Option<i32> {
         let unshare = i32::try_from(self.child.id()).expect("a pid");
-        eventually("unshare's child", PATIENCE, || Some(process::children(unshare).first()?.pid))
+        Some(process::children(unshare).first()?.pid)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -205,8 +209,16 @@ impl Container {
     }
 
     /// The whole container is gone at once, as after a power cut of everything but the page cache.
+    ///
+    /// PID 1 is killed, not `unshare`: its end is reported only when nothing of its namespace is left.
     pub(crate) fn kill(&mut self) {
-        let _ = self.child.kill();
+        if self.ended().is_some() {
+            return;
+        }
+        match self.first_process() {
+            Some(pid) => process::send(pid, Signal::SIGKILL),
+            None => drop(self.child.kill()),
+        }
         let _ = self.child.wait();
     }
 

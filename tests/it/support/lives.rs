@@ -10,6 +10,7 @@ use super::contents::Contents;
 use super::process;
 use super::site::Site;
 use super::trials::Random;
+use super::{PATIENCE, eventually, when};
 
 /// How long a bare Litestream stays dead before someone starts it again.
 const RESTART: Duration = Duration::from_secs(2);
@@ -47,10 +48,10 @@ fn life(random: &mut Random) -> Life {
 
 /// Hot, fast, slow, bursting; with and without checkpoints of its own.
 fn speed(random: &mut Random) -> String {
-    let pace = match random.between(0, 3) {
+    let pace = match random.between(0, 4) {
         0 => format!("--burst {}:{}", random.between(20, 1_500), random.between(50, 1_000)),
         1 => format!("--every {}", random.between(0, 1_000)),
-        2 => format!("--every {}", random.between(1_000, 8_000)),
+        2 | 3 => format!("--every {}", random.between(1_000, 8_000)),
         _ => format!("--every {}", random.between(8_000, 100_000)),
     };
     match random.between(0, 3) {
@@ -134,4 +135,30 @@ pub(crate) fn gap(site: &Site) -> Option<String> {
 /// Lets a life go on until so long after its start: the life's own time, not a wait for something.
 pub(crate) fn pass(born: Instant, time: Duration) {
     std::thread::sleep((born + time).saturating_duration_since(Instant::now()));
+}
+
+/// One boot's writing: slow enough that the WAL is started anew before a bare Litestream looks, and
+/// that its old end is still there when it does.
+pub(crate) const BOOT: &str = "--every 2000 --rows 1200";
+
+/// One boot under bare Litestream, and what is missing after its stop.
+pub(crate) fn bare_boot(site: &Site, boot: i64) -> Option<String> {
+    let bare = Bare::start(site, BOOT);
+    wait_for_boot(site, boot);
+    bare.stop();
+    Contents::of(site.database()).assert_complete_up_to(site.acknowledged());
+    gap(site)
+}
+
+/// Boots under bare Litestream until the backup has a gap: how many it took.
+pub(crate) fn leave_a_gap(site: &Site) -> i64 {
+    let boots = (1..=12).find(|boot| bare_boot(site, *boot).is_some());
+    boots.expect("bare Litestream leaves a gap sooner or later")
+}
+
+/// Until the writer has written all its rows, in this boot and those before it.
+#[track_caller]
+pub(crate) fn wait_for_boot(site: &Site, boot: i64) {
+    let rows = boot * 1_200;
+    eventually(format!("row {rows}"), PATIENCE, || when(site.acknowledged() >= rows));
 }
