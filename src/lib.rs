@@ -37,7 +37,6 @@ use cli::Invocation;
 use exit::Failure;
 use litestream::Line;
 use plan::{Plan, Planned};
-use restore::Local;
 use runtime::Runtime;
 use settings::{Environment, LockPolicy, Settings, Source};
 use supervise::Boot;
@@ -175,6 +174,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         present: false,
         standby: false,
         wait: false,
+        names: String::new(),
         confirms: false,
         repairs: false,
         on_failure: entry.on_replication_failure,
@@ -197,7 +197,6 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     rules.replicates = true;
     rules.standby = locks.is_none();
     rules.wait = entry.lock == LockPolicy::Wait;
-    rules.present = plan.databases.iter().all(|d| matches!(restore::look(&d.path), Ok(Local::Sqlite)));
     rules.confirms = plan.socket.is_some();
     rules.repairs = plan.litestream.line == Line::V05;
     rules.reserve = plan.reserve();
@@ -211,7 +210,9 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         ));
     }
     boot.locks = locks;
+    rules.names = plan.databases.iter().map(|d| d.alias.as_str()).collect::<Vec<_>>().join(", ");
     boot.plan = Some(plan);
+    rules.present = boot.present();
     Ok(supervise::run(boot, rules, signals))
 }
 

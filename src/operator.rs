@@ -165,7 +165,7 @@ fn restore_one(plan: &Plan, database: &Database, target: &Path, flags: &[OsStrin
         flags,
     };
     let folder = Folder(restore::folder(target));
-    match source.fetch(&folder.0)? {
+    match source.fetch(&folder.0).map_err(|f| Failure::new(f.code, format!("{}: {}", database.alias, f.message)))? {
         Fetched::NoBackup if matches.get_flag("if-replica-exists") => {
             report::line(format_args!("{}: {} has no backup", database.alias, database.replica));
         }

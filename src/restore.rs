@@ -99,7 +99,7 @@ pub struct Source<'a> {
     pub config: Config<'a>,
     /// The database's path in it.
     pub database: &'a Path,
-    /// What it is called in messages.
+    /// What it is called in progress lines; errors leave it to the caller.
     pub alias: &'a str,
     /// How long there may be no progress.
     pub timeout: Duration,
@@ -128,13 +128,7 @@ impl Source<'_> {
             };
             if patience.is_over_after(pause) {
                 let waited = patience.waited().as_secs();
-                return Err(Failure::new(
-                    exit::UNREACHABLE,
-                    format!(
-                        "{}: cannot be restored: {reason} (no progress for {waited} s); correct the replica's settings, or start empty with LITESTREAM_ENTRY_RESTORE=never",
-                        self.alias
-                    ),
-                ));
+                return Err(Failure::new(exit::UNREACHABLE, format!("cannot be restored: {reason} (no progress for {waited} s)")));
             }
             report::line(format_args!("{}: restore failed, trying again: {reason}", self.alias));
             std::thread::sleep(pause);
@@ -143,13 +137,13 @@ impl Source<'_> {
     }
 
     fn attempt(&self, folder: &Path, patience: &mut Patience) -> Result<Attempt, Failure> {
-        let system = |error: io::Error| self.cannot_write(folder, &error);
+        let system = |error: io::Error| Self::cannot_write(folder, &error);
         fresh_folder(folder).map_err(system)?;
         let output = folder.join(self.database.file_name().unwrap_or_default());
         let log = File::options().read(true).append(true).create_new(true).open(folder.join("log")).map_err(system)?;
         let args = call::restore(&self.config, self.database, &output, self.flags);
         let mut running = call::start(self.litestream, &args, log)
-            .map_err(|e| Failure::new(exit::SYSTEM, format!("{}: cannot be run: {e}", self.litestream.path.display())))?;
+            .map_err(|e| Failure::new(exit::SYSTEM, format!("{} cannot be run: {e}", self.litestream.path.display())))?;
         let mut said_at = Instant::now();
         let ended = loop {
             if let Some(ended) = running.ended() {
@@ -171,7 +165,7 @@ impl Source<'_> {
             (true, Ok(Local::Sqlite)) => check(&output).map(|()| Attempt::Fetched(Fetched::Database(output))).map_err(|why| {
                 Failure::new(
                     exit::DAMAGED,
-                    format!("{}: the backup is damaged: {why}; try `litestream-entry restore -timestamp …` for an older one", self.alias),
+                    format!("the backup is damaged: {why}; an older one is had by `litestream-entry restore -timestamp …`"),
                 )
             }),
             (true, Ok(Local::Missing)) => Ok(Attempt::Fetched(Fetched::NoBackup)),
@@ -180,12 +174,9 @@ impl Source<'_> {
         }
     }
 
-    fn cannot_write(&self, folder: &Path, error: &io::Error) -> Failure {
+    fn cannot_write(folder: &Path, error: &io::Error) -> Failure {
         let place = folder.parent().unwrap_or(folder).display();
-        Failure::new(
-            exit::SYSTEM,
-            format!("{}: cannot restore into {place}: {error}; make it writable for uid {}", self.alias, nix::unistd::geteuid()),
-        )
+        Failure::new(exit::SYSTEM, format!("cannot restore into {place}: {error}; make it writable for uid {}", nix::unistd::geteuid()))
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -28,7 +29,7 @@ pub struct Runtime {
 /// 71, with each place and why not.
 pub fn take(configured: Option<&Path>, beside: Option<&Path>) -> Result<Runtime, Failure> {
     if let Some(path) = configured {
-        return claim(path).map_err(|error| {
+        return claim_patiently(path).map_err(|error| {
             Failure::new(
                 exit::SYSTEM,
                 format!("LITESTREAM_ENTRY_RUNTIME_DIR: {}: {error}; name a directory that can be written", path.display()),
@@ -60,6 +61,19 @@ pub fn places(configured: Option<&Path>, beside: Option<&Path>, pid: u32) -> Vec
     places
 }
 
+/// A boot that was killed a moment ago may still be on its way out.
+fn claim_patiently(path: &Path) -> io::Result<Runtime> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match claim(path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 fn claim(path: &Path) -> io::Result<Runtime> {
     match DirBuilder::new().recursive(path.parent().is_some_and(|p| !p.exists())).mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -72,11 +86,11 @@ fn claim(path: &Path) -> io::Result<Runtime> {
         .mode(0o600)
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(path.join("lock"))?;
-    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => io::Error::other("another litestream-entry uses it"),
-        errno => errno.into(),
-    })?;
-    Ok(Runtime { path: path.to_owned(), _lock: lock })
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Runtime { path: path.to_owned(), _lock: lock }),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "another litestream-entry uses it")),
+        Err((_, errno)) => Err(errno.into()),
+    }
 }
 
 /// Whether a boot holds the directory now.

@@ -91,7 +91,7 @@ const OLD_ROWS: &str = "-1 day";
 /// Proves it, or says what cannot be proved.
 ///
 /// # Errors
-/// 65 where the backup is damaged, behind or different; 66 where there is no database.
+/// 65 where the backup is damaged, behind, different or not to be had; 66 where there is no database.
 pub fn verify(plan: &Plan, database: &Database, options: &Options) -> Result<Proof, Failure> {
     let began = Instant::now();
     let failed = |code: u8, why: String| Failure::new(code, format!("{}: NOT PROVED: {why}", database.alias));
@@ -188,7 +188,6 @@ impl Check<'_> {
                 match self.restore(deadline) {
                     Ok(restored) if sentinel.is_in(&restored.path) => return Ok(restored),
                     Ok(_) => last = None,
-                    Err(failure) if failure.code == exit::DAMAGED => return Err(failure),
                     Err(failure) => last = Some(failure),
                 }
             }
@@ -219,7 +218,8 @@ impl Check<'_> {
             timeout: left,
             flags: &[],
         };
-        match source.fetch(&self.scratch.0.join("restore"))? {
+        // Whatever keeps it from coming back, it is not proved.
+        match source.fetch(&self.scratch.0.join("restore")).map_err(|f| Failure::new(exit::DAMAGED, f.message))? {
             Fetched::NoBackup => Err(Failure::new(exit::DAMAGED, format!("{} has no backup", self.database.replica))),
             Fetched::Database(path) => {
                 let took = began.elapsed();

@@ -73,19 +73,22 @@ fn source(env: &Environment, exists: &dyn Fn(&Path) -> bool, entry: &Entry, prob
         None if exists(Path::new(DEFAULT_FILE)) => return Source::File(DEFAULT_FILE.into()),
         None => {}
     }
+    let before = problems.len();
     let mut found = databases::read(env, problems);
+    let misread = problems.len() > before;
     let intended = found.intended || replicas::intended(env);
     let has_replica = replicas::complete(env, &mut found.databases, problems);
     notes.append(&mut found.notes);
     let nothing = match (found.databases.is_empty(), has_replica) {
         (false, true) => return Source::Variables(found.databases),
-        (true, false) => "no database and no replica are configured".to_owned(),
+        // What was wrong with its variable has been said.
+        (true, _) if misread => return Source::Nothing(String::new()),
         (true, true) => {
-            problems.push(
-                "a replica is configured, but no database: set DATABASE_PATH or LITESTREAM_DBS to what is to be replicated".to_owned(),
-            );
+            let set = replicas::decided_by(env).unwrap_or_default();
+            problems.push(format!("{set} is set, but no database: set DATABASE_PATH or LITESTREAM_DBS to what is to be replicated"));
             return Source::Nothing(String::new());
         }
+        (true, false) => "no database and no replica are configured".to_owned(),
         (false, false) => format!("{} is set, but no replica: set LITESTREAM_REPLICA_URL or LITESTREAM_REPLICA_BUCKET", found.decided_by),
     };
     if entry.required {

@@ -110,6 +110,11 @@ pub(super) fn intended(env: &Environment) -> bool {
     [URLS[0], URLS[1], BUCKETS[0], BUCKETS[1], KEY_IDS[0], SECRETS[0]].iter().any(|n| env.get(n).is_some())
 }
 
+/// The variable that names a replica for every database.
+pub(super) fn decided_by(env: &Environment) -> Option<&'static str> {
+    URLS.into_iter().chain(BUCKETS).find(|name| env.get(name).is_some())
+}
+
 /// The keys that every replica uses.
 pub(super) fn shared_credentials(env: &Environment, problems: &mut Vec<String>) -> Option<Credentials> {
     credentials(env, "", problems)
@@ -135,7 +140,7 @@ fn credentials(env: &Environment, suffix: &str, problems: &mut Vec<String>) -> O
 /// Gives each database its replica. Whether any variable names one is the result.
 pub(super) fn complete(env: &Environment, databases: &mut [Database], problems: &mut Vec<String>) -> bool {
     let several = databases.len() > 1;
-    let mut any = databases.is_empty() && (env.first(&URLS).is_some() || env.first(&BUCKETS).is_some());
+    let mut any = databases.is_empty() && decided_by(env).is_some();
     for database in databases.iter_mut() {
         // The list form may bring its own.
         if database.extra.contains_key("replica") || database.extra.contains_key("replicas") {

@@ -33,6 +33,8 @@ pub struct Rules {
     pub standby: bool,
     /// Wait for that process to leave before anything starts.
     pub wait: bool,
+    /// What is replicated, for messages.
+    pub names: String,
     /// The running Litestream can confirm a last sync (0.5 with a control socket).
     pub confirms: bool,
     /// Whether a Litestream that died needs the databases made fit (0.5).
@@ -75,10 +77,22 @@ pub enum Event {
     Hello,
     /// So many processes are left that are none of ours.
     Left(usize),
-    /// Whether the lock on every database is ours now.
-    Lock(bool),
+    /// What a try for the lock came to.
+    Lock(Lock),
     /// A deadline has come.
     Tick,
+}
+
+/// What a try for the lock came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// It is ours now.
+    Ours,
+    /// Another process has it.
+    Theirs {
+        /// Every database is here.
+        present: bool,
+    },
 }
 
 /// How the last sync is made.
@@ -254,7 +268,8 @@ impl Machine {
         }
         if self.rules.standby {
             self.replicator = Replicator::Standby(now.saturating_add(LOCK_EVERY));
-            return if self.rules.wait { Vec::new() } else { self.start_app(now) };
+            // Never on an empty database: what is missing, the other one may be about to restore.
+            return if self.rules.wait || !self.rules.present { Vec::new() } else { self.start_app(now) };
         }
         // Litestream first: the app waits for it, and it takes longer to come up than the databases to be looked at.
         let mut actions = Vec::new();
@@ -294,7 +309,7 @@ impl Machine {
             Event::Said(message) => self.said(message, now),
             Event::Hello => self.hello(now),
             Event::Left(count) => self.left(count, now),
-            Event::Lock(ours) => self.lock(ours, now),
+            Event::Lock(lock) => self.lock(lock, now),
             Event::Tick => self.tick(now),
         }
     }
@@ -339,7 +354,7 @@ impl Machine {
                 vec![Action::SignalApp(signal)]
             }
             AppState::Waiting | AppState::Gone if stops && self.stops >= 2 => {
-                self.unsaved.push("the last sync was cut short by a second signal".to_owned());
+                self.unsaved.push(format!("{}: the last sync was cut short by a second signal", self.rules.names));
                 self.finish()
             }
             AppState::Waiting | AppState::Gone => Vec::new(),
@@ -460,7 +475,7 @@ impl Machine {
             Role::Probe => self.probe_ended(ended, now),
             Role::Litestream => self.litestream_ended(ended, now),
             Role::Flush if self.phase == Phase::Sync => {
-                self.unsaved.push(format!("the last sync ended with {ended}"));
+                self.unsaved.push(format!("{}: the last sync ended with {ended}", self.rules.names));
                 self.flushed()
             }
             Role::App | Role::Flush => Vec::new(),
@@ -677,27 +692,27 @@ impl Machine {
         }
     }
 
-    fn lock(&mut self, ours: bool, now: Now) -> Actions {
-        match (self.replicator, self.phase, ours) {
-            (Replicator::Standby(_), Phase::Sync, true) => {
+    fn lock(&mut self, lock: Lock, now: Now) -> Actions {
+        if !matches!(self.replicator, Replicator::Standby(_)) {
+            return Vec::new();
+        }
+        match (self.phase, lock) {
+            (Phase::Sync, Lock::Ours) => {
                 self.replicator = Replicator::Off;
                 self.flush(Sync::Pass, now)
             }
             // The other one lives and sees our last writes.
-            (Replicator::Standby(_), Phase::Sync, false) => self.finish(),
-            (Replicator::Standby(_), Phase::Boot, true) => {
+            (Phase::Sync, Lock::Theirs { .. }) => self.finish(),
+            (Phase::Boot, Lock::Ours) => {
                 self.replicator = Replicator::Preparing;
                 vec![Action::Prepare { repair: false }]
             }
-            (Replicator::Standby(_), Phase::Run, true) => {
+            (Phase::Run, Lock::Ours) => {
                 let mut actions = vec![Action::Say("the other replicator has left: taking over".to_owned())];
                 actions.extend(if self.rules.repairs { self.prepare_again() } else { self.replicate(now) });
                 actions
             }
-            (Replicator::Standby(_), _, false) => {
-                self.replicator = Replicator::Standby(now.saturating_add(LOCK_EVERY));
-                Vec::new()
-            }
+            (Phase::Boot, Lock::Theirs { present: true }) if !self.rules.wait => self.start_app(now),
             _ => Vec::new(),
         }
     }
@@ -759,7 +774,8 @@ impl Machine {
     fn out_of_time(&mut self) -> Actions {
         if self.rules.replicates && !self.synced && !matches!(self.replicator, Replicator::Standby(_)) {
             self.unsaved.push(format!(
-                "the stop timeout of {} s has passed before the last sync was confirmed",
+                "{}: the stop timeout of {} s has passed before the last sync was confirmed",
+                self.rules.names,
                 self.rules.stop_timeout.as_secs_f32()
             ));
         }

@@ -23,10 +23,11 @@ use crate::exit::Failure;
 use crate::litestream::call;
 use crate::plan::{Database, PLAN_FILE, Plan};
 use crate::report;
+use crate::restore::{self, Local};
 use crate::sys::{self, CHANNEL, Program};
 use crate::worker::{LONGEST, Message, hold};
 use lock::Locks;
-use machine::{Action, Event, Machine, Role, Rules, Sync};
+use machine::{Action, Event, Lock, Machine, Role, Rules, Sync};
 use signals::Signals;
 
 /// What PID 1 needs for a boot.
@@ -46,6 +47,13 @@ pub struct Boot {
     pub locks: Option<Locks>,
     /// Signals go to the app's group.
     pub signal_group: bool,
+}
+
+impl Boot {
+    /// Whether every database is here. Reads a few bytes of each, on the disk that the app is on.
+    pub fn present(&self) -> bool {
+        self.plan.iter().flat_map(|p| &p.databases).all(|d| matches!(restore::look(&d.path), Ok(Local::Sqlite)))
+    }
 }
 
 /// Runs the boot to its end; the container's exit code.
@@ -184,7 +192,7 @@ impl Shell {
                 let helpers: Vec<i32> = self.children.iter().filter(|c| c.role != Role::App).map(|c| c.pid.as_raw()).collect();
                 Some(Event::Left(drain::signal_all(Pid::this().as_raw(), &helpers, signal)))
             }
-            Action::TryLock => Some(Event::Lock(self.try_lock())),
+            Action::TryLock => Some(Event::Lock(if self.try_lock() { Lock::Ours } else { Lock::Theirs { present: self.boot.present() } })),
             Action::Say(text) => {
                 report::line(text);
                 None

@@ -118,7 +118,13 @@ fn fetch(plan: &Plan, database: &Database, folder: &Path) -> Result<Decision, Fa
         _ => Ok(()),
     };
     let cleared = restore::clear(folder);
-    let fetched = fetched?;
+    let fetched = fetched.map_err(|failure| {
+        let advice = match failure.code {
+            exit::UNREACHABLE => "; correct the replica's settings, or start empty with LITESTREAM_ENTRY_RESTORE=never",
+            _ => "",
+        };
+        Failure::new(failure.code, format!("{}: {}{advice}", database.alias, failure.message))
+    })?;
     installed.and(cleared).map_err(|error| {
         Failure::new(exit::SYSTEM, format!("{}: {}: {error}; make it writable", database.alias, database.path.display()))
     })?;

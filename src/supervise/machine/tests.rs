@@ -11,6 +11,7 @@ fn rules() -> Rules {
         present: false,
         standby: false,
         wait: false,
+        names: "default".to_owned(),
         confirms: true,
         repairs: true,
         on_failure: OnFailure::Restart,
@@ -228,18 +229,21 @@ fn an_unproven_backup_is_made_whole_at_the_next_chance() {
 
 #[test]
 fn in_standby_the_app_runs_and_takes_over_when_the_other_leaves() {
-    let standby = Rules { standby: true, ..rules() };
-    let life =
-        Life::begin(standby.clone()).does(&[Action::StartApp]).after(1.1).does(&[Action::TryLock]).then(Event::Lock(false)).does(&[]);
-    let life = life.after(1.1).does(&[Action::TryLock]).then(Event::Lock(true)).says_and(&[Action::Prepare { repair: true }]);
+    let standby = Rules { standby: true, present: true, ..rules() };
+    let theirs = |present| Event::Lock(Lock::Theirs { present });
+    let life = Life::begin(standby.clone()).does(&[Action::StartApp]).after(1.1).does(&[Action::TryLock]).then(theirs(true)).does(&[]);
+    let life = life.after(1.1).does(&[Action::TryLock]).then(Event::Lock(Lock::Ours)).says_and(&[Action::Prepare { repair: true }]);
     life.then(READY).does(&[Action::Replicate]);
     let life = Life::begin(standby.clone()).then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[Action::TryLock]);
-    life.then(Event::Lock(false)).does(&[Action::Exit(0)]);
+    life.then(theirs(true)).does(&[Action::Exit(0)]);
+    // What is missing must not be made anew beside one that may be restoring it.
+    let missing = Rules { present: false, ..standby.clone() };
+    Life::begin(missing).does(&[]).then(theirs(false)).does(&[]).then(theirs(true)).does(&[Action::StartApp]);
     Life::begin(Rules { wait: true, ..standby })
         .does(&[])
         .after(1.1)
         .does(&[Action::TryLock])
-        .then(Event::Lock(true))
+        .then(Event::Lock(Lock::Ours))
         .does(&[Action::Prepare { repair: false }]);
 }
 
@@ -284,7 +288,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         message.prop_map(Event::Said),
         Just(Event::Hello),
         (0..3_usize).prop_map(Event::Left),
-        any::<bool>().prop_map(Event::Lock),
+        prop_oneof![Just(Lock::Ours), any::<bool>().prop_map(|present| Lock::Theirs { present })].prop_map(Event::Lock),
         Just(Event::Tick),
     ]
 }
@@ -303,10 +307,10 @@ proptest! {
         let mut machine = Machine::new(rules);
         let mut all = machine.start(Now::ZERO);
         let mut now = Now::ZERO;
-        let (mut app_lives, mut ready) = (false, !replicates || standby);
+        let (mut app_lives, mut ready) = (false, !replicates || (standby && present && !wait));
         let mut seen = 0;
         let mut check = |all: &Actions, event: Option<&Event>| {
-            if matches!(event, Some(Event::Said(Message::Ready { .. }))) {
+            if matches!(event, Some(Event::Said(Message::Ready { .. }) | Event::Lock(Lock::Theirs { present: true }))) {
                 ready = true;
             }
             if matches!(event, Some(Event::Ended(Role::App, _) | Event::NotStarted(Role::App))) {
