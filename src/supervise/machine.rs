@@ -218,6 +218,8 @@ pub struct Machine {
     stops: u32,
     stop_by: Option<Now>,
     app_by: Option<Now>,
+    /// When a Litestream that does not end is given up, so that a pass of our own still has its time.
+    close_by: Option<Now>,
     /// The last sync has been tried; what it could not save is in `unsaved`.
     synced: bool,
     unsaved: Vec<String>,
@@ -255,6 +257,7 @@ impl Machine {
             stops: 0,
             stop_by: None,
             app_by: None,
+            close_by: None,
             synced: false,
             unsaved: Vec::new(),
             code: 0,
@@ -292,7 +295,8 @@ impl Machine {
         let phase = match self.phase {
             Phase::Boot | Phase::Run => [replicator, self.heal_at, self.come_up_by].into_iter().flatten().min(),
             Phase::Drain { next, .. } => Some(next),
-            Phase::Sync | Phase::Close | Phase::End => None,
+            Phase::Close => self.close_by,
+            Phase::Sync | Phase::End => None,
         };
         [phase, self.app_by, self.stop_by].into_iter().flatten().min()
     }
@@ -417,7 +421,10 @@ impl Machine {
                 vec![Action::TryLock]
             }
             Replicator::Starting | Replicator::Up if self.rules.confirms => self.flush(Sync::Socket, now),
-            replicator if replicator.runs() => self.close(),
+            replicator if replicator.runs() => {
+                self.close_by = Some(now.saturating_add(self.stop_by.unwrap_or(now).saturating_sub(now) / 2));
+                self.close()
+            }
             _ => self.flush(Sync::Pass, now),
         }
     }
@@ -736,6 +743,13 @@ impl Machine {
                 self.phase = Phase::Drain { kill_at, next: now.saturating_add(DRAIN_EVERY) };
                 // 0 only counts: a second TERM is not what a daemon expects.
                 actions.push(Action::Drain(if now >= kill_at { KILL } else { 0 }));
+            }
+            // 0.3 hangs at its end when the replica takes no writes.
+            Phase::Close if due(self.close_by) => {
+                self.close_by = None;
+                self.replicator = Replicator::Off;
+                actions.push(Action::Kill(Role::Litestream));
+                actions.extend(self.flush(Sync::Pass, now));
             }
             _ => {}
         }

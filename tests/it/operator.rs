@@ -22,6 +22,7 @@ both_lines!(
     verify_as_json,
     verify_finds_a_stopped_litestream,
     verify_finds_a_lost_replica,
+    verify_finds_an_unreachable_replica,
     verify_compares_pages,
     verify_leaves_nothing_behind,
     restore_to_another_path,
@@ -152,8 +153,23 @@ fn verify_finds_a_lost_replica(line: Line) {
     let container = running(&site, "--every 5000");
     assert_proved(&container.exec(["verify", "default"]));
     fs::rename(site.replica(), site.path("away")).expect("the replica moves away");
-    fs::write(site.replica(), "").expect("a file in its place");
     assert_disproved(&container.exec(["verify", "--timeout", "3s", "default"]));
+}
+
+fn verify_finds_an_unreachable_replica(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let container = running(&site, "--every 5000");
+    assert_proved(&container.exec(["verify", "default"]));
+    // A file where a directory has to be: nobody can read or write below it, not even root.
+    fs::rename(site.replica(), site.path("away")).expect("the replica moves away");
+    fs::write(site.replica(), "").expect("a file in its place");
+    let output = container.exec(["verify", "--timeout", "3s", "default"]);
+    let code = output.status.code();
+    assert!([Some(65), Some(69)].contains(&code), "cut off: {}", said(&output));
+    assert!(!output.stderr.is_empty(), "it says why");
 }
 
 /// Most of the pages of a database that is hardly written to; "equal" without any proves nothing.

@@ -1,11 +1,13 @@
 //! The main job: what the app acknowledged before a stop is there after the volume was lost.
 
+use std::path::Path;
+
 use crate::support::contents::Contents;
 use crate::support::s3::Server;
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, namespaces, skip, when};
 
-both_lines!(file_replica, s3_replica, two_databases, two_databases_in_a_bucket);
+both_lines!(file_replica, s3_replica, s3_replica_with_misleading_variables, two_databases, two_databases_in_a_bucket);
 
 fn file_replica(line: Line) {
     if namespaces() {
@@ -18,6 +20,20 @@ fn s3_replica(line: Line) {
         return;
     };
     lose_everything_and_start_again(&Site::new(line).in_bucket_of(&server, "one"));
+}
+
+/// The app's own variables, which Litestream would obey: `AWS_CA_BUNDLE` breaks the S3 client of 0.5.
+fn s3_replica_with_misleading_variables(line: Line) {
+    let bundle = "/etc/ssl/certs/ca-certificates.crt";
+    if !Path::new(bundle).exists() {
+        return skip(format!("no {bundle}"));
+    }
+    let Some(server) = needed_server() else {
+        return;
+    };
+    let site = Site::new(line).in_bucket_of(&server, "bundle");
+    let variables = [("AWS_CA_BUNDLE", bundle), ("LOG_LEVEL", "error"), ("LITESTREAM_LOG_LEVEL", "info")];
+    lose_everything_and_start_again(&site.with_variables(&variables));
 }
 
 fn two_databases(line: Line) {

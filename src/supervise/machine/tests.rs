@@ -123,6 +123,14 @@ fn without_a_socket_litestream_ends_first_and_a_pass_confirms() {
 }
 
 #[test]
+fn a_litestream_that_does_not_end_leaves_time_for_a_pass() {
+    let life = Life::begin(Rules { confirms: false, repairs: false, ..rules() }).then(READY).then(Event::Hello);
+    let life = life.then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[Action::LetGo]).after(4.0).does(&[]);
+    let flush = Action::Flush(Sync::Pass, at(9.2));
+    life.after(0.75).does(&[Action::Kill(Role::Litestream), flush]);
+}
+
+#[test]
 fn what_is_not_saved_turns_0_into_74_and_is_the_last_line_but_keeps_any_other_code() {
     for (code, exit) in [(0, 74), (3, 3)] {
         let life = Life::running().then(Event::Ended(Role::App, Ended::Code(code))).then(Event::Left(0));
