@@ -1,5 +1,5 @@
 //! Keeps gaps out of 0.5's backups: decides what a WAL needs before Litestream starts, and does it.
-//! Must never write to a database but by `wal_checkpoint`, and must open each only once (a process
+//! Must never write to an app's tables, and must open each only once (a process
 //! that closes a file drops all its POSIX locks on it).
 //!
 //! Litestream 0.5 goes on from its last position although frames in between were lost, whenever the
@@ -235,6 +235,16 @@ pub fn truncate(database: &Path, deadline: Instant) -> Result<(), String> {
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Makes a transaction without content, as Litestream itself does to have something to replicate.
+///
+/// # Errors
+/// What SQLite says.
+pub fn touch(database: &Path) -> rusqlite::Result<()> {
+    let connection = open(database)?;
+    connection.busy_timeout(Duration::from_secs(2))?;
+    connection.execute_batch("INSERT INTO _litestream_seq (id, seq) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET seq = seq + 1")
 }
 
 /// Opens an existing database as one more reader and writer beside the app.

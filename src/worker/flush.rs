@@ -1,17 +1,12 @@
 //! `__flush`: the last sync, confirmed. Must never call Litestream's sync while anything may still
 //! write, and never take an exit code of 0.5's `replicate` for proof (it is 0 in a black hole).
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
-use super::{Channel, Message, hold, in_parallel};
+use super::{Channel, Message, in_parallel, pass};
 use crate::config::Document;
 use crate::continuity::{self, Mark, Need};
 use crate::exit::Failure;
@@ -19,10 +14,9 @@ use crate::litestream::{Line, call, socket};
 use crate::plan::{Database, Plan};
 use crate::restore::{self, Local};
 use crate::runtime;
-use crate::sys;
 
 /// Pause before asking again.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
 /// `socket MILLISECONDS`: asks the Litestream that runs. `pass MILLISECONDS`: makes a pass of its own,
 /// after Litestream's end.
@@ -38,7 +32,7 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
         _ if databases.is_empty() => Vec::new(),
         ("socket", Some(socket), _) => by_socket(&databases, socket, deadline),
         (_, _, Line::V05) => by_once(plan, &databases, deadline),
-        (_, _, Line::V03) => by_pass(plan, &databases, deadline),
+        (_, _, Line::V03) => pass::run(plan, &databases, deadline),
     };
     for (alias, why) in &unsaved {
         channel.say(&Message::Unsaved(format!("{alias}: {why}")));
@@ -60,7 +54,8 @@ fn has_content(path: &Path) -> bool {
     !matches!(restore::look(path), Ok(Local::Missing | Local::Empty))
 }
 
-type Unsaved = Vec<(String, String)>;
+/// Alias and reason of each that is not known to be saved.
+pub(super) type Unsaved = Vec<(String, String)>;
 
 fn by_socket(databases: &[Database], socket: &Path, deadline: Instant) -> Unsaved {
     let outcomes = in_parallel(databases, databases.len(), |database| {
@@ -81,12 +76,13 @@ fn by_socket(databases: &[Database], socket: &Path, deadline: Instant) -> Unsave
     outcomes.into_iter().flatten().collect()
 }
 
-fn all(databases: &[Database], why: &str) -> Unsaved {
+/// None of them, for one reason.
+pub(super) fn all(databases: &[Database], why: &str) -> Unsaved {
     databases.iter().map(|d| (d.alias.clone(), why.to_owned())).collect()
 }
 
 /// Writes the configuration of a pass; its path.
-fn pass_config(plan: &Plan, databases: &[Database]) -> Result<PathBuf, String> {
+pub(super) fn pass_config(plan: &Plan, databases: &[Database]) -> Result<PathBuf, String> {
     let text = fs::read_to_string(&plan.config).map_err(|e| format!("{}: {e}", plan.config.display()))?;
     let document = if plan.users_file { Document::parse_expanded(&text, &|name| std::env::var(name).ok()) } else { Document::parse(&text) };
     let existing: Vec<PathBuf> = databases.iter().map(|d| d.path.clone()).collect();
@@ -124,69 +120,4 @@ fn by_once(plan: &Plan, databases: &[Database], deadline: Instant) -> Unsaved {
         std::thread::sleep(PAUSE);
     }
     all(databases, &why)
-}
-
-/// One line of 0.3's log.
-#[derive(Deserialize)]
-struct Logged {
-    #[serde(default)]
-    msg: String,
-    #[serde(default)]
-    db: String,
-}
-
-/// 0.3: a short `replicate` with intervals of 20 ms. It has opened every database once it has said
-/// `sync: ok` of each; from then on its end compares with what the replica lists, writes what is
-/// missing there, and exits 0 only if that worked.
-fn by_pass(plan: &Plan, databases: &[Database], deadline: Instant) -> Unsaved {
-    let path = match pass_config(plan, databases) {
-        Ok(path) => path,
-        Err(why) => return all(databases, &why),
-    };
-    let mut why = "no time was left".to_owned();
-    while Instant::now() < deadline {
-        match one_pass(plan, &path, databases, deadline) {
-            Ok(()) => return Vec::new(),
-            Err(reason) => why = reason,
-        }
-        std::thread::sleep(PAUSE);
-    }
-    all(databases, &why)
-}
-
-fn one_pass(plan: &Plan, config: &Path, databases: &[Database], deadline: Instant) -> Result<(), String> {
-    let log_path = plan.runtime.join("last-pass.log");
-    let _ = fs::remove_file(&log_path);
-    let log =
-        fs::File::options().read(true).append(true).create_new(true).open(&log_path).map_err(|e| format!("{}: {e}", log_path.display()))?;
-    let (ours, theirs) = UnixStream::pair().map_err(|e| e.to_string())?;
-    let config = call::Config { path: config, expand: false };
-    // Ours closes on exec, theirs goes through Litestream to the stand-in.
-    sys::keep_on_exec(&theirs).map_err(|e| e.to_string())?;
-    let command = hold::command(theirs.as_raw_fd()).map_err(|e| e.to_string())?;
-    let args: Vec<OsString> = call::replicate(&plan.litestream, &config, command).into_iter().skip(1).collect();
-    let mut running = call::start(&plan.litestream, &args, log).map_err(|e| e.to_string())?;
-    drop(theirs);
-    let mut waiting: BTreeSet<String> = databases.iter().map(|d| d.path.to_string_lossy().into_owned()).collect();
-    let mut letting_go = Some(ours);
-    loop {
-        for line in running.said().lines().filter(|l| l.contains("sync: ok")) {
-            if let Ok(logged) = serde_yaml::from_str::<Logged>(line)
-                && logged.msg == "sync: ok"
-            {
-                waiting.remove(&logged.db);
-            }
-        }
-        if waiting.is_empty() {
-            letting_go = None;
-        }
-        match running.ended() {
-            Some(ended) if ended.ok() && letting_go.is_none() => return Ok(()),
-            Some(_) => return Err(call::reason(&running.said())),
-            None if Instant::now() >= deadline => {
-                return Err(format!("the replica does not answer in time; litestream's last words: {}", call::reason(&running.said())));
-            }
-            None => std::thread::sleep(Duration::from_millis(10)),
-        }
-    }
 }

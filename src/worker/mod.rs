@@ -4,6 +4,7 @@
 pub mod exec;
 pub mod flush;
 pub mod hold;
+mod pass;
 pub mod prepare;
 pub mod probe;
 

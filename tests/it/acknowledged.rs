@@ -24,6 +24,8 @@ both_lines!(
     child_that_goes_on_writing,
     child_that_ignores_term,
     hot_writer_killed,
+    writer_of_docker_exec,
+    term_while_starting,
 );
 
 /// An app of a site's own, for each trial, that is told to stop and ends with `code`.
@@ -93,15 +95,22 @@ fn term_ignored(line: Line) {
         let site = Site::new(line);
         let every = random.pick(&[500, 2_000, 20_000]);
         let recipe = site.writing(&format!("--every {every} --on-term ignore"));
+        // Docker's patience is ten seconds.
+        let docker = Duration::from_secs(10);
         let mut container = recipe.env("LITESTREAM_ENTRY_STOP_TIMEOUT", "4s").start();
         container.ready();
         std::thread::sleep(random.millis(300, 2_500));
-        assert_eq!(container.stop(), 128 + 9, "what does not end is killed");
+        container.signal(Signal::SIGTERM);
+        assert_eq!(container.wait(docker), 128 + 9, "what does not end is killed");
         site.assert_saved();
     });
 }
 
 /// Something else than the program kills the app in the middle of its writing.
+///
+/// A commit that was cut off between the WAL and its index is in the file, which Litestream reads, and
+/// not in the index, which `SQLite` goes by. It was never acknowledged, so the backup may have it or
+/// not; but from the next start on, backup and database have to be the same again.
 fn hot_writer_killed(line: Line) {
     if !namespaces() {
         return;
@@ -113,7 +122,50 @@ fn hot_writer_killed(line: Line) {
         std::thread::sleep(random.millis(0, 2_500));
         crate::support::process::send(container.app().pid, Signal::SIGKILL);
         assert_eq!(container.wait(PATIENCE), 128 + 9);
+        site.backup_of(site.database()).assert_complete_up_to(site.acknowledged());
+        let mut next = site.writing("--every 20000").start();
+        next.ready();
+        std::thread::sleep(random.millis(0, 2_500));
+        assert_eq!(next.stop(), 0);
         site.assert_saved();
+    });
+}
+
+/// What `docker exec` started is none of PID 1's descendants, and has to end before the last sync.
+fn writer_of_docker_exec(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    trials::run(trials::per_case(), |_, random| {
+        let site = Site::new(line);
+        let mut container = site.recipe().app(["/bin/sleep", "1000"]).start();
+        container.app();
+        let mut writer = container.exec_program(site.writer("--every 1000 --on-term drain=500"));
+        container.ready();
+        std::thread::sleep(random.millis(0, 2_500));
+        assert_eq!(container.stop(), 128 + 15);
+        let status = writer.wait().expect("our own child");
+        assert!(status.success(), "it ended of its own accord: {status}");
+        site.assert_saved();
+    });
+}
+
+/// TERM while the program still prepares, or has just started the app.
+fn term_while_starting(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    trials::run(2 * trials::per_case(), |_, random| {
+        let site = Site::new(line);
+        let mut container = site.writing("--every 1000").start();
+        container.running();
+        std::thread::sleep(random.millis(2, 300));
+        let code = container.stop();
+        // The writer's handler may not be there yet, and the writer neither.
+        assert!([0, 128 + 15].contains(&code), "code {code}");
+        if site.database().exists() {
+            site.assert_saved();
+        }
     });
 }
 

@@ -1,12 +1,12 @@
 //! What an init does: it reaps, and it passes signals on.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 
 use crate::support::container::Container;
+use crate::support::logger::{self, Log};
 use crate::support::process;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
@@ -51,17 +51,11 @@ fn orphans_are_reaped(line: Line) {
 }
 
 /// The app that logs signals, and its log.
-fn signal_logger(site: &Site) -> (Container, PathBuf) {
-    let log = site.path("signals");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps/signals.py");
-    let app = ["/usr/bin/python3".into(), script.into_os_string(), log.clone().into()];
-    let container = site.recipe().env("LITESTREAM_ENTRY_STOP_TIMEOUT", "60s").app(app).start();
-    eventually("the app is ready", PATIENCE, || when(logged(&log).contains(&"ready".to_owned())));
+fn signal_logger(site: &Site) -> (Container, Log) {
+    let (recipe, log) = logger::app(site);
+    let container = recipe.start();
+    log.ready();
     (container, log)
-}
-
-fn logged(log: &Path) -> Vec<String> {
-    fs::read_to_string(log).unwrap_or_default().lines().map(ToOwned::to_owned).collect()
 }
 
 /// Real-time signals have no name in `nix`.
@@ -82,13 +76,13 @@ fn each_signal_arrives_once(line: Line) {
     let numbers: Vec<i32> = (1..=64).filter(|number| !not_ours.contains(number)).collect();
     for number in &numbers {
         send(&container, *number);
-        eventually(format!("signal {number} arrives"), PATIENCE, || when(logged(&log).contains(&number.to_string())));
+        log.shows(&number.to_string(), 1);
     }
     assert_eq!(container.running_litestream().pid, litestream, "no signal reached Litestream");
     send(&container, END);
-    assert_eq!(container.wait(PATIENCE), 7);
+    assert_eq!(container.wait(PATIENCE), logger::CODE);
     let expected: Vec<String> = ["ready".into()].into_iter().chain(numbers.iter().chain([&END]).map(ToString::to_string)).collect();
-    assert_eq!(logged(&log), expected, "each one once, and in order");
+    assert_eq!(log.lines(), expected, "each one once, and in order");
 }
 
 fn a_flood_of_queued_signals_arrives(line: Line) {
@@ -101,10 +95,10 @@ fn a_flood_of_queued_signals_arrives(line: Line) {
     let flood = format!("i=0; while [ $i -lt 500 ]; do kill -40 {pid}; i=$((i+1)); done");
     let status = Command::new("/bin/sh").args(["-c", &flood]).status();
     assert!(status.is_ok_and(|status| status.success()));
-    eventually("500 times signal 40", PATIENCE, || when(logged(&log).len() == 501));
+    log.shows("40", 500);
     send(&container, END);
-    assert_eq!(container.wait(PATIENCE), 7);
-    assert_eq!(logged(&log).len(), 502);
+    assert_eq!(container.wait(PATIENCE), logger::CODE);
+    assert_eq!(log.lines().len(), 502);
 }
 
 fn litestream_has_a_group_of_its_own(line: Line) {
@@ -147,10 +141,10 @@ fn second_term_reaches_the_app(line: Line) {
     let (mut container, log) = signal_logger(&site);
     for count in 1..=2 {
         container.signal(Signal::SIGTERM);
-        eventually(format!("TERM number {count}"), PATIENCE, || when(logged(&log).iter().filter(|it| *it == "15").count() == count));
+        log.shows("15", count);
     }
     send(&container, END);
-    assert_eq!(container.wait(PATIENCE), 7);
+    assert_eq!(container.wait(PATIENCE), logger::CODE);
 }
 
 fn what_the_app_left_behind_is_ended(line: Line) {
@@ -164,5 +158,5 @@ fn what_the_app_left_behind_is_ended(line: Line) {
     let script = format!("setsid sh -c \"$0\" & while ! [ -e {} ]; do sleep 0.01; done; exit 4", log.display());
     let (code, container) = site.recipe().shell(&script).arguments([&daemon]).run();
     assert_eq!(code, 4, "{}", container.stderr());
-    assert_eq!(logged(&log), ["up", "term"]);
+    assert_eq!(fs::read_to_string(&log).unwrap_or_default(), "up\nterm\n");
 }

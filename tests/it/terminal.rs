@@ -1,9 +1,9 @@
 //! `docker run -it`: the app has the terminal.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use nix::sys::signal::Signal;
 
 use crate::support::container::Container;
+use crate::support::logger::{self, Log};
 use crate::support::pty::Terminal;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
@@ -19,13 +19,13 @@ fn control_c_arrives_once(line: Line) {
     let (mut container, log) = signal_logger(&site, &terminal);
     for count in 1..=3 {
         terminal.typed("\u{3}");
-        eventually(format!("INT number {count}"), PATIENCE, || when(count_of(&log, "2") >= count));
+        log.shows("2", count);
     }
     terminal.typed("\u{1c}");
-    eventually("QUIT", PATIENCE, || when(count_of(&log, "3") >= 1));
+    log.shows("3", 1);
     assert!(container.litestream().is_some(), "Litestream does not see the keyboard");
     end(&mut container);
-    assert_eq!(logged(&log), ["ready", "2", "2", "2", "3", "12"]);
+    assert_eq!(log.lines(), ["ready", "2", "2", "2", "3", "12"]);
 }
 
 fn a_new_window_size_arrives_once(line: Line) {
@@ -37,11 +37,10 @@ fn a_new_window_size_arrives_once(line: Line) {
     let (mut container, log) = signal_logger(&site, &terminal);
     for (rows, columns) in [(50, 132), (10, 40)] {
         terminal.resize(rows, columns);
-        let seen = format!("winch {rows} {columns}");
-        eventually(&seen, PATIENCE, || when(count_of(&log, &seen) >= 1));
+        log.shows(&format!("winch {rows} {columns}"), 1);
     }
     end(&mut container);
-    assert_eq!(logged(&log), ["ready", "winch 50 132", "winch 10 40", "12"]);
+    assert_eq!(log.lines(), ["ready", "winch 50 132", "winch 10 40", "12"]);
 }
 
 fn a_shell_has_job_control(line: Line) {
@@ -68,25 +67,14 @@ fn a_shell_has_job_control(line: Line) {
 }
 
 /// The app that logs signals, on a terminal, and its log.
-fn signal_logger(site: &Site, terminal: &Terminal) -> (Container, PathBuf) {
-    let log = site.path("signals");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps/signals.py");
-    let app = ["/usr/bin/python3".into(), script.into_os_string(), log.clone().into()];
-    let recipe = site.recipe().env("LITESTREAM_ENTRY_STOP_TIMEOUT", "60s");
-    let container = recipe.app(app).start_on(&terminal.line);
-    eventually("the app is ready", PATIENCE, || when(count_of(&log, "ready") == 1));
+fn signal_logger(site: &Site, terminal: &Terminal) -> (Container, Log) {
+    let (recipe, log) = logger::app(site);
+    let container = recipe.start_on(&terminal.line);
+    log.ready();
     (container, log)
 }
 
 fn end(container: &mut Container) {
-    container.signal(nix::sys::signal::Signal::SIGUSR2);
-    assert_eq!(container.wait(PATIENCE), 7);
-}
-
-fn logged(log: &Path) -> Vec<String> {
-    fs::read_to_string(log).unwrap_or_default().lines().map(ToOwned::to_owned).collect()
-}
-
-fn count_of(log: &Path, line: &str) -> usize {
-    logged(log).iter().filter(|it| *it == line).count()
+    container.signal(Signal::SIGUSR2);
+    assert_eq!(container.wait(PATIENCE), logger::CODE);
 }

@@ -222,17 +222,39 @@ impl Container {
         let _ = self.child.wait();
     }
 
+    /// Waits until PID 1 is the program, no longer `unshare` or `setsid`.
+    #[track_caller]
+    pub(crate) fn running(&self) {
+        let program = fs::canonicalize(entry()).expect("the program");
+        eventually("PID 1 is the program", PATIENCE, || {
+            let executable = Process::read(self.pid1())?.executable?;
+            (executable == program).then_some(())
+        });
+    }
+
     /// The program's command in this container, as `docker exec` runs it.
     pub(crate) fn exec<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Output {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=1", "120", "nsenter", "--target", &self.pid1().to_string()]);
-        command.args(["--pid", "--mount"]);
+        command.args(["--kill-after=1", "120"]);
+        self.enter(&mut command);
+        command.arg(entry()).args(words).output().expect("timeout and nsenter are there")
+    }
+
+    /// Another program in this container, started as `docker exec` starts it. It ends with the container.
+    pub(crate) fn exec_program<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Child {
+        let mut command = Command::new("env");
+        self.enter(&mut command);
+        command.args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nsenter is there")
+    }
+
+    /// `nsenter … --`, with the container's environment.
+    fn enter(&self, command: &mut Command) {
+        command.args(["nsenter", "--target", &self.pid1().to_string(), "--pid", "--mount"]);
         if !nix::unistd::geteuid().is_root() {
             command.args(["--user", "--preserve-credentials"]);
         }
-        command.arg("--").arg(entry()).args(words);
-        self.recipe.surroundings(&mut command);
-        command.stdin(Stdio::null()).output().expect("timeout and nsenter are there")
+        command.arg("--").stdin(Stdio::null());
+        self.recipe.surroundings(command);
     }
 
     /// Everything in the container but PID 1.

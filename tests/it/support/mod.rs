@@ -10,6 +10,7 @@ pub(crate) mod bare;
 pub(crate) mod container;
 pub(crate) mod contents;
 pub(crate) mod lives;
+pub(crate) mod logger;
 pub(crate) mod process;
 pub(crate) mod pty;
 pub(crate) mod s3;

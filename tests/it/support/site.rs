@@ -27,6 +27,7 @@ pub(crate) struct Site {
     pub(crate) line: Line,
     replica: Replica,
     databases: Vec<PathBuf>,
+    variables: Vec<(String, String)>,
 }
 
 impl Site {
@@ -38,7 +39,7 @@ impl Site {
         let directory = TempDir::with_prefix_in("le-", base).expect("a directory");
         fs::create_dir(directory.path().join("data")).expect("a directory for data");
         let databases = vec![directory.path().join("data/app.db")];
-        Self { directory, line, replica: Replica::File, databases }
+        Self { directory, line, replica: Replica::File, databases, variables: Vec::new() }
     }
 
     /// Two databases, `data/app.db` and `data/jobs.db`.
@@ -50,6 +51,12 @@ impl Site {
     /// Backups go to that server's bucket.
     pub(crate) fn in_bucket_of(mut self, server: &Server, prefix: &str) -> Self {
         self.replica = Replica::Bucket { endpoint: server.endpoint(), prefix: prefix.to_owned() };
+        self
+    }
+
+    /// Variables that are set besides this site's own.
+    pub(crate) fn with_variables(mut self, variables: &[(&str, &str)]) -> Self {
+        self.variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         self
     }
 
@@ -100,7 +107,10 @@ impl Site {
 
     /// The program with Litestream, but neither database nor replica.
     pub(crate) fn plain_recipe(&self) -> Recipe {
-        Recipe::new(self.directory.path(), self.ready_file())
+        let recipe = Recipe::new(self.directory.path(), self.ready_file());
+        let variables = self.variables.iter();
+        variables
+            .fold(recipe, |recipe, (name, value)| recipe.env(name, value))
             .env("PATH", SEARCH_PATH)
             .env("HOME", self.directory.path())
             .env("LITESTREAM_BIN", self.line.binary())

@@ -1,0 +1,155 @@
+//! 0.3's last pass: a short `replicate` of its own after Litestream's end, until everything is in the
+//! replica and would be restored. Must never be believed for its exit code alone.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::flush::{PAUSE, Unsaved, all, pass_config};
+use super::hold;
+use crate::continuity;
+use crate::litestream::call;
+use crate::plan::{Database, Plan};
+use crate::sys;
+
+/// 0.3: short passes of `replicate` with intervals of 20 ms, until one has nothing to write. A pass has
+/// opened every database once it has said `sync: ok` of each; from then on its end compares with
+/// what the replica lists and exits 0 only if that worked. One that wrote is not believed: at its end 0.3
+/// syncs in two goroutines at once, and the shorter segment may replace the longer under one name.
+pub(super) fn run(plan: &Plan, databases: &[Database], deadline: Instant) -> Unsaved {
+    let path = match pass_config(plan, databases) {
+        Ok(path) => path,
+        Err(why) => return all(databases, &why),
+    };
+    let mut why = "no time was left".to_owned();
+    while Instant::now() < deadline {
+        match one_pass(plan, &path, databases, deadline).and_then(|()| make_newest(plan, databases, deadline)) {
+            Ok(()) => return Vec::new(),
+            Err(reason) => why = reason,
+        }
+        std::thread::sleep(PAUSE);
+    }
+    all(databases, &why)
+}
+
+fn one_pass(plan: &Plan, config: &Path, databases: &[Database], deadline: Instant) -> Result<(), String> {
+    let log_path = plan.runtime.join("last-pass.log");
+    let _ = fs::remove_file(&log_path);
+    let log =
+        fs::File::options().read(true).append(true).create_new(true).open(&log_path).map_err(|e| format!("{}: {e}", log_path.display()))?;
+    let (ours, theirs) = UnixStream::pair().map_err(|e| e.to_string())?;
+    let config = call::Config { path: config, expand: false };
+    // Ours closes on exec, theirs goes through Litestream to the stand-in.
+    sys::keep_on_exec(&theirs).map_err(|e| e.to_string())?;
+    let command = hold::command(theirs.as_raw_fd()).map_err(|e| e.to_string())?;
+    let args: Vec<OsString> = call::replicate(&plan.litestream, &config, command).into_iter().skip(1).collect();
+    let mut running = call::start(&plan.litestream, &args, log).map_err(|e| e.to_string())?;
+    drop(theirs);
+    let mut waiting: BTreeSet<String> = databases.iter().map(|d| d.path.to_string_lossy().into_owned()).collect();
+    let mut letting_go = Some(ours);
+    loop {
+        // All of it: with many databases the first lines soon lie far back.
+        let said = fs::read_to_string(&log_path).unwrap_or_default();
+        waiting.retain(|path| !Logged::lines(&said).any(|l| l.msg == "sync: ok" && l.db == *path));
+        if waiting.is_empty() {
+            letting_go = None;
+        }
+        match running.ended() {
+            Some(ended) if ended.ok() && letting_go.is_none() => {
+                let wrote = Logged::lines(&fs::read_to_string(&log_path).unwrap_or_default()).any(|l| l.is_write());
+                return if wrote { Err("its last pass still had something to write".to_owned()) } else { Ok(()) };
+            }
+            Some(_) => return Err(call::reason(&running.said())),
+            None if Instant::now() >= deadline => {
+                return Err(format!("the replica does not answer in time; litestream's last words: {}", call::reason(&running.said())));
+            }
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// `restore` takes the generation that was written last, and S3's times are whole seconds: one that
+/// began right after another may be passed over. Then one more write, a second later, makes it the newest.
+fn make_newest(plan: &Plan, databases: &[Database], deadline: Instant) -> Result<(), String> {
+    let mut tied = false;
+    for database in databases {
+        let mut args: Vec<OsString> = vec!["generations".into()];
+        args.extend(plan.config().flags());
+        args.push(database.path.clone().into());
+        let output = call::run(&plan.litestream, &args, deadline).map_err(|e| e.to_string())?;
+        let output = output.filter(|o| o.ended.ok()).ok_or("the replica does not list its generations in time")?;
+        let current = fs::read_to_string(continuity::meta_dir(&database.path).join("generation")).unwrap_or_default();
+        if !is_newest(&output.stdout, current.trim()) {
+            tied = true;
+            std::thread::sleep(Duration::from_millis(1100));
+            continuity::touch(&database.path).map_err(|e| e.to_string())?;
+        }
+    }
+    if tied { Err("the replica does not show the last generation as its newest".to_owned()) } else { Ok(()) }
+}
+
+/// Lines of replica, generation, lag, start and end; a time of RFC 3339 sorts as text.
+fn is_newest(listing: &str, current: &str) -> bool {
+    let rows: Vec<Vec<&str>> = listing.lines().map(|l| l.split_whitespace().collect()).collect();
+    let ends = |wanted: bool| {
+        let of = rows.iter().filter(move |r| (r.get(1) == Some(&current)) == wanted && r.get(1) != Some(&"generation"));
+        of.filter_map(|r| r.get(4)).max()
+    };
+    match (ends(true), ends(false)) {
+        (Some(ours), Some(other)) => ours > other,
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
+}
+
+/// One line of 0.3's log in JSON.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Logged {
+    msg: String,
+    db: String,
+}
+
+impl Logged {
+    fn lines(said: &str) -> impl Iterator<Item = Self> {
+        said.lines().filter_map(|line| serde_yaml::from_str(line).ok())
+    }
+
+    fn is_write(&self) -> bool {
+        self.msg == "write wal segment" || self.msg == "write snapshot"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_that_wrote_is_told_from_one_that_had_nothing_to_write() {
+        let quiet = r#"{"time":"2026-11-24T21:03:10Z","level":"DEBUG","msg":"sync: ok","db":"/d/app.db"}
+{"time":"2026-11-24T21:03:10Z","level":"DEBUG","msg":"replica sync: calc new pos","db":"/d/app.db","replica":"s3","position":"0d74e0c1fd818949/00000000:2031192"}
+{"time":"2026-11-24T21:03:10Z","level":"INFO","msg":"litestream shut down"}"#;
+        assert_eq!(Logged::lines(quiet).filter(|l| l.msg == "sync: ok" && l.db == "/d/app.db").count(), 1);
+        assert!(!Logged::lines(quiet).any(|l| l.is_write()));
+        let wrote = r#"{"level":"INFO","msg":"write wal segment","db":"/d/app.db","position":"0d74e0c1fd818949/00000000:32"}"#;
+        assert!(Logged::lines(&format!("{quiet}\n{wrote}\nnot json {{")).any(|l| l.is_write()));
+    }
+
+    #[test]
+    fn only_the_generation_that_ends_last_would_be_restored() {
+        let listing = "name  generation        lag     start                 end\n\
+                       s3    0d74e0c1fd818949  0s      2026-11-24T21:04:58Z  2026-11-24T21:05:00Z\n\
+                       s3    9a74e0c1fd818949  -251ms  2026-11-24T21:05:00Z  2026-11-24T21:05:01Z\n";
+        assert!(is_newest(listing, "9a74e0c1fd818949"));
+        assert!(!is_newest(listing, "0d74e0c1fd818949"));
+        assert!(!is_newest(listing, "1111111111111111"));
+        assert!(!is_newest(&listing.replace("05:01Z", "05:00Z"), "9a74e0c1fd818949"));
+        assert!(is_newest(listing.rsplit_once("s3").unwrap().0, "0d74e0c1fd818949"));
+    }
+}
