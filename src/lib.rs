@@ -95,6 +95,7 @@ impl Configured {
     pub fn read(flags: Vec<(String, String)>) -> Result<Self, Failure> {
         let env = Environment::load(std::env::vars_os(), flags);
         let settings = settings::read(&env, &|path| path.is_file())?;
+        report::set_debug(settings.entry.debug);
         Ok(Self { settings, env: sys::raw_environment() })
     }
 

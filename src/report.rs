@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -17,9 +18,16 @@ pub fn line(text: impl fmt::Display) {
     write_if_ready(bytes.as_bytes());
 }
 
+static DEBUG: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`debug`] says anything: once, at the start of each process.
+pub fn set_debug(on: bool) {
+    DEBUG.store(on, Ordering::Relaxed);
+}
+
 /// Says a line that matters only when something is looked into.
 pub fn debug(text: impl fmt::Display) {
-    if std::env::var_os("LITESTREAM_ENTRY_DEBUG").is_some_and(|v| v == "true" || v == "1") {
+    if DEBUG.load(Ordering::Relaxed) {
         line(format_args!("debug: {text}"));
     }
 }

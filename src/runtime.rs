@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ pub fn take(configured: Option<&Path>, beside: Option<&Path>) -> Result<Runtime,
     }
     let mut tried = Vec::new();
     for place in places(None, beside, std::process::id()) {
-        match claim(&place) {
+        match claim(&place).and_then(|runtime| check_owner(&place).map(|()| runtime)) {
             Ok(runtime) => return Ok(runtime),
             Err(error) => tried.push(format!("{} ({error})", place.display())),
         }
@@ -71,6 +71,16 @@ fn claim_patiently(path: &Path) -> io::Result<Runtime> {
             }
             outcome => return outcome,
         }
+    }
+}
+
+/// In a temporary directory somebody else may have made it first, or put a link there.
+fn check_owner(path: &Path) -> io::Result<()> {
+    let place = std::fs::symlink_metadata(path)?;
+    if place.is_dir() && place.uid() == nix::unistd::geteuid().as_raw() {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"))
     }
 }
 

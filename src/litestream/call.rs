@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -172,7 +171,7 @@ fn tail(file: &mut File) -> String {
 /// What the kernel says to fork and exec.
 pub fn run(litestream: &Litestream, args: &[OsString], deadline: Instant) -> std::io::Result<Option<Output>> {
     let mut command = command(litestream);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let reader = |stream: Option<Box<dyn Read + Send>>| {
         std::thread::spawn(move || {

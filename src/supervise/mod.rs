@@ -137,9 +137,14 @@ impl Shell {
         self.pipes.retain(|p| p.open);
         if let Some((socket, said @ false)) = &mut self.hold {
             let mut byte = [0];
-            if matches!(socket.read(&mut byte), Ok(1)) {
-                *said = true;
-                events.push(Event::Hello);
+            match socket.read(&mut byte) {
+                Ok(1) => {
+                    *said = true;
+                    events.push(Event::Hello);
+                }
+                // Its other end is gone; polled again it would spin.
+                Ok(_) => self.hold = None,
+                Err(_) => {}
             }
         }
         for (pid, how) in ended {

@@ -132,7 +132,8 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
         let internal = |what: String| Failure::new(exit::INTERNAL, what);
         let (path, rest) = args.split_first().ok_or_else(|| internal("a worker without a plan".into()))?;
         let text = std::fs::read_to_string(Path::new(path)).map_err(|e| internal(format!("{}: {e}", path.to_string_lossy())))?;
-        let plan = serde_yaml::from_str(&text).map_err(|e| internal(format!("{}: {e}", path.to_string_lossy())))?;
+        let plan: Plan = serde_yaml::from_str(&text).map_err(|e| internal(format!("{}: {e}", path.to_string_lossy())))?;
+        report::set_debug(plan.entry.debug);
         let channel = Channel::inherited().map_err(|e| internal(format!("a worker without a channel: {e}")))?;
         match work(&plan, &channel, rest) {
             Err(failure) => {
