@@ -7,8 +7,8 @@ pub mod socket;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -119,9 +119,12 @@ pub fn find(configured: Option<&Path>) -> Result<Litestream, Failure> {
     Ok(Litestream { path, version, line, env: None })
 }
 
+/// What `version` says, if it ends within a few seconds.
 fn ask(path: &Path) -> String {
-    let output = Command::new(path).arg("version").stdin(Stdio::null()).stderr(Stdio::null()).output();
-    output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+    // Neither version nor line matter for the call.
+    let unknown = Litestream { path: path.to_owned(), version: Version { major: 0, minor: 0, patch: 0 }, line: Line::V05, env: None };
+    let output = call::run(&unknown, &["version".into()], Instant::now() + Duration::from_secs(5));
+    output.ok().flatten().map(|o| o.stdout.trim().to_owned()).unwrap_or_default()
 }
 
 fn said(text: &str) -> String {

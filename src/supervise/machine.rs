@@ -3,11 +3,15 @@
 //! A life goes through [`Phase`]s in one direction: boot, run, drain, sync, close, end. Litestream has a
 //! life of its own beside it ([`Replicator`]), since it may die and come back while the app lives.
 
+mod ending;
+mod replicator;
+
 use std::time::Duration;
 
 use crate::exit::{self, Ended};
 use crate::settings::OnFailure;
 use crate::worker::Message;
+use replicator::{EARLY, Replicator};
 
 /// Time since the boot began.
 pub type Now = Duration;
@@ -146,42 +150,8 @@ enum Phase {
     End,
 }
 
-/// Litestream's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Replicator {
-    /// There is none, and none is due.
-    Off,
-    /// Another process replicates; the lock is tried again then.
-    Standby(Now),
-    /// It has ended; it is started again then.
-    Backoff(Now),
-    /// The databases are made fit for it.
-    Preparing,
-    /// It ended without reporting in; whether it refuses its configuration is asked.
-    Probing,
-    /// It runs and has not reported in.
-    Starting,
-    /// It runs.
-    Up,
-    /// It ends because we let go of it, to start it again.
-    Reopening,
-}
-
-impl Replicator {
-    fn runs(self) -> bool {
-        matches!(self, Self::Starting | Self::Up | Self::Reopening)
-    }
-}
-
 /// How long an app waits for a Litestream that neither reports in nor ends.
 const COME_UP: Duration = Duration::from_secs(10);
-/// Litestream opens databases at its first tick, a second after its start; one that was started beside
-/// the preparation must not see a database before that is done.
-const EARLY: Duration = Duration::from_millis(600);
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-const LAST_BACKOFF: Duration = Duration::from_secs(30);
-/// A Litestream that has run for so long starts with a fresh backoff.
-const STEADY: Duration = Duration::from_secs(60);
 /// When an unproven backup is tried to be made whole, and how the pause grows.
 const HEAL_AFTER: Duration = Duration::from_secs(30);
 const HEAL_AT_MOST: Duration = Duration::from_secs(600);
@@ -402,77 +372,6 @@ impl Machine {
         actions
     }
 
-    // ---- the end: drain, sync, close
-
-    fn left(&mut self, count: usize, now: Now) -> Actions {
-        match self.phase {
-            // What KILL does not end hangs in the kernel, and writes no more than it.
-            Phase::Drain { kill_at, .. } if count == 0 || now >= kill_at.saturating_add(DRAIN_GRACE) => self.begin_sync(now),
-            _ => Vec::new(),
-        }
-    }
-
-    fn begin_sync(&mut self, now: Now) -> Actions {
-        match self.replicator {
-            // Nothing is replicated, or another process does it and sees our last writes.
-            _ if !self.rules.replicates => self.finish(),
-            Replicator::Standby(_) => {
-                self.phase = Phase::Sync;
-                vec![Action::TryLock]
-            }
-            Replicator::Starting | Replicator::Up if self.rules.confirms => self.flush(Sync::Socket, now),
-            replicator if replicator.runs() => {
-                self.close_by = Some(now.saturating_add(self.stop_by.unwrap_or(now).saturating_sub(now) / 2));
-                self.close()
-            }
-            _ => self.flush(Sync::Pass, now),
-        }
-    }
-
-    fn flush(&mut self, sync: Sync, now: Now) -> Actions {
-        self.phase = Phase::Sync;
-        let stop_by = self.stop_by.unwrap_or(now);
-        let end = (stop_by.saturating_sub(now) / 10).min(Duration::from_millis(300));
-        let mut actions = Vec::new();
-        if sync == Sync::Pass && self.held {
-            // A pin would keep the pass from emptying the WAL.
-            self.held = false;
-            actions.push(Action::Kill(Role::Prepare));
-        }
-        actions.push(Action::Flush(sync, stop_by.saturating_sub(end)));
-        actions
-    }
-
-    /// Lets Litestream end by itself.
-    fn close(&mut self) -> Actions {
-        self.phase = Phase::Close;
-        vec![Action::LetGo]
-    }
-
-    fn flushed(&mut self) -> Actions {
-        self.synced = true;
-        if self.replicator.runs() { self.close() } else { self.finish() }
-    }
-
-    fn finish(&mut self) -> Actions {
-        self.phase = Phase::End;
-        let mut actions = Vec::new();
-        if !self.unsaved.is_empty() {
-            actions.push(Action::Say(format!("NOT SAVED: {}", self.unsaved.join("; "))));
-            if self.code == 0 {
-                self.code = exit::UNSAVED;
-            }
-        }
-        actions.push(Action::Exit(self.code));
-        actions
-    }
-
-    /// Ends a boot before the app: nothing was written that could be saved.
-    fn abandon(&mut self, code: u8) -> Actions {
-        self.phase = Phase::End;
-        vec![Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(code)]
-    }
-
     // ---- children
 
     fn ended(&mut self, role: Role, ended: Ended, now: Now) -> Actions {
@@ -552,178 +451,6 @@ impl Machine {
         }
     }
 
-    // ---- Litestream
-
-    fn replicate(&mut self, now: Now) -> Actions {
-        self.replicator = Replicator::Starting;
-        self.started_at = now;
-        self.hello = false;
-        if self.phase == Phase::Boot {
-            self.come_up_by = Some(now.saturating_add(COME_UP));
-        }
-        vec![Action::Replicate]
-    }
-
-    fn hello(&mut self, now: Now) -> Actions {
-        if self.replicator != Replicator::Starting {
-            return Vec::new();
-        }
-        self.hello = true;
-        if self.prepared { self.up(now) } else { Vec::new() }
-    }
-
-    fn up(&mut self, now: Now) -> Actions {
-        self.replicator = Replicator::Up;
-        match (self.phase, self.backoff.is_zero()) {
-            (Phase::Boot, _) => self.start_app(now),
-            (_, false) => vec![Action::Say("replication is back".to_owned())],
-            (_, true) => Vec::new(),
-        }
-    }
-
-    fn litestream_ended(&mut self, ended: Ended, now: Now) -> Actions {
-        let was = std::mem::replace(&mut self.replicator, Replicator::Off);
-        match self.phase {
-            // It ended before the databases were fit for it: they bring it back.
-            Phase::Boot if !self.prepared && self.hello => {
-                self.replicator = Replicator::Preparing;
-                return Vec::new();
-            }
-            Phase::Boot | Phase::Run => {}
-            Phase::Drain { .. } | Phase::End => return Vec::new(),
-            // It died under the last sync: a pass of our own takes over.
-            Phase::Sync => {
-                let mut actions = vec![Action::Kill(Role::Flush)];
-                self.unsaved.clear();
-                actions.extend(self.flush(Sync::Pass, now));
-                return actions;
-            }
-            Phase::Close if self.synced => return self.finish(),
-            Phase::Close => return self.flush(Sync::Pass, now),
-        }
-        match was {
-            Replicator::Reopening => self.prepare_again(),
-            // Never reported in: a configuration that is refused ends the boot, a replica out of reach does not.
-            Replicator::Starting if self.phase == Phase::Boot && !self.hello => {
-                self.come_up_by = None;
-                self.replicator = Replicator::Probing;
-                vec![Action::Probe]
-            }
-            _ => self.litestream_failed(ended, now),
-        }
-    }
-
-    fn probe_ended(&mut self, ended: Ended, now: Now) -> Actions {
-        if self.replicator != Replicator::Probing {
-            return Vec::new();
-        }
-        if ended == Ended::Code(exit::CONFIG) {
-            return self.abandon(exit::CONFIG);
-        }
-        let mut actions =
-            vec![Action::Say("litestream ended before it could reach the replica; see above. The app starts without it".to_owned())];
-        actions.extend(self.back_off(now));
-        if self.prepared {
-            actions.extend(self.start_app(now));
-        }
-        actions
-    }
-
-    fn litestream_failed(&mut self, ended: Ended, now: Now) -> Actions {
-        match self.rules.on_failure {
-            OnFailure::Restart => {
-                if now.saturating_sub(self.started_at) >= STEADY {
-                    self.backoff = Duration::ZERO;
-                }
-                // The first time at once: every moment without it may cost a snapshot.
-                let first = self.backoff.is_zero();
-                let mut actions = vec![Action::Say(format!("litestream ended with {ended} while the app lives: starting it again"))];
-                let when = if first { now } else { now.saturating_add(self.backoff) };
-                self.backoff = next_backoff(self.backoff);
-                self.replicator = Replicator::Backoff(when);
-                if first {
-                    actions.extend(self.end_backoff(now));
-                }
-                actions
-            }
-            OnFailure::Exit => {
-                self.code = exit::INTERNAL;
-                self.begin_stop(now);
-                let mut actions = vec![Action::Say(format!(
-                    "litestream ended with {ended}: stopping the app (LITESTREAM_ENTRY_ON_REPLICATION_FAILURE=exit)"
-                ))];
-                actions.extend(match self.app {
-                    AppState::Running => vec![Action::SignalApp(TERM)],
-                    _ => self.app_ended(exit::INTERNAL, now),
-                });
-                actions
-            }
-            OnFailure::Ignore => vec![Action::Say(format!(
-                "litestream ended with {ended}: NOTHING IS REPLICATED any more (LITESTREAM_ENTRY_ON_REPLICATION_FAILURE=ignore)"
-            ))],
-        }
-    }
-
-    fn back_off(&mut self, now: Now) -> Actions {
-        self.backoff = next_backoff(self.backoff);
-        self.replicator = Replicator::Backoff(now.saturating_add(self.backoff));
-        Vec::new()
-    }
-
-    fn end_backoff(&mut self, now: Now) -> Actions {
-        // Pins that have been there since before the app's start still prove everything.
-        if self.held && self.untouched || !self.rules.repairs {
-            return self.replicate(now);
-        }
-        self.prepare_again()
-    }
-
-    fn prepare_again(&mut self) -> Actions {
-        let mut actions = Vec::new();
-        if std::mem::take(&mut self.held) {
-            actions.push(Action::Kill(Role::Prepare));
-        }
-        self.prepared = false;
-        self.replicator = Replicator::Preparing;
-        actions.push(Action::Prepare { repair: true });
-        actions
-    }
-
-    /// Ends a Litestream that runs well, to start it on a WAL that was made fit.
-    fn reopen(&mut self) -> Actions {
-        if self.phase == Phase::Run && self.replicator == Replicator::Up && self.rules.repairs {
-            self.replicator = Replicator::Reopening;
-            vec![Action::LetGo]
-        } else {
-            Vec::new()
-        }
-    }
-
-    fn lock(&mut self, lock: Lock, now: Now) -> Actions {
-        if !matches!(self.replicator, Replicator::Standby(_)) {
-            return Vec::new();
-        }
-        match (self.phase, lock) {
-            (Phase::Sync, Lock::Ours) => {
-                self.replicator = Replicator::Off;
-                self.flush(Sync::Pass, now)
-            }
-            // The other one lives and sees our last writes.
-            (Phase::Sync, Lock::Theirs { .. }) => self.finish(),
-            (Phase::Boot, Lock::Ours) => {
-                self.replicator = Replicator::Preparing;
-                vec![Action::Prepare { repair: false }]
-            }
-            (Phase::Run, Lock::Ours) => {
-                let mut actions = vec![Action::Say("the other replicator has left: taking over".to_owned())];
-                actions.extend(if self.rules.repairs { self.prepare_again() } else { self.replicate(now) });
-                actions
-            }
-            (Phase::Boot, Lock::Theirs { present: true }) if !self.rules.wait => self.start_app(now),
-            _ => Vec::new(),
-        }
-    }
-
     // ---- deadlines
 
     fn tick(&mut self, now: Now) -> Actions {
@@ -755,60 +482,6 @@ impl Machine {
         }
         actions
     }
-
-    fn tick_replicator(&mut self, now: Now) -> Actions {
-        let due = |at: Option<Now>| at.is_some_and(|at| at <= now);
-        match self.replicator {
-            Replicator::Standby(at) if at <= now => {
-                self.replicator = Replicator::Standby(now.saturating_add(LOCK_EVERY));
-                return vec![Action::TryLock];
-            }
-            Replicator::Backoff(at) if at <= now => return self.end_backoff(now),
-            Replicator::Starting if !self.prepared && self.started_at.saturating_add(EARLY) <= now => {
-                // The preparation takes longer than thought: as if it had never been started.
-                self.replicator = Replicator::Preparing;
-                self.come_up_by = None;
-                return vec![Action::Kill(Role::Litestream)];
-            }
-            _ => {}
-        }
-        if due(self.come_up_by) && self.prepared {
-            let mut actions = vec![Action::Say("litestream is not up yet: the app starts without waiting for it".to_owned())];
-            actions.extend(self.start_app(now));
-            return actions;
-        }
-        if due(self.heal_at) {
-            // Again later, should Litestream not be up now or the WAL still be busy then.
-            self.heal_at = Some(now.saturating_add(self.heal_pause));
-            return self.reopen();
-        }
-        Vec::new()
-    }
-
-    fn out_of_time(&mut self) -> Actions {
-        if self.rules.replicates && !self.synced && !matches!(self.replicator, Replicator::Standby(_)) {
-            self.unsaved.push(format!(
-                "{}: the stop timeout of {} s has passed before the last sync was confirmed",
-                self.rules.names,
-                self.rules.stop_timeout.as_secs_f32()
-            ));
-        }
-        let mut actions = Vec::new();
-        if self.app == AppState::Running {
-            actions.push(Action::SignalApp(KILL));
-            self.app = AppState::Gone;
-            if self.code == 0 {
-                self.code = Ended::Signal(KILL).code();
-            }
-        }
-        actions.extend([Action::Drain(KILL), Action::Kill(Role::Flush), Action::Kill(Role::Prepare), Action::Kill(Role::Litestream)]);
-        actions.extend(self.finish());
-        actions
-    }
-}
-
-fn next_backoff(backoff: Duration) -> Duration {
-    (backoff * 2).clamp(FIRST_BACKOFF, LAST_BACKOFF)
 }
 
 #[cfg(test)]
