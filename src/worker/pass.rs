@@ -1,7 +1,6 @@
 //! 0.3's last pass: a short `replicate` of its own after Litestream's end, until everything is in the
 //! replica and would be restored. Must never be believed for its exit code alone.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -33,44 +32,64 @@ pub(super) fn run(plan: &Plan, databases: &[Database], deadline: Instant) -> Uns
             Ok(()) => return Vec::new(),
             Err(reason) => why = reason,
         }
+        if is_damage(&why) {
+            begin_anew(databases);
+        }
         std::thread::sleep(PAUSE);
     }
     all(databases, &why)
 }
 
+/// One pass, from its start to its end.
 fn one_pass(plan: &Plan, config: &Path, databases: &[Database], deadline: Instant) -> Result<(), String> {
-    let log_path = plan.runtime.join("last-pass.log");
-    let _ = fs::remove_file(&log_path);
-    let log =
-        fs::File::options().read(true).append(true).create_new(true).open(&log_path).map_err(|e| format!("{}: {e}", log_path.display()))?;
-    let (ours, theirs) = UnixStream::pair().map_err(|e| e.to_string())?;
-    let config = call::Config { path: config, expand: false };
-    // Ours closes on exec, theirs goes through Litestream to the stand-in.
-    sys::keep_on_exec(&theirs).map_err(|e| e.to_string())?;
-    let command = hold::command(theirs.as_raw_fd()).map_err(|e| e.to_string())?;
-    let args: Vec<OsString> = call::replicate(&plan.litestream, &config, command).into_iter().skip(1).collect();
-    let mut running = call::start(&plan.litestream, &args, log).map_err(|e| e.to_string())?;
-    drop(theirs);
-    let mut waiting: BTreeSet<String> = databases.iter().map(|d| d.path.to_string_lossy().into_owned()).collect();
-    let mut letting_go = Some(ours);
+    let log = plan.runtime.join("last-pass.log");
+    let (mut running, stand_in) = start(plan, config, &log)?;
+    let mut letting_go = Some(stand_in);
     loop {
         // All of it: with many databases the first lines soon lie far back.
-        let said = fs::read_to_string(&log_path).unwrap_or_default();
-        waiting.retain(|path| !Logged::lines(&said).any(|l| l.msg == "sync: ok" && l.db == *path));
-        if waiting.is_empty() {
+        let lines = Logged::read(&log);
+        if databases.iter().all(|d| lines.iter().any(|l| l.msg == "sync: ok" && Path::new(&l.db) == d.path)) {
             letting_go = None;
         }
         match running.ended() {
             Some(ended) if ended.ok() && letting_go.is_none() => {
-                let wrote = Logged::lines(&fs::read_to_string(&log_path).unwrap_or_default()).any(|l| l.is_write());
+                let wrote = Logged::read(&log).iter().any(Logged::is_write);
                 return if wrote { Err("its last pass still had something to write".to_owned()) } else { Ok(()) };
             }
-            Some(_) => return Err(call::reason(&running.said())),
+            Some(_) => return Err(Logged::last_error(&Logged::read(&log))),
             None if Instant::now() >= deadline => {
-                return Err(format!("the replica does not answer in time; litestream's last words: {}", call::reason(&running.said())));
+                return Err(format!("the replica does not answer in time; litestream's last words: {}", Logged::last_error(&lines)));
             }
             None => std::thread::sleep(Duration::from_millis(10)),
         }
+    }
+}
+
+/// Starts a pass, with its output in `log`; it goes on until the socket is closed.
+fn start(plan: &Plan, config: &Path, log: &Path) -> Result<(call::Running, UnixStream), String> {
+    let _ = fs::remove_file(log);
+    let file = fs::File::options().read(true).append(true).create_new(true).open(log).map_err(|e| format!("{}: {e}", log.display()))?;
+    let (ours, theirs) = UnixStream::pair().map_err(|e| e.to_string())?;
+    // Ours closes on exec, theirs goes through Litestream to the stand-in.
+    sys::keep_on_exec(&theirs).map_err(|e| e.to_string())?;
+    let command = hold::command(theirs.as_raw_fd()).map_err(|e| e.to_string())?;
+    let config = call::Config { path: config, expand: false };
+    let args: Vec<OsString> = call::replicate(&plan.litestream, &config, command).into_iter().skip(1).collect();
+    let running = call::start(&plan.litestream, &args, file).map_err(|e| e.to_string())?;
+    Ok((running, ours))
+}
+
+/// A segment in the replica cannot be read. 0.3 makes such itself: at its end two goroutines may write
+/// one under the same temporary name. It would stop at it for ever.
+fn is_damage(reason: &str) -> bool {
+    reason.contains("cannot determine replica position") && (reason.contains("lz4") || reason.contains("EOF"))
+}
+
+/// Makes Litestream begin a generation with a snapshot, by taking away its pointer to the last, as it
+/// does itself where it finds that one wrong. The old one stays in the replica.
+fn begin_anew(databases: &[Database]) {
+    for database in databases {
+        let _ = fs::remove_file(continuity::meta_dir(&database.path).join("generation"));
     }
 }
 
@@ -114,11 +133,20 @@ fn is_newest(listing: &str, current: &str) -> bool {
 struct Logged {
     msg: String,
     db: String,
+    error: String,
 }
 
 impl Logged {
+    fn read(log: &Path) -> Vec<Self> {
+        Self::lines(&fs::read_to_string(log).unwrap_or_default()).collect()
+    }
+
     fn lines(said: &str) -> impl Iterator<Item = Self> {
         said.lines().filter_map(|line| serde_yaml::from_str(line).ok())
+    }
+
+    fn last_error(lines: &[Self]) -> String {
+        lines.iter().rev().find(|l| !l.error.is_empty()).map_or_else(|| "no reason given".to_owned(), |l| l.error.clone())
     }
 
     fn is_write(&self) -> bool {
@@ -151,5 +179,12 @@ mod tests {
         assert!(!is_newest(listing, "1111111111111111"));
         assert!(!is_newest(&listing.replace("05:01Z", "05:00Z"), "9a74e0c1fd818949"));
         assert!(is_newest(listing.rsplit_once("s3").unwrap().0, "0d74e0c1fd818949"));
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_read_is_told_from_a_replica_that_cannot_be_reached() {
+        assert!(is_damage("cannot determine replica position: lz4: invalid source or destination buffer too short"));
+        assert!(!is_damage("cannot determine replica position: dial tcp 127.0.0.1:1: connect: connection refused"));
+        assert!(!is_damage("client write: lz4"));
     }
 }
