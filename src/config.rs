@@ -164,17 +164,17 @@ impl Document {
         self.0.get("dbs").and_then(Value::as_sequence).map_or(&[], Vec::as_slice)
     }
 
-    /// For a pass after the app's end: only databases that exist (0.5's `-once` stops at the first
-    /// that does not), no port and no socket of its own, and on 0.3 intervals that do not wait.
+    /// For a pass after the app's end: one database (0.5's `-once` stops at the first that fails), no port and no socket of its own, and on 0.3 intervals that do not wait.
     #[must_use]
-    pub fn last_pass(&self, line: Line, existing: &[PathBuf]) -> Self {
+    pub fn last_pass(&self, line: Line, database: &Path) -> Self {
         let mut top = self.0.clone();
         for key in ["addr", "socket", "exec", "mcp-addr", "dbs"] {
             top.remove(key);
         }
-        let kept = self.entries().iter().filter(|e| {
-            e.get("path").and_then(Value::as_str).and_then(|p| std::path::absolute(p).ok()).is_some_and(|p| existing.contains(&p))
-        });
+        let kept = self
+            .entries()
+            .iter()
+            .filter(|e| e.get("path").and_then(Value::as_str).and_then(|p| std::path::absolute(p).ok()).is_some_and(|p| p == database));
         let dbs = kept.cloned().map(|mut entry| {
             if let (Line::V03, Value::Mapping(entry)) = (line, &mut entry) {
                 put(entry, "monitor-interval", "20ms".to_owned());
@@ -310,13 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_pass_has_only_databases_that_exist() {
+    fn a_last_pass_is_of_one_database() {
         let dbs = [
             database("/d/a.db", Replica::parts([("type", "file"), ("path", "/r/a")])),
             database("/d/b.db", Replica::parts([("type", "file"), ("path", "/r/b")])),
         ];
         let all = render(&dbs, &[], Line::V03, None, Duration::from_secs(3));
-        let pass = all.last_pass(Line::V03, &["/d/b.db".into()]);
+        let pass = all.last_pass(Line::V03, Path::new("/d/b.db"));
         assert_eq!(pass.databases().iter().map(|d| d.path.clone()).collect::<Vec<_>>(), [PathBuf::from("/d/b.db")]);
         assert!(pass.text().contains("monitor-interval: \"20ms\"") && pass.text().contains("sync-interval: \"20ms\""));
     }

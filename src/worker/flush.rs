@@ -15,6 +15,8 @@ use crate::plan::{Database, Plan};
 use crate::restore::{self, Local};
 use crate::runtime;
 
+/// Databases that are looked after at once: each may be a Litestream of its own.
+const AT_ONCE: usize = 16;
 /// Pause before asking again.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
@@ -28,22 +30,23 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     let millis = word(1).parse().unwrap_or(1000);
     let deadline = Instant::now() + Duration::from_millis(millis);
     let databases: Vec<Database> = plan.databases.iter().filter(|d| has_content(&d.path)).cloned().collect();
-    let unsaved = match (word(0), &plan.socket, plan.litestream.line) {
-        _ if databases.is_empty() => Vec::new(),
-        ("socket", Some(socket), _) => by_socket(&databases, socket, deadline),
-        (_, _, Line::V05) => by_once(plan, &databases, deadline),
-        (_, _, Line::V03) => pass::run(plan, &databases, deadline),
-    };
-    for (alias, why) in &unsaved {
-        channel.say(&Message::Unsaved(format!("{alias}: {why}")));
-    }
-    for database in &databases {
-        if plan.litestream.line == Line::V05
-            && !unsaved.iter().any(|(alias, _)| *alias == database.alias)
-            && Mark::read(&database.path) == Mark::Open
-        {
-            let _ = Mark::clean(&database.path).write(&database.path);
+    // Each for itself, so that one whose replica is gone does not cost the others theirs.
+    let outcomes = in_parallel(&databases, AT_ONCE, |database| match (word(0), &plan.socket, plan.litestream.line) {
+        ("socket", Some(socket), _) => by_socket(database, socket, deadline),
+        (_, _, Line::V05) => by_once(plan, database, deadline),
+        (_, _, Line::V03) => pass::run(plan, database, deadline),
+    });
+    for (database, outcome) in databases.iter().zip(&outcomes) {
+        match outcome {
+            Err(why) => channel.say(&Message::Unsaved(format!("{}: {why}", database.alias))),
+            Ok(()) if plan.litestream.line == Line::V05 && Mark::read(&database.path) == Mark::Open => {
+                let _ = Mark::clean(&database.path).write(&database.path);
+            }
+            Ok(()) => {}
         }
+    }
+    if outcomes.len() < databases.len() {
+        channel.say(&Message::Unsaved("a part of the last sync crashed".to_owned()));
     }
     channel.say(&Message::Flushed);
     Ok(())
@@ -54,70 +57,57 @@ fn has_content(path: &Path) -> bool {
     !matches!(restore::look(path), Ok(Local::Missing | Local::Empty))
 }
 
-/// Alias and reason of each that is not known to be saved.
-pub(super) type Unsaved = Vec<(String, String)>;
-
-fn by_socket(databases: &[Database], socket: &Path, deadline: Instant) -> Unsaved {
-    let outcomes = in_parallel(databases, databases.len(), |database| {
-        let mut why = "no time was left".to_owned();
-        while Instant::now() < deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match socket::sync(socket, &database.path.to_string_lossy(), left) {
-                Ok(answer) if answer.confirmed() => return None,
-                Ok(answer) if answer.error.is_empty() => why = format!("the replica is at {} of {}", answer.replicated_txid, answer.txid),
-                Ok(answer) => why = answer.error,
-                // Refused in its first 40 ms: not listening yet.
-                Err(error) => why = error,
-            }
-            std::thread::sleep(PAUSE);
+/// Asks the Litestream that runs, until both positions are the same.
+fn by_socket(database: &Database, socket: &Path, deadline: Instant) -> Result<(), String> {
+    let mut why = "no time was left".to_owned();
+    while Instant::now() < deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match socket::sync(socket, &database.path.to_string_lossy(), left) {
+            Ok(answer) if answer.confirmed() => return Ok(()),
+            Ok(answer) if answer.error.is_empty() => why = format!("the replica is at {} of {}", answer.replicated_txid, answer.txid),
+            Ok(answer) => why = answer.error,
+            // Refused in its first 40 ms: not listening yet.
+            Err(error) => why = error,
         }
-        Some((database.alias.clone(), why))
-    });
-    outcomes.into_iter().flatten().collect()
+        std::thread::sleep(PAUSE);
+    }
+    Err(why)
 }
 
-/// None of them, for one reason.
-pub(super) fn all(databases: &[Database], why: &str) -> Unsaved {
-    databases.iter().map(|d| (d.alias.clone(), why.to_owned())).collect()
-}
-
-/// Writes the configuration of a pass; its path.
-pub(super) fn pass_config(plan: &Plan, databases: &[Database]) -> Result<PathBuf, String> {
+/// Writes the configuration of one database's pass; its path.
+pub(super) fn pass_config(plan: &Plan, database: &Database) -> Result<PathBuf, String> {
     let text = fs::read_to_string(&plan.config).map_err(|e| format!("{}: {e}", plan.config.display()))?;
     let document = if plan.users_file { Document::parse_expanded(&text, &|name| std::env::var(name).ok()) } else { Document::parse(&text) };
-    let existing: Vec<PathBuf> = databases.iter().map(|d| d.path.clone()).collect();
-    let path = plan.runtime.join("last-pass.yml");
-    runtime::write(&path, &document?.last_pass(plan.litestream.line, &existing).text()).map_err(|e| format!("{}: {e}", path.display()))?;
+    let path = pass_file(plan, database, "yml");
+    let text = document?.last_pass(plan.litestream.line, &database.path).text();
+    runtime::write(&path, &text).map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(path)
 }
 
+/// A file of one database's pass in the runtime directory.
+pub(super) fn pass_file(plan: &Plan, database: &Database, extension: &str) -> PathBuf {
+    let number = plan.databases.iter().position(|d| d.path == database.path).unwrap_or_default();
+    plan.runtime.join(format!("last-pass-{number}.{extension}"))
+}
+
 /// 0.5 without a running Litestream: `replicate -once`, whose exit code has a meaning.
-fn by_once(plan: &Plan, databases: &[Database], deadline: Instant) -> Unsaved {
-    for database in databases {
-        let need = continuity::decide(continuity::survey(&database.path, true));
-        if need == Need::Truncate
-            && let Err(why) = continuity::truncate(&database.path, deadline)
-        {
-            return all(databases, &why);
-        }
+fn by_once(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
+    if continuity::decide(continuity::survey(&database.path, true)) == Need::Truncate {
+        continuity::truncate(&database.path, deadline)?;
     }
-    let path = match pass_config(plan, databases) {
-        Ok(path) => path,
-        Err(why) => return all(databases, &why),
-    };
-    let config = call::Config { path: &path, expand: false };
+    let path = pass_config(plan, database)?;
     let mut args: Vec<OsString> = vec!["replicate".into()];
-    args.extend(config.flags());
+    args.extend(call::Config { path: &path, expand: false }.flags());
     args.push("-once".into());
     let mut why = "no time was left".to_owned();
     while Instant::now() < deadline {
         match call::run(&plan.litestream, &args, deadline) {
-            Ok(Some(output)) if output.ended.ok() => return Vec::new(),
+            Ok(Some(output)) if output.ended.ok() => return Ok(()),
             Ok(Some(output)) => why = output.reason(),
             Ok(None) => "the replica does not answer in time".clone_into(&mut why),
             Err(error) => why = error.to_string(),
         }
         std::thread::sleep(PAUSE);
     }
-    all(databases, &why)
+    Err(why)
 }

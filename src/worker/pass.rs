@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::flush::{PAUSE, Unsaved, all, pass_config};
+use super::flush::{PAUSE, pass_config, pass_file};
 use super::hold;
 use crate::continuity;
 use crate::litestream::call;
@@ -18,37 +18,33 @@ use crate::plan::{Database, Plan};
 use crate::sys;
 
 /// 0.3: short passes of `replicate` with intervals of 20 ms, until one has nothing to write. A pass has
-/// opened every database once it has said `sync: ok` of each; from then on its end compares with
+/// opened the database once it has said `sync: ok`; from then on its end compares with
 /// what the replica lists and exits 0 only if that worked. One that wrote is not believed: at its end 0.3
 /// syncs in two goroutines at once, and the shorter segment may replace the longer under one name.
-pub(super) fn run(plan: &Plan, databases: &[Database], deadline: Instant) -> Unsaved {
-    let path = match pass_config(plan, databases) {
-        Ok(path) => path,
-        Err(why) => return all(databases, &why),
-    };
+pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
+    let config = pass_config(plan, database)?;
     let mut why = "no time was left".to_owned();
     while Instant::now() < deadline {
-        match one_pass(plan, &path, databases, deadline).and_then(|()| make_newest(plan, databases, deadline)) {
-            Ok(()) => return Vec::new(),
+        match one_pass(plan, &config, database, deadline).and_then(|()| make_newest(plan, database, deadline)) {
+            Ok(()) => return Ok(()),
             Err(reason) => why = reason,
         }
         if is_damage(&why) {
-            begin_anew(databases);
+            begin_anew(database);
         }
         std::thread::sleep(PAUSE);
     }
-    all(databases, &why)
+    Err(why)
 }
 
 /// One pass, from its start to its end.
-fn one_pass(plan: &Plan, config: &Path, databases: &[Database], deadline: Instant) -> Result<(), String> {
-    let log = plan.runtime.join("last-pass.log");
+fn one_pass(plan: &Plan, config: &Path, database: &Database, deadline: Instant) -> Result<(), String> {
+    let log = pass_file(plan, database, "log");
     let (mut running, stand_in) = start(plan, config, &log)?;
     let mut letting_go = Some(stand_in);
     loop {
-        // All of it: with many databases the first lines soon lie far back.
         let lines = Logged::read(&log);
-        if databases.iter().all(|d| lines.iter().any(|l| l.msg == "sync: ok" && Path::new(&l.db) == d.path)) {
+        if lines.iter().any(|l| l.msg == "sync: ok") {
             letting_go = None;
         }
         match running.ended() {
@@ -87,30 +83,25 @@ fn is_damage(reason: &str) -> bool {
 
 /// Makes Litestream begin a generation with a snapshot, by taking away its pointer to the last, as it
 /// does itself where it finds that one wrong. The old one stays in the replica.
-fn begin_anew(databases: &[Database]) {
-    for database in databases {
-        let _ = fs::remove_file(continuity::meta_dir(&database.path).join("generation"));
-    }
+fn begin_anew(database: &Database) {
+    let _ = fs::remove_file(continuity::meta_dir(&database.path).join("generation"));
 }
 
 /// `restore` takes the generation that was written last, and S3's times are whole seconds: one that
 /// began right after another may be passed over. Then one more write, a second later, makes it the newest.
-fn make_newest(plan: &Plan, databases: &[Database], deadline: Instant) -> Result<(), String> {
-    let mut tied = false;
-    for database in databases {
-        let mut args: Vec<OsString> = vec!["generations".into()];
-        args.extend(plan.config().flags());
-        args.push(database.path.clone().into());
-        let output = call::run(&plan.litestream, &args, deadline).map_err(|e| e.to_string())?;
-        let output = output.filter(|o| o.ended.ok()).ok_or("the replica does not list its generations in time")?;
-        let current = fs::read_to_string(continuity::meta_dir(&database.path).join("generation")).unwrap_or_default();
-        if !is_newest(&output.stdout, current.trim()) {
-            tied = true;
-            std::thread::sleep(Duration::from_millis(1100));
-            continuity::touch(&database.path).map_err(|e| e.to_string())?;
-        }
+fn make_newest(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
+    let mut args: Vec<OsString> = vec!["generations".into()];
+    args.extend(plan.config().flags());
+    args.push(database.path.clone().into());
+    let output = call::run(&plan.litestream, &args, deadline).map_err(|e| e.to_string())?;
+    let output = output.filter(|o| o.ended.ok()).ok_or("the replica does not list its generations in time")?;
+    let current = fs::read_to_string(continuity::meta_dir(&database.path).join("generation")).unwrap_or_default();
+    if is_newest(&output.stdout, current.trim()) {
+        return Ok(());
     }
-    if tied { Err("the replica does not show the last generation as its newest".to_owned()) } else { Ok(()) }
+    std::thread::sleep(Duration::from_millis(1100));
+    continuity::touch(&database.path).map_err(|e| e.to_string())?;
+    Err("the replica does not show the last generation as its newest".to_owned())
 }
 
 /// Lines of replica, generation, lag, start and end; a time of RFC 3339 sorts as text.
@@ -132,7 +123,6 @@ fn is_newest(listing: &str, current: &str) -> bool {
 #[serde(default)]
 struct Logged {
     msg: String,
-    db: String,
     error: String,
 }
 
@@ -163,7 +153,7 @@ mod tests {
         let quiet = r#"{"time":"2026-11-24T21:03:10Z","level":"DEBUG","msg":"sync: ok","db":"/d/app.db"}
 {"time":"2026-11-24T21:03:10Z","level":"DEBUG","msg":"replica sync: calc new pos","db":"/d/app.db","replica":"s3","position":"0d74e0c1fd818949/00000000:2031192"}
 {"time":"2026-11-24T21:03:10Z","level":"INFO","msg":"litestream shut down"}"#;
-        assert_eq!(Logged::lines(quiet).filter(|l| l.msg == "sync: ok" && l.db == "/d/app.db").count(), 1);
+        assert_eq!(Logged::lines(quiet).filter(|l| l.msg == "sync: ok").count(), 1);
         assert!(!Logged::lines(quiet).any(|l| l.is_write()));
         let wrote = r#"{"level":"INFO","msg":"write wal segment","db":"/d/app.db","position":"0d74e0c1fd818949/00000000:32"}"#;
         assert!(Logged::lines(&format!("{quiet}\n{wrote}\nnot json {{")).any(|l| l.is_write()));
