@@ -196,20 +196,28 @@ fn verify_compares_pages(line: Line) {
 }
 
 /// A gap that bare Litestream left, and bare Litestream goes on: only the comparison of pages finds it.
+///
+/// Litestream sometimes heals a gap at its next start. One that is still there afterwards was there
+/// all the time, and only such a one counts.
 #[test]
 fn verify_finds_a_gap() {
     if !namespaces() {
         return;
     }
-    let site = Site::new(Line::V05);
-    lives::leave_a_gap(&site);
-    let bare = Bare::start(&site, "--every 200000");
-    let (code, container) = site.recipe().arguments(["verify", "--timeout", "10s", "default"]).run();
-    let (stdout, stderr) = (container.stdout(), container.stderr());
-    assert_eq!(code, 65, "{}{stderr}", String::from_utf8_lossy(&stdout));
-    assert!(!lines(&stderr).is_empty(), "it says why");
-    bare.stop();
-    assert!(lives::gap(&site).is_some(), "there was a gap to be found");
+    let lasting = (0..6).any(|_| {
+        let site = Site::new(Line::V05);
+        lives::leave_a_gap(&site);
+        let bare = Bare::start(&site, "--every 200000");
+        let (code, container) = site.recipe().arguments(["verify", "--timeout", "10s", "default"]).run();
+        bare.stop();
+        let gap = lives::gap(&site);
+        let (stdout, stderr) = (container.stdout(), container.stderr());
+        let said = format!("{}{stderr}", String::from_utf8_lossy(&stdout));
+        assert!(gap.is_none() || code == 65, "code {code} in spite of {gap:?}: {said}");
+        assert!(code == 0 || !lines(&stderr).is_empty(), "it says why: {said}");
+        gap.is_some()
+    });
+    assert!(lasting, "every gap was healed before it could be looked for");
 }
 
 fn verify_leaves_nothing_behind(line: Line) {
