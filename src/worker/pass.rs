@@ -17,10 +17,12 @@ use crate::litestream::call;
 use crate::plan::{Database, Plan};
 use crate::sys;
 
-/// 0.3: short passes of `replicate` with intervals of 20 ms, until one has nothing to write. A pass has
-/// opened the database once it has said `sync: ok`; from then on its end compares with
-/// what the replica lists and exits 0 only if that worked. One that wrote is not believed: at its end 0.3
-/// syncs in two goroutines at once, and the shorter segment may replace the longer under one name.
+/// How long it must say nothing of its replica before a pass is taken to have nothing more to do: three intervals.
+const QUIET: Duration = Duration::from_millis(60);
+
+/// 0.3: short passes of `replicate` with intervals of 20 ms, until one has nothing to write. The end of a pass
+/// compares with what the replica lists, and exits 0 only if that worked. One that wrote is not believed: at its
+/// end 0.3 may sync in two goroutines at once, and the shorter segment replace the longer under one name.
 pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
     let config = pass_config(plan, database)?;
     let mut why = "no time was left".to_owned();
@@ -42,10 +44,19 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, deadline: Instant) 
     let log = pass_file(plan, database, "log");
     let (mut running, stand_in) = start(plan, config, &log)?;
     let mut letting_go = Some(stand_in);
+    let mut deadline = deadline;
+    let mut last = (0, Instant::now());
     loop {
         let lines = Logged::read(&log);
-        if lines.iter().any(|l| l.msg == "sync: ok") {
+        let done = lines.iter().filter(|l| l.is_of_replica()).count();
+        if done != last.0 {
+            last = (done, Instant::now());
+        }
+        if letting_go.is_some() && last.1.elapsed() >= QUIET && Logged::is_idle(&lines) {
             letting_go = None;
+            // It may hang at its end; then another pass must still have its time.
+            let left = deadline.saturating_duration_since(Instant::now());
+            deadline = Instant::now() + (left / 2).max(Duration::from_secs(1)).min(left);
         }
         match running.ended() {
             Some(ended) if ended.ok() && letting_go.is_none() => {
@@ -122,6 +133,7 @@ fn is_newest(listing: &str, current: &str) -> bool {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Logged {
+    level: String,
     msg: String,
     error: String,
 }
@@ -136,7 +148,26 @@ impl Logged {
     }
 
     fn last_error(lines: &[Self]) -> String {
-        lines.iter().rev().find(|l| !l.error.is_empty()).map_or_else(|| "no reason given".to_owned(), |l| l.error.clone())
+        lines
+            .iter()
+            .rev()
+            .find(|l| l.level == "ERROR" && !l.error.is_empty())
+            .map_or_else(|| "no reason given".to_owned(), |l| l.error.clone())
+    }
+
+    /// The database has been opened, the replica's position is known, and no upload is under way: at an
+    /// end that met one, two goroutines would write one segment, and might wait for each other for ever.
+    fn is_idle(lines: &[Self]) -> bool {
+        let count = |msg: &str| lines.iter().filter(|l| l.msg == msg).count();
+        count("sync: ok") > 0
+            && count("replica sync: calc new pos") > 0
+            && count("write wal segment") == count("wal segment written")
+            && count("write snapshot") == count("snapshot written")
+    }
+
+    /// What the other goroutine, which looks at the database every 20 ms, does not say.
+    fn is_of_replica(&self) -> bool {
+        ["replica ", "write ", "wal segment ", "snapshot "].iter().any(|start| self.msg.starts_with(start))
     }
 
     fn is_write(&self) -> bool {
@@ -153,10 +184,12 @@ mod tests {
         let quiet = r#"{"time":"2026-11-24T21:03:10Z","level":"DEBUG","msg":"sync: ok","db":"/d/app.db"}
 {"time":"2026-11-24T21:03:10Z","level":"DEBUG","msg":"replica sync: calc new pos","db":"/d/app.db","replica":"s3","position":"0d74e0c1fd818949/00000000:2031192"}
 {"time":"2026-11-24T21:03:10Z","level":"INFO","msg":"litestream shut down"}"#;
-        assert_eq!(Logged::lines(quiet).filter(|l| l.msg == "sync: ok").count(), 1);
         assert!(!Logged::lines(quiet).any(|l| l.is_write()));
         let wrote = r#"{"level":"INFO","msg":"write wal segment","db":"/d/app.db","position":"0d74e0c1fd818949/00000000:32"}"#;
-        assert!(Logged::lines(&format!("{quiet}\n{wrote}\nnot json {{")).any(|l| l.is_write()));
+        let lines: Vec<_> = Logged::lines(&format!("{quiet}\n{wrote}\nnot json {{")).collect();
+        assert!(lines.iter().any(Logged::is_write));
+        // A write that is under way must not meet the end.
+        assert!(Logged::is_idle(&Logged::lines(quiet).collect::<Vec<_>>()) && !Logged::is_idle(&lines));
     }
 
     #[test]
