@@ -164,6 +164,18 @@ impl Document {
         self.0.get("dbs").and_then(Value::as_sequence).map_or(&[], Vec::as_slice)
     }
 
+    /// For a start under a live app: 0.5 looks at its databases a moment before it uploads, where both
+    /// come at the same second and an upload may just miss what was found, until a second later.
+    #[must_use]
+    pub fn again(&self, line: Line) -> Self {
+        let mut top = self.0.clone();
+        let entries = top.get_mut("dbs").and_then(Value::as_sequence_mut).into_iter().flatten();
+        for entry in entries.filter_map(Value::as_mapping_mut).filter(|e| line == Line::V05 && !e.contains_key("monitor-interval")) {
+            put(entry, "monitor-interval", "800ms".to_owned());
+        }
+        Self(top)
+    }
+
     /// For a pass after the app's end: one database (0.5's `-once` stops at the first that fails), no port and no socket of its own, and on 0.3 intervals that do not wait.
     #[must_use]
     pub fn last_pass(&self, line: Line, database: &Path) -> Self {

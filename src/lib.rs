@@ -149,6 +149,7 @@ fn leave(planned: &Planned) -> Result<(), Failure> {
     let mut written = runtime::write(&plan.runtime.join(plan::PLAN_FILE), &text);
     if !plan.users_file {
         written = written.and_then(|()| runtime::write(&plan.config, &planned.document.text()));
+        written = written.and_then(|()| runtime::write(&plan.config_again(), &planned.document.again(plan.litestream.line).text()));
     }
     written.map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", plan.runtime.display())))
 }
@@ -188,6 +189,9 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         }
         report::line(format_args!("{why}: NOTHING IS REPLICATED"));
         return Ok(supervise::run(boot, rules, signals));
+    }
+    if let Err(error) = sys::ensure_dev_null() {
+        report::line(format_args!("/dev/null is missing and cannot be made ({error}): litestream will not start without it"));
     }
     let (planned, _runtime) = configured.plan(entry.runtime_dir.as_deref())?;
     for note in &planned.notes {

@@ -68,6 +68,11 @@ impl Plan {
         Config { path: &self.config, expand: self.users_file }
     }
 
+    /// The configuration for a Litestream that is started again under a live app.
+    pub fn config_again(&self) -> PathBuf {
+        if self.users_file { self.config.clone() } else { self.runtime.join("litestream-again.yml") }
+    }
+
     /// The database that an operator names: an alias, `default` for the only one, or a path.
     ///
     /// # Errors

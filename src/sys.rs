@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::Pid;
 
 use crate::exit::Ended;
@@ -130,6 +131,45 @@ pub fn take_fd(fd: RawFd) -> io::Result<OwnedFd> {
 /// What `fcntl(2)` says.
 pub fn keep_on_exec(fd: &impl AsFd) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
+}
+
+/// Gives back the pages of our own code: most of it is for the boot, and what is still needed comes
+/// back from the page cache when it is touched. Nothing where /proc is not mounted.
+#[expect(unsafe_code, reason = "madvise(2) takes an address")]
+pub fn drop_code_pages() {
+    let Ok(own) = own_path() else { return };
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let ours = maps.lines().filter(|l| l.ends_with(&*own.to_string_lossy()));
+    let mut seen_code = false;
+    for line in ours {
+        // Constants, then code. What comes behind was written by the dynamic relocations, though it may read `r--p` now.
+        let is_code = line.split_whitespace().nth(1) == Some("r-xp");
+        if seen_code && !is_code {
+            break;
+        }
+        seen_code |= is_code;
+        let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+        let Some((Ok(from), Ok(to))) = range.map(|(a, b)| (usize::from_str_radix(a, 16), usize::from_str_radix(b, 16))) else { continue };
+        // SAFETY: the range is a mapping of our executable that nobody has written to, and the kernel keeps the
+        // file from being written while it runs (ETXTBSY), so every page reads the same before and after.
+        unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(from), to.saturating_sub(from), libc::MADV_DONTNEED) };
+    }
+}
+
+/// Makes `/dev/null` where it is missing, as in an empty chroot: Go opens it for each child's stdin.
+///
+/// # Errors
+/// What the kernel says; only root may make devices.
+pub fn ensure_dev_null() -> io::Result<()> {
+    let path = Path::new("/dev/null");
+    if path.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all("/dev")?;
+    let mode = Mode::from_bits_truncate(0o666);
+    mknod(path, SFlag::S_IFCHR, mode, makedev(1, 3))?;
+    // The umask has taken some of it away.
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))
 }
 
 /// Blocks every signal that can be blocked, for signalfd(2).

@@ -155,11 +155,11 @@ impl Check<'_> {
                     crate::continuity::mark_path(&self.database.path).display()
                 )));
             }
-            steps.push((
-                "equal",
-                compared.elapsed(),
-                format!("all {} pages that did not change meanwhile are the same", compare.unchanged),
-            ));
+            let what = match compare.unchanged {
+                0 => "nothing to compare: every page has changed meanwhile".to_owned(),
+                pages => format!("all {pages} pages that did not change meanwhile are the same"),
+            };
+            steps.push(("equal", compared.elapsed(), what));
         }
         let _ = fs::remove_file(&restored.path);
         Ok(Outcome::Equal(Proof { steps, total: began.elapsed() }))

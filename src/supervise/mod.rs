@@ -65,7 +65,8 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
             Err(errno) => report::line(format_args!("not PID 1, and orphans cannot be reaped: {}", errno.desc())),
         }
     }
-    let mut shell = Shell { boot, signals, children: Vec::new(), pipes: Vec::new(), hold: None, exit: None, began: Instant::now() };
+    let mut shell =
+        Shell { boot, signals, children: Vec::new(), pipes: Vec::new(), hold: None, exit: None, began: Instant::now(), settled: false };
     let mut machine = Machine::new(rules);
     let first = machine.start(shell.now());
     shell.perform(&mut machine, first);
@@ -98,6 +99,8 @@ struct Shell {
     hold: Option<(UnixStream, bool)>,
     exit: Option<u8>,
     began: Instant,
+    /// The boot's code has been given back.
+    settled: bool,
 }
 
 impl Shell {
@@ -108,7 +111,13 @@ impl Shell {
     // ---- events
 
     /// Sleeps until something happens or the deadline comes.
-    fn wait(&self, deadline: Option<Duration>) {
+    fn wait(&mut self, deadline: Option<Duration>) {
+        // Once, when the app runs and nothing is due soon.
+        let idle = deadline.is_none_or(|at| at.saturating_sub(self.now()) > Duration::from_secs(1));
+        if idle && !self.settled && self.pid_of(Role::App).is_some() {
+            self.settled = true;
+            sys::drop_code_pages();
+        }
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.pipes.iter().map(|p| PollFd::new(p.fd.as_fd(), PollFlags::POLLIN)));
         if let Some((socket, false)) = &self.hold {
@@ -240,7 +249,9 @@ impl Shell {
         let plan = self.boot.plan.as_ref()?;
         let Ok((ours, theirs)) = UnixStream::pair() else { return Some(Event::NotStarted(Role::Litestream)) };
         let Ok(command) = hold::command(CHANNEL) else { return Some(Event::NotStarted(Role::Litestream)) };
-        let args = call::replicate(&plan.litestream, &plan.config(), command);
+        let again = plan.config_again();
+        let config = if self.pid_of(Role::App).is_some() { call::Config { path: &again, ..plan.config() } } else { plan.config() };
+        let args = call::replicate(&plan.litestream, &config, command);
         let (path, env) = (plan.litestream.path.clone(), self.boot.helper_env.clone());
         let program = Program { path: &path, args: &args, env: &env, own_group: true, blocked: false, channel: Some(theirs.as_raw_fd()) };
         let _ = ours.set_nonblocking(true);

@@ -17,7 +17,7 @@ use crate::litestream::call;
 use crate::plan::{Database, Plan};
 use crate::sys;
 
-/// How long it must say nothing of its replica before a pass is taken to have nothing more to do: three intervals.
+/// How long it must do nothing in its replica before a pass is taken to have nothing more to do: three intervals.
 const QUIET: Duration = Duration::from_millis(60);
 
 /// 0.3: short passes of `replicate` with intervals of 20 ms, until one has nothing to write. The end of a pass
@@ -165,9 +165,9 @@ impl Logged {
             && count("write snapshot") == count("snapshot written")
     }
 
-    /// What the other goroutine, which looks at the database every 20 ms, does not say.
+    /// Something was done in the replica; that it was looked at may be said every 20 ms.
     fn is_of_replica(&self) -> bool {
-        ["replica ", "write ", "wal segment ", "snapshot "].iter().any(|start| self.msg.starts_with(start))
+        ["replica sync: ", "write ", "wal segment ", "snapshot "].iter().any(|start| self.msg.starts_with(start))
     }
 
     fn is_write(&self) -> bool {
