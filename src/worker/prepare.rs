@@ -55,6 +55,9 @@ pub fn run(plan: &Plan, channel: &Channel, repair: bool) -> Result<(), Failure> 
 /// Brings back what is missing, all databases at once.
 fn make_present(plan: &Plan) -> Result<(), Failure> {
     let outcomes = in_parallel(&plan.databases, AT_ONCE, |database| present(plan, database));
+    if outcomes.len() != plan.databases.len() {
+        return Err(Failure::new(exit::INTERNAL, "a restore crashed; start again, or restore by hand with `litestream-entry restore`"));
+    }
     let failures: Vec<Failure> = outcomes.into_iter().filter_map(Result::err).collect();
     match failures.first() {
         None => Ok(()),

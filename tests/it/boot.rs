@@ -320,6 +320,8 @@ fn killed_restore_leaves_nothing_to_mistake(line: Line) {
     for millis in (0..200).step_by(10) {
         lose(site.database());
         let mut container = site.recipe().app(["/bin/sleep", "1000"]).start();
+        // Killed before that, `unshare` may leave a PID 1 behind that is none yet.
+        container.running();
         std::thread::sleep(std::time::Duration::from_millis(millis));
         container.kill();
         let (after, _) = boot(&site, "auto");
