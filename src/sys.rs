@@ -134,26 +134,20 @@ pub fn keep_on_exec(fd: &impl AsFd) -> nix::Result<()> {
 }
 
 /// Gives back the pages of our own code: most of it is for the boot, and what is still needed comes
-/// back from the page cache when it is touched. Nothing where /proc is not mounted.
-#[expect(unsafe_code, reason = "madvise(2) takes an address")]
+/// back from the page cache when it is touched.
+#[expect(unsafe_code, reason = "the linker's symbols are extern, and madvise(2) takes an address")]
 pub fn drop_code_pages() {
-    let Ok(own) = own_path() else { return };
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let ours = maps.lines().filter(|l| l.ends_with(&*own.to_string_lossy()));
-    let mut seen_code = false;
-    for line in ours {
-        // Constants, then code. What comes behind was written by the dynamic relocations, though it may read `r--p` now.
-        let is_code = line.split_whitespace().nth(1) == Some("r-xp");
-        if seen_code && !is_code {
-            break;
-        }
-        seen_code |= is_code;
-        let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
-        let Some((Ok(from), Ok(to))) = range.map(|(a, b)| (usize::from_str_radix(a, 16), usize::from_str_radix(b, 16))) else { continue };
-        // SAFETY: the range is a mapping of our executable that nobody has written to, and the kernel keeps the
-        // file from being written while it runs (ETXTBSY), so every page reads the same before and after.
-        unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(from), to.saturating_sub(from), libc::MADV_DONTNEED) };
+    // The linker gives them (ld(1), end(3)): where our file begins in memory, and where its code ends.
+    unsafe extern "C" {
+        safe static __executable_start: u8;
+        safe static etext: u8;
     }
+    const PAGE: usize = 4096;
+    let from = (&raw const __executable_start).addr() & !PAGE.saturating_sub(1);
+    let to = (&raw const etext).addr() & !PAGE.saturating_sub(1);
+    // SAFETY: nothing is ever written between the two, and the kernel keeps the file from being written
+    // while it runs (ETXTBSY), so every page reads the same after it has been taken from memory.
+    unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(from), to.saturating_sub(from), libc::MADV_DONTNEED) };
 }
 
 /// Makes `/dev/null` where it is missing, as in an empty chroot: Go opens it for each child's stdin.

@@ -26,6 +26,8 @@ pub fn run(args: &[OsString]) -> u8 {
     let Some(Ok(socket)) = fd.map(sys::take_fd) else { return 0 };
     let mut socket = File::from(socket);
     let _ = socket.write_all(b"h");
+    // From here on it only waits, for as long as the app lives.
+    sys::drop_code_pages();
     while !super::until_closed(&socket, Duration::from_secs(3600)) {}
     0
 }
