@@ -38,7 +38,7 @@ pub struct Program<'a> {
 }
 
 impl Program<'_> {
-    /// Starts it with default signal dispositions.
+    /// Starts it with default signal dispositions. Only PID 1 does, whose signals are all blocked, and stay so.
     ///
     /// # Errors
     /// What `posix_spawn(3)` says, exec's errors included; `EINVAL` for a NUL byte in an argument.
@@ -53,13 +53,16 @@ impl Program<'_> {
         }
         attr.set_flags(flags)?;
         attr.set_sigdefault(&SigSet::all())?;
-        attr.set_sigmask(&if self.blocked { SigSet::all() } else { SigSet::empty() })?;
+        attr.set_sigmask(&if self.blocked { every_signal() } else { SigSet::empty() })?;
         let mut files = PosixSpawnFileActions::init()?;
         if let Some(fd) = self.channel {
             // dup2 drops CLOEXEC, also where both numbers are the same (POSIX.1-2024; musl, glibc 2.29).
             files.add_dup2(fd, CHANNEL)?;
         }
-        posix_spawn(path.as_c_str(), &files, &attr, &args, self.env)
+        let spawned = posix_spawn(path.as_c_str(), &files, &attr, &args, self.env);
+        // musl saves and restores the mask meanwhile, and forgets its own signals at that.
+        let _ = block_all_signals();
+        spawned
     }
 }
 
@@ -166,12 +169,22 @@ pub fn ensure_dev_null() -> io::Result<()> {
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))
 }
 
+/// Every signal, the ones included that the C library keeps for its threads: musl's `sigfillset`
+/// leaves out 34, which is the first real-time signal to everybody else.
+#[expect(unsafe_code, reason = "sigaddset(3) refuses the library's own signals")]
+pub fn every_signal() -> SigSet {
+    // SAFETY: a sigset_t is a field of bits, so all of them set is a value of it.
+    let all: libc::sigset_t = unsafe { std::mem::transmute([u8::MAX; size_of::<libc::sigset_t>()]) };
+    // SAFETY: as above; nix's own functions only hand it to the kernel.
+    unsafe { SigSet::from_sigset_t_unchecked(all) }
+}
+
 /// Blocks every signal that can be blocked, for signalfd(2).
 ///
 /// # Errors
 /// What `sigprocmask(2)` says.
 pub fn block_all_signals() -> nix::Result<()> {
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&every_signal()), None)
 }
 
 /// Blocks none.

@@ -4,7 +4,6 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::libc;
-use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
@@ -22,7 +21,7 @@ impl Signals {
     /// What the kernel says.
     pub fn new() -> nix::Result<Self> {
         sys::block_all_signals()?;
-        SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Self)
+        SignalFd::with_flags(&sys::every_signal(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Self)
     }
 
     /// All that have arrived, in order, SIGCHLD and our own noise left out.
