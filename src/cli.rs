@@ -37,6 +37,10 @@ pub enum Invocation {
 /// 64, with what is wrong in one line.
 pub fn parse(args: &[OsString]) -> Result<Invocation, Failure> {
     let (own, app) = split(args);
+    if let (true, Some(app @ [_, ..])) = (own.is_empty(), app) {
+        // The usual boot: nothing is ours to parse, and the app waits.
+        return Ok(Invocation::Boot { app: app.to_vec(), flags: Vec::new() });
+    }
     let mut words: Vec<OsString> = vec!["litestream-entry".into()];
     words.extend(own.iter().enumerate().map(|(at, word)| if at == 0 { word.clone() } else { double_dash(word) }));
     let matches = match command().try_get_matches_from(words) {
@@ -77,7 +81,7 @@ fn split(args: &[OsString]) -> (&[OsString], Option<&[OsString]>) {
             at = if takes_next { rest.saturating_add(1) } else { rest };
         } else if text.starts_with('-') && text.len() > 1 {
             at = rest;
-        } else if command().find_subcommand(word).is_some() {
+        } else if COMMANDS.contains(&text) {
             return (args, None);
         } else {
             return (args.get(..at).unwrap_or_default(), args.get(at..));
@@ -95,6 +99,9 @@ fn double_dash(word: &OsStr) -> OsString {
         _ => word.to_owned(),
     }
 }
+
+/// Words that are commands; `run` and `--` make an app of one.
+const COMMANDS: [&str; 4] = ["replicate", "restore", "verify", "version"];
 
 const ABOUT: &str = "Container entrypoint for apps on SQLite: restores on boot, replicates with Litestream, loses nothing on stop";
 const AFTER: &str = "\
@@ -240,5 +247,6 @@ mod tests {
         }
         assert!(matches!(parse(&words(&["--help"])).unwrap(), Invocation::Text(_)));
         command().debug_assert();
+        assert_eq!(command().get_subcommands().map(Command::get_name).collect::<Vec<_>>(), COMMANDS);
     }
 }
