@@ -79,13 +79,16 @@ fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, String> {
     serde_yaml::from_str(text).map_err(|error| format!("litestream's answer is not understood: {error}"))
 }
 
-/// A JSON string literal.
+/// A JSON string literal, which is a double-quoted scalar of YAML too.
 pub fn json_string(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => out.extend(format!("\\u{:04x}", u32::from(c)).chars()),
+            // YAML takes these for line breaks, a byte order mark, or no characters at all.
+            c if c.is_control() || "\u{2028}\u{2029}\u{feff}\u{fffe}\u{ffff}".contains(c) => {
+                out.extend(format!("\\u{:04x}", u32::from(c)).chars());
+            }
             c => out.push(c),
         }
     }
@@ -135,5 +138,8 @@ mod tests {
     #[test]
     fn a_path_of_any_text_is_one_json_string() {
         assert_eq!(json_string("a\"b\\c\nd"), r#""a\"b\\c\u000ad""#);
+        for odd in ["\u{2028}", "\u{2029}", "\u{feff}", "\u{fffe}", "\u{ffff}", "\u{85}", "é😀"] {
+            assert_eq!(parse::<String>(&json_string(odd)).as_deref(), Ok(odd));
+        }
     }
 }
