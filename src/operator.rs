@@ -156,14 +156,7 @@ fn restore_one(plan: &Plan, database: &Database, target: &Path, flags: &[OsStrin
     }
     // Held for as long as the file is replaced: no boot may begin meanwhile.
     let _locks = if own { Some(not_live(database)?) } else { None };
-    let source = Source {
-        litestream: &plan.litestream,
-        config: plan.config(),
-        database: &database.path,
-        alias: &database.alias,
-        timeout: plan.entry.restore_timeout,
-        flags,
-    };
+    let source = Source { flags, ..Source::newest(plan, database) };
     let folder = Folder(restore::folder(target));
     match source.fetch(&folder.0).map_err(|f| Failure::new(f.code, format!("{}: {}", database.alias, f.message)))? {
         Fetched::NoBackup if matches.get_flag("if-replica-exists") => {

@@ -13,6 +13,7 @@ use crate::continuity::{beside, meta_dir};
 use crate::exit::{self, Failure};
 use crate::litestream::Litestream;
 use crate::litestream::call::{self, Config};
+use crate::plan::{Database, Plan};
 use crate::report;
 use crate::settings::RestorePolicy;
 use crate::time;
@@ -113,7 +114,19 @@ pub const QUICK_CHECK_ABOVE: u64 = 1 << 30;
 const POLL: Duration = Duration::from_millis(20);
 const SAY_EVERY: Duration = Duration::from_secs(3);
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// The newest backup of a database of the plan, with the configured patience.
+    pub fn newest(plan: &'a Plan, database: &'a Database) -> Self {
+        Self {
+            litestream: &plan.litestream,
+            config: plan.config(),
+            database: &database.path,
+            alias: &database.alias,
+            timeout: plan.entry.restore_timeout,
+            flags: &[],
+        }
+    }
+
     /// Fetches into `folder`, trying again until there has been no progress for the timeout.
     ///
     /// # Errors

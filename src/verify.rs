@@ -210,14 +210,7 @@ impl Check<'_> {
     fn restore(&self, deadline: Instant) -> Result<Restored, Failure> {
         let began = Instant::now();
         let left = deadline.saturating_duration_since(began).max(Duration::from_secs(2));
-        let source = Source {
-            litestream: &self.plan.litestream,
-            config: self.plan.config(),
-            database: &self.database.path,
-            alias: &self.database.alias,
-            timeout: left,
-            flags: &[],
-        };
+        let source = Source { timeout: left, ..Source::newest(self.plan, self.database) };
         // Whatever keeps it from coming back, it is not proved.
         match source.fetch(&self.scratch.0.join("restore")).map_err(|f| Failure::new(exit::DAMAGED, f.message))? {
             Fetched::NoBackup => Err(Failure::new(exit::DAMAGED, format!("{} has no backup", self.database.replica))),

@@ -96,14 +96,7 @@ fn present(plan: &Plan, database: &Database) -> Result<(), Failure> {
 
 fn fetch(plan: &Plan, database: &Database, folder: &Path) -> Result<Decision, Failure> {
     let started = Instant::now();
-    let source = Source {
-        litestream: &plan.litestream,
-        config: plan.config(),
-        database: &database.path,
-        alias: &database.alias,
-        timeout: plan.entry.restore_timeout,
-        flags: &[],
-    };
+    let source = Source::newest(plan, database);
     let fetched = source.fetch(folder);
     let installed = match &fetched {
         Ok(Fetched::Database(restored)) => {
