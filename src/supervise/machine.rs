@@ -120,6 +120,8 @@ pub enum Action {
     Replicate,
     /// Start `__probe`.
     Probe,
+    /// Make a process for the app, held at a gate before its exec, so that its start need not wait for one.
+    ReadyApp,
     /// Start the app.
     StartApp,
     /// Start `__flush`, to be done by then.

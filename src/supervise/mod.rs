@@ -9,10 +9,10 @@ pub mod signals;
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
@@ -25,6 +25,7 @@ use crate::plan::{Database, PLAN_FILE, Plan};
 use crate::report;
 use crate::restore::{self, Local};
 use crate::sys::{self, CHANNEL, Program};
+use crate::worker::exec::{AT_ONCE, GATED, OPEN};
 use crate::worker::{LONGEST, Message, hold};
 use lock::Locks;
 use machine::{Action, Event, Lock, Machine, Role, Rules, Sync};
@@ -66,7 +67,7 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         }
     }
     let mut shell =
-        Shell { boot, signals, children: Vec::new(), pipes: Vec::new(), hold: None, exit: None, began: Instant::now(), settled: false };
+        Shell { boot, signals, children: Vec::new(), pipes: Vec::new(), ready: None, hold: None, exit: None, began: Instant::now(), settled: false };
     let mut machine = Machine::new(rules);
     let first = machine.start(shell.now());
     shell.perform(&mut machine, first);
@@ -95,6 +96,8 @@ struct Shell {
     signals: Signals,
     children: Vec<Child>,
     pipes: Vec<Pipe>,
+    /// The process that becomes the app when its gate opens.
+    ready: Option<(Pid, UnixStream)>,
     /// Our end of the socket to Litestream's stand-in, and whether it has reported in.
     hold: Option<(UnixStream, bool)>,
     exit: Option<u8>,
@@ -157,6 +160,8 @@ impl Shell {
             }
         }
         for (pid, how) in ended {
+            // Killed before it was needed: the app's start makes another.
+            let _ = self.ready.take_if(|(ready, _)| *ready == pid);
             if let Some(at) = self.children.iter().position(|c| c.pid == pid) {
                 events.push(Event::Ended(self.children.remove(at).role, how));
             }
@@ -189,6 +194,10 @@ impl Shell {
                 self.worker(Role::Flush, &["__flush"], &[word, &left])
             }
             Action::Replicate => self.replicate(),
+            Action::ReadyApp => {
+                self.ready_app();
+                None
+            }
             Action::StartApp => self.start_app(),
             Action::SignalApp(signal) => {
                 self.signal_app(signal);
@@ -219,13 +228,17 @@ impl Shell {
     }
 
     fn start(&mut self, role: Role, program: &Program<'_>) -> Option<Event> {
-        match program.spawn() {
+        self.started(role, program.path, program.spawn())
+    }
+
+    fn started(&mut self, role: Role, path: &Path, spawned: nix::Result<Pid>) -> Option<Event> {
+        match spawned {
             Ok(pid) => {
                 self.children.push(Child { role, pid });
                 None
             }
             Err(errno) => {
-                report::line(format_args!("{}: cannot be started: {}", program.path.display(), errno.desc()));
+                report::line(format_args!("{}: cannot be started: {}", path.display(), errno.desc()));
                 Some(Event::NotStarted(role))
             }
         }
@@ -260,13 +273,26 @@ impl Shell {
     }
 
     /// The app starts by way of `__exec`, which unblocks signals only when it becomes the app.
-    fn start_app(&mut self) -> Option<Event> {
-        let path = self.boot.own_path.clone();
-        let mut args = vec![path.clone().into_os_string(), "__exec".into()];
+    fn exec(&self, gate: Option<&UnixStream>) -> nix::Result<Pid> {
+        let path = &self.boot.own_path;
+        let mut args: Vec<OsString> = vec![path.into(), "__exec".into(), if gate.is_some() { GATED } else { AT_ONCE }.into()];
         args.extend(self.boot.app.iter().cloned());
-        let env = self.boot.env.clone();
-        let program = Program { path: &path, args: &args, env: &env, own_group: true, blocked: true, channel: None };
-        self.start(Role::App, &program)
+        let channel = gate.map(AsRawFd::as_raw_fd);
+        Program { path, args: &args, env: &self.boot.env, own_group: true, blocked: true, channel }.spawn()
+    }
+
+    /// Where this fails, the app's start makes its own process, and says why it cannot.
+    fn ready_app(&mut self) {
+        if self.ready.is_none()
+            && let Ok((ours, theirs)) = UnixStream::pair()
+        {
+            self.ready = self.exec(Some(&theirs)).ok().map(|pid| (pid, ours));
+        }
+    }
+
+    fn start_app(&mut self) -> Option<Event> {
+        let opened = self.ready.take().filter(|(_, gate)| (&mut &*gate).write_all(OPEN).is_ok()).map(|(pid, _)| Ok(pid));
+        self.started(Role::App, &self.boot.own_path.clone(), opened.unwrap_or_else(|| self.exec(None)))
     }
 
     fn pid_of(&self, role: Role) -> Option<Pid> {

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -12,11 +12,32 @@ use nix::unistd::{execve, getpgrp, tcsetpgrp};
 
 use crate::exit;
 use crate::report;
-use crate::sys::{self, Found};
+use crate::sys::{self, CHANNEL, Found};
+
+/// The word before the app's argv: become the app at once.
+pub const AT_ONCE: &str = "now";
+/// Or only when PID 1 opens the gate, a socket at [`CHANNEL`].
+pub const GATED: &str = "gated";
+/// What opens it.
+pub const OPEN: &[u8] = b"o";
+
+/// Waits where it is told to, then becomes the app. PID 1 that is gone or does not want the app ends it.
+pub fn run(args: &[OsString]) -> u8 {
+    match args.split_first() {
+        Some((when, app)) if when != GATED || opened() => become_app(app),
+        _ => exit::SYSTEM,
+    }
+}
+
+/// Whether the gate has been opened. All signals are blocked, but for KILL and STOP.
+fn opened() -> bool {
+    let mut word = [0; OPEN.len()];
+    sys::take_fd(CHANNEL).is_ok_and(|gate| File::from(gate).read_exact(&mut word).is_ok() && word == OPEN)
+}
 
 /// Becomes the app, in the foreground of the terminal where there is one. PID 1 has put us into a
 /// group of our own and has all signals blocked, so none can end us half-way.
-pub fn run(args: &[OsString]) -> u8 {
+fn become_app(args: &[OsString]) -> u8 {
     let Some(name) = args.first() else {
         report::line("no app to run; name one as in `litestream-entry -- gunicorn app.wsgi`");
         return exit::USAGE;

@@ -47,10 +47,14 @@ impl Machine {
         self.replicator = Replicator::Starting;
         self.started_at = now;
         self.hello = false;
+        let mut actions = vec![Action::Replicate];
         if self.phase == Phase::Boot {
             self.come_up_by = Some(now.saturating_add(COME_UP));
+            if self.rules.app {
+                actions.push(Action::ReadyApp);
+            }
         }
-        vec![Action::Replicate]
+        actions
     }
 
     pub(super) fn hello(&mut self, now: Now) -> Actions {

@@ -28,6 +28,9 @@ fn at(seconds: f64) -> Now {
     Duration::from_secs_f64(seconds)
 }
 
+/// How Litestream first starts, beside a process for the app.
+const FIRST: [Action; 2] = [Action::Replicate, Action::ReadyApp];
+
 /// A machine driven by a script; each step's actions are the last.
 struct Life {
     machine: Machine,
@@ -67,7 +70,7 @@ impl Life {
 
     /// A boot on a kept volume, up to the app's start.
     fn running() -> Self {
-        Self::begin(rules()).then(READY).does(&[Action::Replicate]).then(Event::Hello).does(&[Action::StartApp])
+        Self::begin(rules()).then(READY).does(&FIRST).then(Event::Hello).does(&[Action::StartApp])
     }
 }
 
@@ -76,11 +79,11 @@ fn the_app_starts_only_when_databases_are_ready_and_litestream_has_reported_in()
     Life::begin(rules())
         .does(&[Action::Prepare { repair: false }])
         .then(READY)
-        .does(&[Action::Replicate])
+        .does(&FIRST)
         .then(Event::Hello)
         .does(&[Action::StartApp]);
     let present = Rules { present: true, ..rules() };
-    let both = [Action::Replicate, Action::Prepare { repair: false }];
+    let both = [Action::Replicate, Action::ReadyApp, Action::Prepare { repair: false }];
     Life::begin(present.clone()).does(&both).then(Event::Hello).does(&[]).then(HELD).does(&[Action::StartApp]);
     Life::begin(present).does(&both).then(HELD).does(&[]).then(Event::Hello).does(&[Action::StartApp]);
 }
@@ -89,7 +92,7 @@ fn the_app_starts_only_when_databases_are_ready_and_litestream_has_reported_in()
 fn an_early_litestream_is_stopped_before_it_could_see_a_database_that_is_not_ready() {
     let present = Rules { present: true, ..rules() };
     let life = Life::begin(present).then(Event::Hello).after(0.7).does(&[Action::Kill(Role::Litestream)]);
-    life.then(READY).does(&[Action::Replicate]).then(Event::Hello).does(&[Action::StartApp]);
+    life.then(READY).does(&FIRST).then(Event::Hello).does(&[Action::StartApp]);
 }
 
 #[test]
