@@ -34,6 +34,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use cli::Invocation;
+use config::Document;
 use exit::Failure;
 use litestream::Line;
 use plan::{Plan, Planned};
@@ -112,7 +113,7 @@ impl Configured {
         }
     }
 
-    /// Finds Litestream, takes a runtime directory, and leaves configuration and plan there.
+    /// Finds Litestream, takes a runtime directory, and leaves the configuration there.
     ///
     /// # Errors
     /// 78 or 71, in one line a problem.
@@ -127,7 +128,9 @@ impl Configured {
         let runtime = runtime::take(runtime_dir, self.first_database().as_deref())?;
         let planned = plan::make(&self.settings, litestream, &runtime.path, file.as_deref())?;
         check_paths(&planned.plan)?;
-        leave(&planned)?;
+        if !planned.plan.users_file {
+            runtime::write(&planned.plan.config, &planned.document.text()).map_err(|e| unwritten(&planned.plan, &e))?;
+        }
         Ok((planned, runtime))
     }
 }
@@ -143,15 +146,21 @@ fn check_paths(plan: &Plan) -> Result<(), Failure> {
     if wrong.is_empty() { Ok(()) } else { Err(Failure::new(exit::CONFIG, wrong.join("\n"))) }
 }
 
-fn leave(planned: &Planned) -> Result<(), Failure> {
-    let plan = &planned.plan;
+fn unwritten(plan: &Plan, error: &std::io::Error) -> Failure {
+    Failure::new(exit::SYSTEM, format!("{}: {error}", plan.runtime.display()))
+}
+
+/// Leaves in the runtime directory what the workers and `docker exec` read.
+///
+/// # Errors
+/// 71 where it cannot be written.
+pub fn leave_plan(plan: &Plan, document: &Document) -> Result<(), Failure> {
     let text = serde_yaml::to_string(plan).map_err(|e| Failure::new(exit::INTERNAL, format!("the plan cannot be written: {e}")))?;
     let mut written = runtime::write(&plan.runtime.join(plan::PLAN_FILE), &text);
     if !plan.users_file {
-        written = written.and_then(|()| runtime::write(&plan.config, &planned.document.text()));
-        written = written.and_then(|()| runtime::write(&plan.config_again(), &planned.document.again(plan.litestream.line).text()));
+        written = written.and_then(|()| runtime::write(&plan.config_again(), &document.again(plan.litestream.line).text()));
     }
-    written.map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", plan.runtime.display())))
+    written.map_err(|e| unwritten(plan, &e))
 }
 
 /// Boots: everything that may fail before the first child fails here, in one line a problem.
@@ -166,6 +175,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         helper_env: configured.helper_environment(),
         own_path,
         plan: None,
+        document: None,
         locks: None,
         signal_group: entry.signal_group,
         app,
@@ -217,6 +227,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     boot.locks = locks;
     rules.names = plan.databases.iter().map(|d| d.alias.as_str()).collect::<Vec<_>>().join(", ");
     boot.plan = Some(plan);
+    boot.document = Some(planned.document);
     rules.present = boot.present();
     Ok(supervise::run(boot, rules, signals))
 }

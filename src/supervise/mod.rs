@@ -19,6 +19,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, pipe2};
 
+use crate::config::Document;
 use crate::exit::Failure;
 use crate::litestream::call;
 use crate::plan::{Database, PLAN_FILE, Plan};
@@ -44,6 +45,8 @@ pub struct Boot {
     pub own_path: PathBuf,
     /// What is replicated, if anything.
     pub plan: Option<Plan>,
+    /// The configuration as a tree, until the plan is left for the workers.
+    pub document: Option<Document>,
     /// The locks on its databases, where they are ours.
     pub locks: Option<Locks>,
     /// Signals go to the app's group.
@@ -71,6 +74,7 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
     let mut machine = Machine::new(rules);
     let first = machine.start(shell.now());
     shell.perform(&mut machine, first);
+    shell.leave_plan();
     loop {
         if let Some(code) = shell.exit {
             return shell.leave(code);
@@ -244,7 +248,16 @@ impl Shell {
         }
     }
 
+    /// Once, when Litestream has been started: it does not wait for what it does not read.
+    fn leave_plan(&mut self) -> bool {
+        let (Some(plan), Some(document)) = (&self.boot.plan, self.boot.document.take()) else { return true };
+        crate::leave_plan(plan, &document).map_err(|failure| report::lines(&failure.message)).is_ok()
+    }
+
     fn worker(&mut self, role: Role, words: &[&str], more: &[&str]) -> Option<Event> {
+        if !self.leave_plan() {
+            return Some(Event::NotStarted(role));
+        }
         let plan = self.boot.plan.as_ref()?.runtime.join(PLAN_FILE);
         let Ok((ours, theirs)) = pipe2(OFlag::O_CLOEXEC) else { return Some(Event::NotStarted(role)) };
         let mut args = vec![self.boot.own_path.clone().into_os_string()];

@@ -23,8 +23,10 @@ pub const OPEN: &[u8] = b"o";
 
 /// Waits where it is told to, then becomes the app. PID 1 that is gone or does not want the app ends it.
 pub fn run(args: &[OsString]) -> u8 {
+    // Before the gate, where there is time.
+    let env = sys::raw_environment();
     match args.split_first() {
-        Some((when, app)) if when != GATED || opened() => become_app(app),
+        Some((when, app)) if when != GATED || opened() => become_app(app, &env),
         _ => exit::SYSTEM,
     }
 }
@@ -37,7 +39,7 @@ fn opened() -> bool {
 
 /// Becomes the app, in the foreground of the terminal where there is one. PID 1 has put us into a
 /// group of our own and has all signals blocked, so none can end us half-way.
-fn become_app(args: &[OsString]) -> u8 {
+fn become_app(args: &[OsString], env: &[CString]) -> u8 {
     let Some(name) = args.first() else {
         report::line("no app to run; name one as in `litestream-entry -- gunicorn app.wsgi`");
         return exit::USAGE;
@@ -45,7 +47,7 @@ fn become_app(args: &[OsString]) -> u8 {
     take_terminal();
     let (code, why) = match sys::find_program(name) {
         Found::Executable(path) => {
-            let errno = become_program(&path, args);
+            let errno = become_program(&path, args, env);
             let code = if errno == Errno::ENOENT { exit::NOT_FOUND } else { exit::NOT_EXECUTABLE };
             let hint = match errno {
                 Errno::ENOENT => " (its interpreter does not exist)",
@@ -71,17 +73,16 @@ fn take_terminal() {
         [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().any(give) || File::open("/dev/tty").is_ok_and(|tty| give(tty.as_fd()));
 }
 
-fn become_program(path: &Path, args: &[OsString]) -> Errno {
+fn become_program(path: &Path, args: &[OsString], env: &[CString]) -> Errno {
     let c = |text: &OsStr| CString::new(text.as_bytes());
     let (Ok(path), Ok(args)) = (c(path.as_os_str()), args.iter().map(|a| c(a)).collect::<Result<Vec<_>, _>>()) else {
         return Errno::EINVAL;
     };
-    let env = sys::raw_environment();
     sys::default_sigpipe();
     if let Err(errno) = sys::unblock_all_signals() {
         return errno;
     }
-    match execve(&path, &args, &env) {
+    match execve(&path, &args, env) {
         Ok(never) => match never {},
         Err(errno) => errno,
     }
