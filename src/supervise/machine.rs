@@ -31,7 +31,7 @@ pub struct Rules {
     pub replicates: bool,
     /// There is an app; without one, Litestream alone is looked after.
     pub app: bool,
-    /// Every database is here already, so that Litestream may start while they are looked at.
+    /// Every database is here already: Litestream may start while 0.5's are made fit, and 0.3's are.
     pub present: bool,
     /// Another process replicates: run the app, and take over when it leaves.
     pub standby: bool,
@@ -41,7 +41,7 @@ pub struct Rules {
     pub names: String,
     /// The running Litestream can confirm a last sync (0.5 with a control socket).
     pub confirms: bool,
-    /// Whether a Litestream that died needs the databases made fit (0.5).
+    /// Whether Litestream needs the databases made fit before each start (0.5).
     pub repairs: bool,
     /// What to do when Litestream ends and the app lives.
     pub on_failure: OnFailure,
@@ -250,6 +250,10 @@ impl Machine {
         let mut actions = Vec::new();
         if self.rules.present {
             actions.extend(self.replicate(now));
+            if !self.rules.repairs {
+                self.prepared = true;
+                return actions;
+            }
         } else {
             self.replicator = Replicator::Preparing;
         }

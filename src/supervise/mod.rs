@@ -54,9 +54,11 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Whether every database is here. Reads a few bytes of each, on the disk that the app is on.
+    /// Whether every database is here, and nothing is left of a restore that was killed. Reads a few
+    /// bytes of each, on the disk that the app is on.
     pub fn present(&self) -> bool {
-        self.plan.iter().flat_map(|p| &p.databases).all(|d| matches!(restore::look(&d.path), Ok(Local::Sqlite)))
+        let here = |path: &Path| matches!(restore::look(path), Ok(Local::Sqlite)) && !restore::folder(path).exists();
+        self.plan.iter().flat_map(|p| &p.databases).all(|d| here(&d.path))
     }
 }
 
@@ -69,8 +71,17 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
             Err(errno) => report::line(format_args!("not PID 1, and orphans cannot be reaped: {}", errno.desc())),
         }
     }
-    let mut shell =
-        Shell { boot, signals, children: Vec::new(), pipes: Vec::new(), ready: None, hold: None, exit: None, began: Instant::now(), settled: false };
+    let mut shell = Shell {
+        boot,
+        signals,
+        children: Vec::new(),
+        pipes: Vec::new(),
+        ready: None,
+        hold: None,
+        exit: None,
+        began: Instant::now(),
+        settled: false,
+    };
     let mut machine = Machine::new(rules);
     let first = machine.start(shell.now());
     shell.perform(&mut machine, first);
