@@ -100,9 +100,10 @@ impl Configured {
         Ok(Self { settings, env: sys::raw_environment() })
     }
 
-    /// Litestream's and the workers' environment.
-    pub fn helper_environment(&self) -> Vec<CString> {
-        plan::litestream_environment(&self.env, self.settings.credentials.as_ref())
+    /// Litestream's and the workers' environment, in the boot that has this runtime directory.
+    pub fn helper_environment(&self, runtime: &Path) -> Vec<CString> {
+        let google = self.settings.secrets.google.as_ref().map(|_| runtime.join(plan::GOOGLE_FILE));
+        plan::litestream_environment(&self.env, &self.settings.secrets, google.as_deref())
     }
 
     /// Where a runtime directory may be as a last resort.
@@ -128,6 +129,9 @@ impl Configured {
         let runtime = runtime::take(runtime_dir, self.first_database().as_deref())?;
         let planned = plan::make(&self.settings, litestream, &runtime.path, file.as_deref())?;
         check_paths(&planned.plan)?;
+        if let Some(google) = &self.settings.secrets.google {
+            runtime::write(&runtime.path.join(plan::GOOGLE_FILE), google).map_err(|e| unwritten(&planned.plan, &e))?;
+        }
         if !planned.plan.users_file {
             runtime::write(&planned.plan.config, &planned.document.text()).map_err(|e| unwritten(&planned.plan, &e))?;
         }
@@ -172,7 +176,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     let entry = configured.settings.entry.clone();
     let mut boot = Boot {
         env: configured.env.clone(),
-        helper_env: configured.helper_environment(),
+        helper_env: Vec::new(),
         own_path,
         plan: None,
         document: None,
@@ -203,7 +207,8 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     if let Err(error) = sys::ensure_dev_null() {
         report::line(format_args!("/dev/null is missing and cannot be made ({error}): litestream will not start without it"));
     }
-    let (planned, _runtime) = configured.plan(entry.runtime_dir.as_deref())?;
+    let (planned, runtime) = configured.plan(entry.runtime_dir.as_deref())?;
+    boot.helper_env = configured.helper_environment(&runtime.path);
     for note in &planned.notes {
         report::line(note);
     }
@@ -215,14 +220,8 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     rules.confirms = plan.socket.is_some();
     rules.repairs = plan.litestream.line == Line::V05;
     rules.reserve = plan.reserve();
-    for database in &plan.databases {
-        report::line(format_args!(
-            "{}: {} → {} (litestream {})",
-            database.alias,
-            database.path.display(),
-            database.replica,
-            plan.litestream.version
-        ));
+    for line in plan.lines() {
+        report::line(line);
     }
     boot.locks = locks;
     rules.names = plan.databases.iter().map(|d| d.alias.as_str()).collect::<Vec<_>>().join(", ");

@@ -72,17 +72,17 @@ fn context(flags: Vec<(String, String)>) -> Result<Context, Failure> {
     let beside = configured.first_database();
     let live =
         runtime::places(configured.settings.entry.runtime_dir.as_deref(), beside.as_deref(), 1).into_iter().find(|p| runtime::is_held(p));
-    let env = configured.helper_environment().into_iter().filter_map(pair).collect();
+    let env = |runtime: &Path| configured.helper_environment(runtime).into_iter().filter_map(pair).collect();
     if let Some(place) = live {
         let read = std::fs::read_to_string(place.join(PLAN_FILE)).map_err(|e| e.to_string());
         if let Ok(mut plan) = read.and_then(|text| serde_yaml::from_str::<Plan>(&text).map_err(|e| e.to_string())) {
-            plan.litestream.env = Some(env);
+            plan.litestream.env = Some(env(&place));
             return Ok(Context { plan, _runtime: None });
         }
     }
     let (planned, runtime) = configured.plan(None)?;
     let mut plan = planned.plan;
-    plan.litestream.env = Some(env);
+    plan.litestream.env = Some(env(&runtime.path));
     Ok(Context { plan, _runtime: Some(runtime) })
 }
 

@@ -2,6 +2,7 @@
 //! excepted. Must never do I/O.
 
 use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::config::{self, Document};
 use crate::exit::{self, Failure};
 use crate::litestream::call::Config;
 use crate::litestream::{Line, Litestream};
-use crate::settings::{Credentials, Entry, Settings, Source};
+use crate::settings::{self, Entry, Secrets, Settings, Source};
 
 /// One database as every later stage knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub struct Database {
     pub path: PathBuf,
     /// Type and place of its replica, without secrets.
     pub replica: String,
+    /// The variables that decided it.
+    pub from: Vec<String>,
 }
 
 /// What a boot does, without how.
@@ -58,6 +61,8 @@ pub struct Planned {
 pub const CONFIG_FILE: &str = "litestream.yml";
 /// The plan's name there: what `docker exec` reads.
 pub const PLAN_FILE: &str = "plan.yml";
+/// Google's service account there, where a variable holds it: Litestream reads it from a file alone.
+pub const GOOGLE_FILE: &str = "google.json";
 const SOCKET_FILE: &str = "litestream.sock";
 /// `sockaddr_un` holds 108 bytes with the NUL (unix(7)); a longer path cannot be bound.
 const LONGEST_SOCKET: usize = 107;
@@ -85,6 +90,15 @@ impl Plan {
             let names: Vec<&str> = self.databases.iter().map(|d| d.alias.as_str()).collect();
             Failure::new(exit::NO_BACKUP, format!("{name}: no such database; there are: {}", names.join(", ")))
         })
+    }
+
+    /// What is replicated where, and which variables said so: a line per database.
+    pub fn lines(&self) -> Vec<String> {
+        let line = |d: &Database| {
+            let from = if d.from.is_empty() { self.config.display().to_string() } else { d.from.join(", ") };
+            format!("{}: {} → {} (litestream {}; {from})", d.alias, d.path.display(), d.replica, self.litestream.version)
+        };
+        self.databases.iter().map(line).collect()
     }
 
     /// What is kept of the stop timeout for the last sync: 30 %, at least 2 s where half allows it.
@@ -125,8 +139,8 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
             document
         }
         Source::Variables(databases) => {
-            plan.databases =
-                databases.iter().map(|d| Database { alias: d.alias.clone(), path: d.path.clone(), replica: d.replica.shown() }).collect();
+            refuse_what_the_line_lacks(databases, &plan.litestream)?;
+            plan.databases = databases.iter().map(|d| named(d, &settings.secrets)).collect();
             config::render(databases, &settings.tuning, line, plan.socket.as_deref(), plan.reserve())
         }
         Source::Nothing(why) => return Err(Failure::new(exit::CONFIG, why.clone())),
@@ -137,6 +151,47 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
     Ok(Planned { plan, document, notes })
 }
 
+fn named(database: &settings::Database, secrets: &Secrets) -> Database {
+    let replica = &database.replica;
+    let mut from = vec![database.named_by.as_str()];
+    from.extend(replica.variables());
+    // Secrets of another kind of storage did not decide anything here.
+    let used = match replica.kind() {
+        "s3" | "oss" => replica.value("access-key-id").is_none(),
+        "abs" | "gs" => true,
+        _ => false,
+    };
+    from.extend(secrets.from.iter().filter(|_| used).map(String::as_str));
+    let mut seen: Vec<String> = Vec::new();
+    for name in from {
+        if !seen.iter().any(|s| s == name) {
+            seen.push(name.to_owned());
+        }
+    }
+    Database { alias: database.alias.clone(), path: database.path.clone(), replica: replica.shown(), from: seen }
+}
+
+/// Replica types and directories that only 0.5 has.
+fn refuse_what_the_line_lacks(databases: &[settings::Database], litestream: &Litestream) -> Result<(), Failure> {
+    if litestream.line == Line::V05 {
+        return Ok(());
+    }
+    let needs = |what: &str, from: &str| format!("{from}: {what} needs Litestream 0.5, and this is {}", litestream.version);
+    let mut lacking = Vec::new();
+    for database in databases {
+        let kind = database.replica.kind();
+        if matches!(kind, "nats" | "webdav" | "oss") {
+            let from = database.replica.variables().first().map_or(database.named_by.as_str(), |from| from).to_owned();
+            lacking.push(needs(&format!("a replica of type {kind}"), &from));
+        }
+        if database.is_dir {
+            lacking.push(needs("a directory of databases", &database.named_by));
+        }
+    }
+    lacking.dedup();
+    if lacking.is_empty() { Ok(()) } else { Err(Failure::new(exit::CONFIG, lacking.join("\n"))) }
+}
+
 fn from_file(document: &Document) -> Vec<Database> {
     let mut databases: Vec<Database> = document
         .databases()
@@ -145,6 +200,7 @@ fn from_file(document: &Document) -> Vec<Database> {
             alias: d.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             path: d.path,
             replica: d.replica,
+            from: Vec::new(),
         })
         .collect();
     if let [only] = databases.as_mut_slice() {
@@ -155,12 +211,8 @@ fn from_file(document: &Document) -> Vec<Database> {
 
 fn notes(settings: &Settings, litestream: &Litestream) -> Vec<String> {
     let mut notes = settings.notes.clone();
-    for tuning in &settings.tuning {
-        // A variable may have a row for each line.
-        let known = settings.tuning.iter().any(|t| t.variable == tuning.variable && t.place(litestream.line).is_some());
-        if !known {
-            notes.push(format!("{}: Litestream {} has no such setting; it is ignored", tuning.variable, litestream.version));
-        }
+    if let Source::Variables(databases) = &settings.source {
+        notes.extend(config::ignored(databases, &settings.tuning, litestream.line));
     }
     if litestream.version.stops_silently() {
         notes.push(format!("Litestream {} is known to stop replicating silently; use a later 0.5.x", litestream.version));
@@ -174,15 +226,14 @@ fn notes(settings: &Settings, litestream: &Litestream) -> Vec<String> {
 /// `AWS_CA_BUNDLE`, which breaks 0.5's S3 client; `LITESTREAM_CONFIG`, since it is told.
 const MISLEADING: [&str; 3] = ["LOG_LEVEL", "AWS_CA_BUNDLE", "LITESTREAM_CONFIG"];
 
-/// Litestream's environment: the app's, cleaned, with the keys under the names that it reads.
-pub fn litestream_environment(app: &[CString], credentials: Option<&Credentials>) -> Vec<CString> {
+/// Litestream's environment: the app's, cleaned, with the keys under the names that it reads. `google` is the file
+/// that the runtime directory has of a service account.
+pub fn litestream_environment(app: &[CString], secrets: &Secrets, google: Option<&Path>) -> Vec<CString> {
     let mut drop: Vec<&str> = MISLEADING.to_vec();
-    if let Some(credentials) = credentials {
-        drop.extend(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]);
-        if !credentials.from_aws {
-            // It belongs to the other pair.
-            drop.push("AWS_SESSION_TOKEN");
-        }
+    drop.extend(secrets.env.iter().map(|(name, _)| *name));
+    if !secrets.keep_session_token() {
+        // It belongs to the other pair.
+        drop.push("AWS_SESSION_TOKEN");
     }
     let name_of = |entry: &CString| entry.to_bytes().split(|b| *b == b'=').next().unwrap_or_default().to_vec();
     let mut env: Vec<CString> = app.iter().filter(|e| !drop.iter().any(|d| d.as_bytes() == name_of(e))).cloned().collect();
@@ -191,9 +242,11 @@ pub fn litestream_environment(app: &[CString], credentials: Option<&Credentials>
             env.push(entry);
         }
     };
-    if let Some(credentials) = credentials {
-        add("AWS_ACCESS_KEY_ID", credentials.id.as_bytes());
-        add("AWS_SECRET_ACCESS_KEY", credentials.secret.as_bytes());
+    for (name, secret) in &secrets.env {
+        add(name, secret.as_bytes());
+    }
+    if let Some(file) = google {
+        add("GOOGLE_APPLICATION_CREDENTIALS", file.as_os_str().as_bytes());
     }
     let value = |name: &str| app.iter().find(|e| name_of(e) == name.as_bytes()).and_then(|e| e.to_bytes().splitn(2, |b| *b == b'=').nth(1));
     // At its start Litestream would collect garbage several times while the app waits; this costs it 9 MB instead.
@@ -244,8 +297,9 @@ mod tests {
     fn litestream_sees_the_right_keys_and_nothing_that_misleads_it() {
         let app: Vec<CString> =
             ["LOG_LEVEL=error", "AWS_CA_BUNDLE=/ca", "AWS_SESSION_TOKEN=t", "A=b"].iter().map(|e| CString::new(*e).unwrap()).collect();
-        let keys = Credentials { id: "i".into(), secret: "s".into(), from_aws: false };
-        let env = litestream_environment(&app, Some(&keys));
+        let vars = [("LITESTREAM_ACCESS_KEY_ID", "i"), ("LITESTREAM_SECRET_ACCESS_KEY", "s"), ("BUCKET_NAME", "b"), ("DB_PATH", "/d/a")];
+        let secrets = settings::read(&Environment::of(&vars), &|_| false).unwrap().secrets;
+        let env = litestream_environment(&app, &secrets, None);
         let env: Vec<&str> = env.iter().map(|e| e.to_str().unwrap()).collect();
         assert_eq!(env, ["A=b", "AWS_ACCESS_KEY_ID=i", "AWS_SECRET_ACCESS_KEY=s", "GOGC=400", "SSL_CERT_FILE=/ca"]);
     }

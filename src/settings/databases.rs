@@ -1,24 +1,31 @@
-//! Which databases: `LITESTREAM_DBS`, the one-path variables, `DATABASE_URL`, in that order. Must
+//! Which databases: `LITESTREAM_DBS`, the one-path variables, `DATABASE_URL`, a directory, in that order. Must
 //! never look at a file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_yaml::{Mapping, Value};
 
 use super::database_url::{self, Named};
+use super::replicas;
+use super::values::read_flag;
 use super::{Environment, Replica};
 
-/// One database and its replica.
+/// One database and its replica, or a directory of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Database {
-    /// Its short name; the only database is `default`.
+    /// Its short name.
     pub alias: String,
     /// Absolute path.
     pub path: PathBuf,
+    /// The path is a directory, and its files that match are the databases (0.5).
+    pub is_dir: bool,
     /// Where it is replicated to; filled in by the replica variables.
     pub replica: Replica,
-    /// Keys of Litestream's own for it, from the list form.
+    /// Keys of Litestream's own for it, from the list form and from variables.
     pub extra: Mapping,
+    /// The variables that those came from, where it was not [`Self::named_by`].
+    pub from: BTreeMap<String, String>,
     /// The variable that named it.
     pub named_by: String,
 }
@@ -33,42 +40,108 @@ pub(super) struct Found {
     pub(super) notes: Vec<String>,
 }
 
-const PATHS: [&str; 4] = ["LITESTREAM_DB_PATH", "LITESTREAM_DATABASE_PATH", "DATABASE_PATH", "DB_PATH"];
+const PATHS: [&str; 8] = [
+    "LITESTREAM_DB_PATH",
+    "LITESTREAM_DATABASE_PATH",
+    "DATABASE_PATH",
+    "DB_PATH",
+    "SQLITE_DB_PATH",
+    "DB_FILE",
+    "DB_FILE_NAME",
+    "DATABASE_FILENAME",
+];
+/// Rails reads `NAME_DATABASE_URL` for each of its databases.
+const RAILS: [(&str, &str); 4] = [
+    ("primary", "PRIMARY_DATABASE_URL"),
+    ("cache", "CACHE_DATABASE_URL"),
+    ("queue", "QUEUE_DATABASE_URL"),
+    ("cable", "CABLE_DATABASE_URL"),
+];
+/// Laravel's file, where its connection is `sqlite`.
+const LARAVEL: (&str, &str) = ("DB_CONNECTION", "DB_DATABASE");
+const DIRECTORY: &str = "LITESTREAM_DB_DIR";
+const PATTERN: &str = "LITESTREAM_DB_PATTERN";
+const FLAGS: [(&str, &str); 2] = [("recursive", "LITESTREAM_DB_RECURSIVE"), ("watch", "LITESTREAM_DB_WATCH")];
+const EXCLUDED: &str = "LITESTREAM_EXCLUDE_DBS";
 
 /// Every variable that is read here.
-#[cfg(test)]
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    PATHS.into_iter().chain(["LITESTREAM_DBS", "LITESTREAM_EXTEND_DBS", "DATABASE_URL"])
+    let rails = RAILS.into_iter().map(|(_, name)| name);
+    let flags = FLAGS.into_iter().map(|(_, name)| name);
+    let lists = ["LITESTREAM_DBS", "LITESTREAM_EXTEND_DBS", "DATABASE_URL", DIRECTORY, PATTERN, EXCLUDED, LARAVEL.0, LARAVEL.1];
+    PATHS.into_iter().chain(rails).chain(flags).chain(lists)
 }
 
 pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Found {
     let mut found = Found::default();
-    if let Some(text) = env.get("LITESTREAM_DBS") {
-        found.add_list("LITESTREAM_DBS", text, problems);
-        found.intended = true;
-    } else if let Some((name, path)) = env.first(&PATHS) {
-        found.add(name, "default", path, Mapping::new(), problems);
-        found.intended = name.starts_with("LITESTREAM_");
-    } else if let Some(url) = env.get("DATABASE_URL") {
-        match database_url::parse(url) {
-            Named::File(path) => found.add("DATABASE_URL", "default", &path.to_string_lossy(), Mapping::new(), problems),
-            Named::Other(engine) => found.notes.push(format!("DATABASE_URL is of {engine}, not SQLite: not replicated")),
-            Named::Bad(why) => problems.push(format!("DATABASE_URL: {why}; write it as sqlite:////data/app.db")),
-        }
-    }
+    found.add_first(env, problems);
     if let Some(text) = env.get("LITESTREAM_EXTEND_DBS") {
         found.add_list("LITESTREAM_EXTEND_DBS", text, problems);
         found.intended = true;
     }
-    if let [only] = found.databases.as_mut_slice() {
-        "default".clone_into(&mut only.alias);
+    if let Some(text) = env.get(EXCLUDED) {
+        found.leave_out(text);
     }
     found.refuse_doubles(problems);
     found
 }
 
 impl Found {
-    fn add(&mut self, name: &str, alias: &str, path: &str, extra: Mapping, problems: &mut Vec<String>) {
+    /// The first variable that names a database names them all.
+    fn add_first(&mut self, env: &Environment, problems: &mut Vec<String>) {
+        let laravel = env.get(LARAVEL.0).filter(|c| c.eq_ignore_ascii_case("sqlite")).and_then(|_| env.get(LARAVEL.1));
+        let urls = || RAILS.into_iter().filter_map(|(alias, name)| Some((alias, name, env.get(name)?)));
+        if let Some(text) = env.get("LITESTREAM_DBS") {
+            self.add_list("LITESTREAM_DBS", text, problems);
+            self.intended = true;
+        } else if let Some((name, path)) = env.first(&PATHS) {
+            // Drizzle writes file:local.db.
+            let path = path.strip_prefix("file:").unwrap_or(path);
+            self.add(name, "default", path, problems);
+            self.intended = name.starts_with("LITESTREAM_");
+        } else if let Some(path) = laravel {
+            self.add(LARAVEL.1, "default", path, problems);
+        } else if env.get("DATABASE_URL").is_some() || urls().next().is_some() {
+            if let Some(url) = env.get("DATABASE_URL") {
+                self.add_url("DATABASE_URL", "default", url, problems);
+            }
+            for (alias, name, url) in urls() {
+                self.add_url(name, alias, url, problems);
+            }
+        } else if let Some(path) = env.get(DIRECTORY) {
+            self.add_directory(env, path, problems);
+            self.intended = true;
+        }
+    }
+
+    fn add_url(&mut self, name: &str, alias: &str, url: &str, problems: &mut Vec<String>) {
+        match database_url::parse(url) {
+            Named::File(path) => self.add(name, alias, &path.to_string_lossy(), problems),
+            Named::Other(engine) => self.notes.push(format!("{name} is of {engine}, not SQLite: not replicated")),
+            Named::Bad(why) => problems.push(format!("{name}: {why}; write it as sqlite:////data/app.db")),
+        }
+    }
+
+    /// New tenants are noticed, unless told otherwise: Litestream refuses an empty directory that it does not watch.
+    fn add_directory(&mut self, env: &Environment, path: &str, problems: &mut Vec<String>) {
+        let mut keys = Mapping::new();
+        keys.insert("pattern".into(), env.get(PATTERN).unwrap_or("*.db").into());
+        keys.insert("watch".into(), true.into());
+        for (key, name) in FLAGS {
+            match env.get(name).map(read_flag) {
+                Some(Some(on)) => drop(keys.insert(key.into(), on.into())),
+                Some(None) => problems.push(format!("{name}: not true or false")),
+                None => {}
+            }
+        }
+        self.add_with(DIRECTORY, "tenants", path, true, keys, problems);
+    }
+
+    fn add(&mut self, name: &str, alias: &str, path: &str, problems: &mut Vec<String>) {
+        self.add_with(name, alias, path, false, Mapping::new(), problems);
+    }
+
+    fn add_with(&mut self, name: &str, alias: &str, path: &str, is_dir: bool, mut extra: Mapping, problems: &mut Vec<String>) {
         let Ok(path) = std::path::absolute(path) else {
             return problems.push(format!("{name}: a database without a path; name its file"));
         };
@@ -78,8 +151,9 @@ impl Found {
         if self.decided_by.is_empty() {
             name.clone_into(&mut self.decided_by);
         }
+        let replica = replicas::take_listed(&mut extra, name);
         let (alias, named_by) = (alias.to_owned(), name.to_owned());
-        self.databases.push(Database { alias, path, replica: Replica::default(), extra, named_by });
+        self.databases.push(Database { alias, path, is_dir, replica, extra, from: BTreeMap::new(), named_by });
     }
 
     /// `default=/data/app.db,cache=/data/cache.db`, plain paths, or a YAML/JSON list as in Litestream's `dbs:`.
@@ -91,10 +165,10 @@ impl Found {
         for entry in text.split([',', '\n']).map(str::trim).filter(|e| !e.is_empty()) {
             match entry.split_once('=') {
                 Some((alias, path)) if is_alias(alias.trim()) && !path.trim().is_empty() => {
-                    self.add(name, alias.trim(), path.trim(), Mapping::new(), problems);
+                    self.add(name, alias.trim(), path.trim(), problems);
                 }
-                Some(_) => problems.push(format!("{name}: {entry:?} is not ALIAS=PATH, with an alias of letters, digits, - and _")),
-                None => self.add(name, &stem(entry), entry, Mapping::new(), problems),
+                Some(_) => problems.push(format!("{name}: an entry is not ALIAS=PATH, with an alias of letters, digits, - and _")),
+                None => self.add(name, &stem(entry), entry, problems),
             }
         }
     }
@@ -106,13 +180,33 @@ impl Found {
         };
         for mut entry in list {
             let alias = entry.remove("alias").or_else(|| entry.remove("name"));
-            match entry.remove("path") {
+            let alias = alias.and_then(|a| a.as_str().map(str::to_owned));
+            let is_dir = entry.contains_key("dir");
+            match entry.remove("path").or_else(|| entry.remove("dir")) {
                 Some(Value::String(path)) => {
-                    let alias = alias.and_then(|a| a.as_str().map(str::to_owned)).unwrap_or_else(|| stem(&path));
-                    self.add(name, &alias, &path, entry, problems);
+                    let alias = alias.unwrap_or_else(|| stem(&path));
+                    if !is_alias(&alias) {
+                        problems.push(format!("{name}: an alias is not of letters, digits, - and _"));
+                    }
+                    self.add_with(name, &alias, &path, is_dir, entry, problems);
                 }
                 _ => problems.push(format!("{name}: an entry without a path")),
             }
+        }
+    }
+
+    /// Aliases, paths or file names that are not to be replicated, such as a cache.
+    fn leave_out(&mut self, text: &str) {
+        for word in text.split([',', '\n']).map(str::trim).filter(|w| !w.is_empty()) {
+            let is_meant = |d: &Database| {
+                d.alias == word
+                    || Some(d.path.as_path()) == std::path::absolute(word).ok().as_deref()
+                    || d.path.file_name().is_some_and(|n| n == word)
+            };
+            let before = self.databases.len();
+            self.databases.retain(|d| !is_meant(d));
+            let left_out = if before == self.databases.len() { "is no database here" } else { "is not replicated" };
+            self.notes.push(format!("{EXCLUDED}: {word} {left_out}"));
         }
     }
 
@@ -131,11 +225,13 @@ impl Found {
 }
 
 fn is_alias(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.')
 }
 
+/// A file's stem, with what an alias cannot have replaced.
 fn stem(path: &str) -> String {
-    Path::new(path).file_stem().map_or_else(|| "default".to_owned(), |s| s.to_string_lossy().into_owned())
+    let stem = Path::new(path).file_stem().map_or_else(|| "default".to_owned(), |s| s.to_string_lossy().into_owned());
+    stem.chars().map(|c| if is_alias(&c.to_string()) { c } else { '_' }).collect()
 }
 
 #[cfg(test)]
@@ -174,5 +270,35 @@ mod tests {
         assert_eq!(named(&[("LITESTREAM_DBS", "a b=/d/x,=/y")]).1.len(), 2);
         assert_eq!(named(&[("LITESTREAM_DBS", "[nonsense")]).1.len(), 1);
         assert_eq!(named(&[("DB_PATH", "/")]).1.len(), 1);
+    }
+
+    #[test]
+    fn rails_databases_have_a_url_each_and_some_are_left_out() {
+        let rails = [
+            ("DATABASE_URL", "sqlite3:///rails/storage/production.sqlite3"),
+            ("CACHE_DATABASE_URL", "sqlite3:///rails/storage/production_cache.sqlite3"),
+            ("QUEUE_DATABASE_URL", "sqlite3:///rails/storage/production_queue.sqlite3"),
+            ("CABLE_DATABASE_URL", "postgres://h/cable"),
+            ("LITESTREAM_EXCLUDE_DBS", "cache, nonsense"),
+        ];
+        let aliases: Vec<String> = named(&rails).0.into_iter().map(|(alias, _)| alias).collect();
+        assert_eq!(aliases, ["default", "queue"]);
+        let notes = read(&Environment::of(&rails), &mut Vec::new()).notes;
+        assert_eq!(notes.len(), 3, "{notes:?}");
+    }
+
+    #[test]
+    fn laravels_file_counts_only_where_its_connection_is_sqlite() {
+        assert_eq!(named(&[("DB_CONNECTION", "sqlite"), ("DB_DATABASE", "/d/l.sqlite")]).0.len(), 1);
+        assert!(named(&[("DB_CONNECTION", "mysql"), ("DB_DATABASE", "laravel")]).0.is_empty());
+    }
+
+    #[test]
+    fn a_directory_is_watched_unless_told_otherwise() {
+        let read = |vars: &[(&str, &str)]| read(&Environment::of(vars), &mut Vec::new()).databases;
+        let watched = &read(&[("LITESTREAM_DB_DIR", "/d/tenants")])[0];
+        assert!(watched.is_dir && watched.extra["watch"] == Value::Bool(true) && watched.extra["pattern"] == "*.db");
+        assert_eq!(read(&[("LITESTREAM_DB_DIR", "/d/t"), ("LITESTREAM_DB_WATCH", "false")])[0].extra["watch"], Value::Bool(false));
+        assert!(read(&[("LITESTREAM_DBS", "- dir: /d/t\n  pattern: '*.sqlite'")])[0].is_dir);
     }
 }

@@ -5,17 +5,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Variables that hold a secret: each has a `…_FILE` twin.
-const SECRETS: [&str; 8] = [
-    "LITESTREAM_ACCESS_KEY_ID",
-    "LITESTREAM_SECRET_ACCESS_KEY",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "LITESTREAM_REPLICA_URL",
-    "REPLICA_URL",
-    "LITESTREAM_AZURE_ACCOUNT_KEY",
-    "LITESTREAM_AZURE_SAS_TOKEN",
-];
+use super::{databases, dialects, replicas};
+use crate::litestream::schema::{KEYS, Kind};
+
 /// A secret's file is a line; one that is larger is a mistake.
 const LARGEST_SECRET: u64 = 64 * 1024;
 
@@ -71,8 +63,8 @@ impl Environment {
     }
 
     fn read_secret_files(&mut self) {
-        let twins: Vec<(String, String)> =
-            SECRETS.iter().filter_map(|name| self.get(&format!("{name}_FILE")).map(|path| ((*name).to_owned(), path.to_owned()))).collect();
+        let twin = |(name, path): (&String, &String)| Some((name.strip_suffix("_FILE").filter(|n| is_secret(n))?.to_owned(), path.clone()));
+        let twins: Vec<(String, String)> = self.values.iter().filter_map(twin).collect();
         for (name, path) in twins {
             if self.values.contains_key(&name) {
                 self.problems.push(format!("{name} and {name}_FILE are both set; unset one"));
@@ -97,11 +89,15 @@ fn read_secret(path: &Path) -> Result<String, String> {
     if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// Whether the variable may hold a secret; `_ALIAS` may stand behind its name.
+pub(super) fn is_secret(name: &str) -> bool {
+    let is = |known: &str| name.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+    dialects::secrets().any(is) || KEYS.iter().filter(|k| k.kind == Kind::Secret).filter_map(|k| k.variable).any(is)
+}
+
 /// Whether this program gives the variable a meaning of its own.
 fn is_ours(name: &str) -> bool {
-    name.starts_with("LITESTREAM_")
-        || SECRETS.contains(&name)
-        || matches!(name, "DATABASE_PATH" | "DB_PATH" | "DATABASE_URL" | "REPLICA_URL" | "BUCKET_NAME")
+    name.starts_with("LITESTREAM_") || replicas::names().chain(databases::names()).any(|known| known == name)
 }
 
 #[cfg(test)]

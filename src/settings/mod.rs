@@ -3,18 +3,24 @@
 
 mod database_url;
 mod databases;
+mod dialects;
 mod entry;
 mod environment;
+mod replica;
 mod replicas;
+mod secrets;
 mod tuning;
+mod values;
 
 use std::path::{Path, PathBuf};
 
 pub use databases::Database;
 pub use entry::{Entry, LockPolicy, OPTIONS, OnFailure, RestorePolicy, duration, variable};
 pub use environment::Environment;
-pub use replicas::{Credentials, Replica};
-pub use tuning::{Tuning, Where};
+pub use replica::Replica;
+pub use secrets::Secrets;
+pub use tuning::Tuning;
+pub use values::is_duration;
 
 use crate::exit::{self, Failure};
 
@@ -30,7 +36,7 @@ pub struct Settings {
     /// Litestream's own settings that have a variable.
     pub tuning: Vec<Tuning>,
     /// Keys for every replica that has none of its own, handed to Litestream in its environment.
-    pub credentials: Option<Credentials>,
+    pub secrets: Secrets,
     /// Lines to say at start.
     pub notes: Vec<String>,
 }
@@ -57,13 +63,14 @@ pub fn read(env: &Environment, exists: &dyn Fn(&Path) -> bool) -> Result<Setting
     let mut problems = env.problems().to_vec();
     let mut notes = Vec::new();
     let entry = entry::read(env, &mut problems);
-    let credentials = replicas::shared_credentials(env, &mut problems);
-    let tuning = tuning::read(env, &mut problems);
+    let secrets = secrets::read(env, &mut problems);
+    replicas::check(env, &mut problems);
+    let tuning = tuning::read(env);
     let source = source(env, exists, &entry, &mut problems, &mut notes);
     if !problems.is_empty() {
         return Err(Failure::new(exit::CONFIG, problems.join("\n")));
     }
-    Ok(Settings { entry, source, litestream: env.get("LITESTREAM_BIN").map(PathBuf::from), tuning, credentials, notes })
+    Ok(Settings { entry, source, litestream: env.get("LITESTREAM_BIN").map(PathBuf::from), tuning, secrets, notes })
 }
 
 fn source(env: &Environment, exists: &dyn Fn(&Path) -> bool, entry: &Entry, problems: &mut Vec<String>, notes: &mut Vec<String>) -> Source {
@@ -102,6 +109,7 @@ fn source(env: &Environment, exists: &dyn Fn(&Path) -> bool, entry: &Entry, prob
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::litestream::schema::{KEYS, Lines};
 
     fn read_vars(vars: &[(&str, &str)]) -> Result<Settings, Failure> {
         read(&Environment::of(vars), &|_| false)
@@ -151,10 +159,10 @@ mod tests {
     fn one_database_uses_the_url_as_it_is_and_several_get_their_file_name() {
         let one = databases(&[("DATABASE_PATH", "/d/a.db"), ("REPLICA_URL", "file:///r")]);
         assert_eq!(one[0].alias, "default");
-        assert_eq!(one[0].replica, Replica::parts([("type", "file"), ("path", "/r")]));
+        assert_eq!(one[0].replica.shown(), "file:///r");
         let two = databases(&[("LITESTREAM_DBS", "default=/d/a.db,cache=/d/c.db"), ("LITESTREAM_REPLICA_URL", "file:///r")]);
         assert_eq!(two[1].alias, "cache");
-        assert_eq!(two[1].replica, Replica::parts([("type", "file"), ("path", "/r/c.db")]));
+        assert_eq!(two[1].replica.shown(), "file:///r/c.db");
     }
 
     #[test]
@@ -169,7 +177,7 @@ mod tests {
         ]);
         let expected =
             [("type", "s3"), ("bucket", "b"), ("path", "app.db"), ("endpoint", "https://fly.storage.tigris.dev"), ("region", "auto")];
-        assert_eq!(one[0].replica, Replica::parts(expected));
+        assert!(expected.iter().all(|(key, value)| one[0].replica.get(key) == Some(value)), "{:?}", one[0].replica);
     }
 
     #[test]
@@ -190,24 +198,58 @@ mod tests {
         assert!(!failure.message.contains("hunter2") && !failure.message.contains("hunter3"), "{failure}");
     }
 
-    /// The page names every variable that is read, with its default, and no other of ours.
+    /// The page's tables of providers and of Litestream's keys, as the code has them.
+    fn tables() -> [(&'static str, String); 2] {
+        let list = |names: &[&str]| names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+        let mut providers = vec!["| provider | bucket | endpoint, region | keys |".to_owned(), "| --- | --- | --- | --- |".to_owned()];
+        for dialect in dialects::all() {
+            let name = if dialect.is_generic() { "any S3" } else { dialect.name };
+            let mut place: Vec<&str> = [dialect.endpoints, dialect.regions, dialect.derived.map_or(&[][..], |(_, names)| names)].concat();
+            let mut seen = std::collections::BTreeSet::new();
+            place.retain(|n| seen.insert(*n));
+            let pairs: Vec<String> = dialect.keys.iter().map(|(id, secret)| format!("`{id}` and `{secret}`")).collect();
+            providers.push(format!("| {name} | {} | {} | {} |", list(dialect.buckets), list(&place), pairs.join("; ")));
+        }
+        let mut keys = vec!["| variable | Litestream's key | lines |".to_owned(), "| --- | --- | --- |".to_owned()];
+        for key in KEYS.iter().filter(|k| k.variable.is_some()) {
+            let lines = match key.lines {
+                Lines::Both => "both",
+                Lines::Only03 => "0.3",
+                Lines::Only05 => "0.5",
+            };
+            let place = format!("{:?}", key.section).to_lowercase();
+            let names: Vec<String> = replicas::key_names(key).iter().map(|n| format!("`{n}`")).collect();
+            keys.push(format!("| {} | `{}` ({place}) | {lines} |", names.join(", "), key.name));
+        }
+        [("providers", providers.join("\n") + "\n"), ("keys", keys.join("\n") + "\n")]
+    }
+
+    /// `UPDATE=1 cargo test --lib configuration_page` writes the tables.
     #[test]
-    fn the_configuration_page_names_every_variable_and_no_other() {
-        let page = include_str!("../../docs/configuration.md");
-        let named: Vec<&str> = page.split('`').filter(|w| w.starts_with("LITESTREAM_ENTRY_")).collect();
-        let read: Vec<String> = OPTIONS.iter().map(|(name, ..)| variable(name)).collect();
+    fn the_configuration_page_has_the_codes_tables_and_names_every_variable() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+        let mut page = std::fs::read_to_string(path).unwrap();
+        for (name, table) in tables() {
+            let (begin, end) = (format!("<!-- {name} -->\n"), "<!-- end -->");
+            let from = page.find(&begin).unwrap() + begin.len();
+            let to = from + page[from..].find(end).unwrap();
+            if std::env::var_os("UPDATE").is_some() {
+                page.replace_range(from..to, &table);
+                std::fs::write(path, &page).unwrap();
+            } else {
+                assert_eq!(page[from..to], table, "the page's table of {name} is out of date");
+            }
+        }
         for (name, _, help) in OPTIONS {
             let default = help.rsplit_once('[').unwrap().1.trim_end_matches(']');
             let row = page.lines().find(|l| l.starts_with(&format!("| `{}`", variable(name))));
             assert!(row.is_some_and(|r| r.contains(&format!("`{default}`"))), "{name}");
         }
-        assert!(named.iter().all(|n| read.iter().any(|r| r == n)), "{named:?}");
-        for name in replicas::names().chain(databases::names()).chain(tuning::names()) {
-            assert!(
-                page.contains(&format!("`{name}`"))
-                    || page.contains(&format!("`{}`", name.replacen("LITESTREAM_", "LITESTREAM_REPLICA_", 1))),
-                "{name}"
-            );
+        let read: Vec<String> = OPTIONS.iter().map(|(name, ..)| variable(name)).collect();
+        let mut named = page.split('`').filter(|w| w.starts_with("LITESTREAM_ENTRY_"));
+        assert!(named.all(|n| read.iter().any(|r| r == n)));
+        for name in replicas::names().chain(databases::names()) {
+            assert!(page.contains(&format!("`{name}`")), "{name}");
         }
     }
 }

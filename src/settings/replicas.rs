@@ -1,140 +1,40 @@
-//! Where each database is replicated to: URLs, buckets and their parts, in every dialect in use. Must
+//! Where each database is replicated to: one URL, or a bucket or host and its parts, in every dialect in use. Must
 //! never show a secret.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use serde_yaml::{Mapping, Value};
 
+use super::dialects::{self, AZURE_ACCOUNTS, AZURE_CONNECTION, Dialect, GENERIC, PROVIDERS, TLS, URLS};
+use super::replica::Replica;
+use super::values::{self, Kept};
 use super::{Database, Environment};
+use crate::litestream::schema::{For, KEYS, Key, Section};
 
-/// A replica in Litestream's own keys (`type`, `path`, `bucket`, …), both lines alike.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Replica {
-    keys: BTreeMap<String, String>,
-}
-
-/// A pair of keys for S3.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// Access key id.
-    pub id: String,
-    /// Secret access key.
-    pub secret: String,
-    /// Whether they are the `AWS_…` pair itself, so that its session token belongs to them.
-    pub from_aws: bool,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Credentials(…)")
-    }
-}
-
-const URLS: [&str; 2] = ["LITESTREAM_REPLICA_URL", "REPLICA_URL"];
-const BUCKETS: [&str; 5] = ["LITESTREAM_REPLICA_BUCKET", "LITESTREAM_BUCKET", "BUCKET_NAME", "AWS_BUCKET", "S3_BUCKET"];
-/// Litestream's key, and the variables that give it, first wins.
-const PARTS: [(&str, &[&str]); 5] = [
-    ("type", &["LITESTREAM_REPLICA_TYPE", "LITESTREAM_TYPE"]),
-    ("region", &["LITESTREAM_REPLICA_REGION", "LITESTREAM_REGION", "AWS_REGION", "AWS_DEFAULT_REGION", "S3_REGION"]),
-    (
-        "endpoint",
-        &["LITESTREAM_REPLICA_ENDPOINT", "LITESTREAM_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "S3_ENDPOINT"],
-    ),
-    ("force-path-style", &["LITESTREAM_REPLICA_FORCE_PATH_STYLE", "LITESTREAM_FORCE_PATH_STYLE"]),
-    ("skip-verify", &["LITESTREAM_REPLICA_SKIP_VERIFY", "LITESTREAM_SKIP_VERIFY"]),
-];
-const PREFIXES: [&str; 2] = ["LITESTREAM_REPLICA_PATH", "LITESTREAM_PATH"];
-const KEY_IDS: [&str; 2] = ["LITESTREAM_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID"];
-const SECRETS: [&str; 2] = ["LITESTREAM_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY"];
+const TYPES: [&str; 2] = ["LITESTREAM_REPLICA_TYPE", "LITESTREAM_TYPE"];
+const HOSTS: [&str; 1] = ["LITESTREAM_REPLICA_HOST"];
+const WEBDAV: [&str; 1] = ["LITESTREAM_REPLICA_WEBDAV_URL"];
 const SCHEMES: [&str; 10] = ["s3", "gs", "gcs", "abs", "sftp", "nats", "webdav", "webdavs", "oss", "file"];
 
-impl Replica {
-    /// For tests and defaults: exactly these keys.
-    pub fn parts<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self { keys: pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect() }
-    }
-
-    /// Litestream's keys.
-    pub fn keys(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.keys.iter().map(|(k, v)| (k.as_str(), v.as_str()))
-    }
-
-    /// One key.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.keys.get(key).map(String::as_str)
-    }
-
-    /// Whether nothing is configured.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
-    fn set(&mut self, key: &str, value: &str) {
-        self.keys.insert(key.to_owned(), value.to_owned());
-    }
-
-    /// Type and place for people, without user, password or query.
-    pub fn shown(&self) -> String {
-        if let Some(url) = self.get("url") {
-            return redact(url);
-        }
-        let path = self.get("path").unwrap_or_default();
-        match (self.get("type"), self.get("bucket")) {
-            (Some("file"), _) => format!("file://{path}"),
-            (Some(kind), Some(bucket)) => format!("{kind}://{bucket}/{}", path.trim_start_matches('/')),
-            (kind, _) => format!("{}:{path}", kind.unwrap_or("replica")),
-        }
-    }
-}
-
-/// A URL without what may be secret in it.
-fn redact(url: &str) -> String {
-    let url = url.split('?').next().unwrap_or_default();
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let (host, path) = rest.split_once('/').map_or((rest, String::new()), |(h, p)| (h, format!("/{p}")));
-            format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or_default())
-        }
-        None => url.to_owned(),
-    }
-}
-
 /// Every variable that is read here.
-#[cfg(test)]
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    let parts = PARTS.iter().flat_map(|(_, names)| names.iter());
-    URLS.iter().chain(&BUCKETS).chain(parts).chain(&PREFIXES).chain(&KEY_IDS).chain(&SECRETS).copied()
+    dialects::names().chain(TYPES).chain(HOSTS).chain(WEBDAV)
 }
 
 /// Whether a variable that has no other purpose asks for replication.
 pub(super) fn intended(env: &Environment) -> bool {
-    [URLS[0], URLS[1], BUCKETS[0], BUCKETS[1], KEY_IDS[0], SECRETS[0]].iter().any(|n| env.get(n).is_some())
+    let ours = |name: &&str| name.starts_with("LITESTREAM_") || *name == "REPLICA_URL";
+    let keys = GENERIC.keys.iter().flat_map(|(id, secret)| [*id, *secret]);
+    URLS.into_iter()
+        .chain(GENERIC.buckets.iter().copied())
+        .chain(HOSTS)
+        .chain(WEBDAV)
+        .chain(keys)
+        .filter(ours)
+        .any(|n| env.get(n).is_some())
 }
 
 /// The variable that names a replica for every database.
-pub(super) fn decided_by(env: &Environment) -> Option<&'static str> {
-    URLS.into_iter().chain(BUCKETS).find(|name| env.get(name).is_some())
-}
-
-/// The keys that every replica uses.
-pub(super) fn shared_credentials(env: &Environment, problems: &mut Vec<String>) -> Option<Credentials> {
-    credentials(env, "", problems)
-}
-
-fn credentials(env: &Environment, suffix: &str, problems: &mut Vec<String>) -> Option<Credentials> {
-    for (id_name, secret_name) in KEY_IDS.iter().zip(SECRETS) {
-        let (id_name, secret_name) = (format!("{id_name}{suffix}"), format!("{secret_name}{suffix}"));
-        let from_aws = id_name.starts_with("AWS_");
-        match (env.get(&id_name), env.get(&secret_name)) {
-            (Some(id), Some(secret)) => return Some(Credentials { id: id.to_owned(), secret: secret.to_owned(), from_aws }),
-            // An `AWS_…` half may be the app's own business.
-            (id, secret) if id.is_some() != secret.is_some() && !from_aws => {
-                let (set, unset) = if id.is_some() { (&id_name, &secret_name) } else { (&secret_name, &id_name) };
-                problems.push(format!("{set} is set, but {unset} is not; set both"));
-            }
-            _ => {}
-        }
-    }
-    None
+pub(super) fn decided_by(env: &Environment) -> Option<String> {
+    View { env, suffix: None }.place().map(|place| place.name)
 }
 
 /// Gives each database its replica. Whether any variable names one is the result.
@@ -142,111 +42,352 @@ pub(super) fn complete(env: &Environment, databases: &mut [Database], problems: 
     let several = databases.len() > 1;
     let mut any = databases.is_empty() && decided_by(env).is_some();
     for database in databases.iter_mut() {
+        let view = View { env, suffix: Some(suffix(&database.alias)) };
         // The list form may bring its own.
-        if database.extra.contains_key("replica") || database.extra.contains_key("replicas") {
+        if database.replica.is_empty() && !database.extra.contains_key("replicas") {
+            if let Some(replica) = view.replica(database, several, problems) {
+                database.replica = replica;
+                any = true;
+            }
+        } else {
             any = true;
-            continue;
         }
-        if let Some(replica) = replica_of(env, database, several, problems) {
-            database.replica = replica;
-            any = true;
+        for key in KEYS.iter().filter(|k| k.section == Section::Database) {
+            view.add(key, &key_names(key), &mut Extra(database), problems);
         }
     }
     if any {
-        for database in
-            databases.iter().filter(|d| d.replica.is_empty() && !d.extra.contains_key("replica") && !d.extra.contains_key("replicas"))
-        {
+        for database in databases.iter().filter(|d| d.replica.is_empty() && !d.extra.contains_key("replicas")) {
             let suffix = suffix(&database.alias);
             problems.push(format!("{}: no replica for {}; set LITESTREAM_REPLICA_URL{suffix}", database.named_by, database.alias));
         }
     }
-    refuse_shared_paths(databases, problems);
+    refuse_shared_places(databases, problems);
     any
 }
 
-fn suffix(alias: &str) -> String {
+pub(super) fn suffix(alias: &str) -> String {
     format!("_{}", alias.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect::<String>())
 }
 
 /// A variable's name and value.
-type Found = (String, String);
+pub(super) type Found = (String, String);
 
 /// The variables as one database sees them: `NAME_ALIAS` before `NAME`.
-struct View<'a> {
-    env: &'a Environment,
-    suffix: String,
+pub(super) struct View<'a> {
+    pub(super) env: &'a Environment,
+    pub(super) suffix: Option<String>,
+}
+
+/// What says where a replica is.
+struct Place {
+    name: String,
+    value: String,
+    own: bool,
+    by: By,
+}
+
+enum By {
+    Url,
+    Bucket(&'static Dialect),
+    Host,
+    Webdav,
+    /// A folder, of a replica of type `file`.
+    Folder,
+}
+
+/// What is wrong with the variables of keys, whatever replica there is.
+pub(super) fn check(env: &Environment, problems: &mut Vec<String>) {
+    for key in KEYS {
+        for name in key_names(key) {
+            if let Some(Kept::Bad(form)) = env.get(&name).map(|text| values::read(key.kind, text)) {
+                let problem = format!("{name}: {form}");
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
+        }
+    }
+}
+
+/// A key's names: as it stands in the schema, and without `REPLICA_` where nothing else is called so.
+pub(super) fn key_names(key: &Key) -> Vec<String> {
+    let Some(variable) = key.variable else { return Vec::new() };
+    let mut names = vec![variable.to_owned()];
+    if matches!(key.of, For::Any | For::S3) && variable.starts_with("LITESTREAM_REPLICA_") {
+        names.push(variable.replacen("REPLICA_", "", 1));
+    }
+    names
 }
 
 impl View<'_> {
-    fn own(&self, names: &[&str]) -> Option<Found> {
-        names.iter().map(|name| format!("{name}{}", self.suffix)).find_map(|name| Some((name.clone(), self.env.get(&name)?.to_owned())))
+    pub(super) fn own(&self, names: &[impl AsRef<str>]) -> Option<Found> {
+        let suffix = self.suffix.as_ref()?;
+        names.iter().map(|name| format!("{}{suffix}", name.as_ref())).find_map(|name| Some((name.clone(), self.env.get(&name)?.to_owned())))
     }
 
-    fn shared(&self, names: &[&str]) -> Option<Found> {
-        self.env.first(names).map(|(name, value)| (name.to_owned(), value.to_owned()))
+    fn shared(&self, names: &[impl AsRef<str>]) -> Option<Found> {
+        names.iter().find_map(|name| Some((name.as_ref().to_owned(), self.env.get(name.as_ref())?.to_owned())))
     }
 
-    fn any(&self, names: &[&str]) -> Option<Found> {
+    pub(super) fn any(&self, names: &[impl AsRef<str>]) -> Option<Found> {
         self.own(names).or_else(|| self.shared(names))
     }
-}
 
-fn replica_of(env: &Environment, database: &Database, several: bool, problems: &mut Vec<String>) -> Option<Replica> {
-    let view = View { env, suffix: suffix(&database.alias) };
-    let file_name = database.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let (own_url, own_bucket) = (view.own(&URLS), view.own(&BUCKETS));
-    let shared_url = view.shared(&URLS).filter(|_| own_bucket.is_none());
-    let append = (several && own_url.is_none()).then_some(file_name.as_str());
-    let mut replica = match own_url.or(shared_url) {
-        Some((name, url)) => from_url(&url, append).map_err(|why| problems.push(format!("{name}: {why}"))).ok()?,
-        None => in_bucket(&view, &view.any(&BUCKETS)?.1, &file_name),
-    };
-    if replica.get("type") == Some("s3") {
-        add_parts(&mut replica, &view, problems);
+    /// What is only this database's comes before what is everybody's; in each a URL before a bucket before a host.
+    fn place(&self) -> Option<Place> {
+        let at = |own: bool| {
+            let get = |names: &[&str]| if own { self.own(names) } else { self.shared(names) };
+            let place = |(name, value): Found, by| Place { name, value, own, by };
+            let bucket = || dialects::all().find_map(|d| get(d.buckets).map(|found| place(found, By::Bucket(d))));
+            let is_file = || self.any(&TYPES).is_some_and(|(_, kind)| kind == "file");
+            get(&URLS)
+                .map(|found| place(found, By::Url))
+                .or_else(bucket)
+                .or_else(|| get(&HOSTS).map(|found| place(found, By::Host)))
+                .or_else(|| get(&WEBDAV).map(|found| place(found, By::Webdav)))
+                .or_else(|| get(GENERIC.prefixes).filter(|_| is_file()).map(|found| place(found, By::Folder)))
+        };
+        at(true).or_else(|| at(false))
     }
-    if let Some(keys) = credentials(env, &view.suffix, problems) {
-        replica.set("access-key-id", &keys.id);
-        replica.set("secret-access-key", &keys.secret);
-    }
-    Some(replica)
-}
 
-fn in_bucket(view: &View<'_>, bucket: &str, file_name: &str) -> Replica {
-    let path = match (view.own(&PREFIXES), view.shared(&PREFIXES)) {
-        (Some((_, path)), _) => path,
-        (None, Some((_, prefix))) => format!("{}/{file_name}", prefix.trim_matches('/')),
-        (None, None) => file_name.to_owned(),
-    };
-    // Slashes at the ends would become part of every object's name.
-    Replica::parts([("type", "s3"), ("bucket", bucket), ("path", path.trim_matches('/'))])
-}
-
-fn add_parts(replica: &mut Replica, view: &View<'_>, problems: &mut Vec<String>) {
-    for (key, names) in PARTS {
-        let Some((name, value)) = view.any(names) else { continue };
-        // What the URL itself says wins, but for the type, which nothing else says better.
-        if replica.get(key).is_some() && key != "type" {
-            continue;
+    /// Whose names the parts have. A place without a provider's name in it belongs to the only provider whose
+    /// keys are here, where there are no others.
+    pub(super) fn dialect(&self) -> &'static Dialect {
+        if let Some(Place { by: By::Bucket(dialect), .. }) = self.place()
+            && !dialect.is_generic()
+        {
+            return dialect;
         }
-        match (key, value.as_str()) {
-            ("force-path-style" | "skip-verify", "1" | "true" | "yes") => replica.set(key, "true"),
-            ("force-path-style" | "skip-verify", "0" | "false" | "no") => replica.set(key, "false"),
-            ("force-path-style" | "skip-verify", _) => problems.push(format!("{name}: not true or false")),
-            ("type", kind) if !SCHEMES.contains(&kind) => {
-                problems.push(format!("{name}: not a replica type; one of s3, gs, abs, sftp, nats, webdav, oss, file"));
+        let has_keys = |d: &Dialect| d.keys.iter().any(|(id, secret)| self.any(&[id]).is_some() && self.any(&[secret]).is_some());
+        let mut with_keys = PROVIDERS.iter().filter(|d| has_keys(d));
+        match (has_keys(&GENERIC), with_keys.next(), with_keys.next()) {
+            (false, Some(only), None) => only,
+            _ => &GENERIC,
+        }
+    }
+
+    fn replica(&self, database: &Database, several: bool, problems: &mut Vec<String>) -> Option<Replica> {
+        let place = self.place()?;
+        let file_name = database.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let kind = self.any(&TYPES).map(|(name, kind)| (name, if kind == "gcs" { "gs".to_owned() } else { kind }));
+        if let Some((name, kind)) = &kind
+            && !SCHEMES.contains(&kind.as_str())
+        {
+            problems.push(format!("{name}: not a replica type; one of s3, gs, abs, sftp, nats, webdav, oss, file"));
+            return None;
+        }
+        let append = (several && !place.own).then_some(file_name.as_str());
+        let mut replica = match place.by {
+            By::Url => {
+                let replica =
+                    from_url(&place.name, &place.value, append).map_err(|why| problems.push(format!("{}: {why}", place.name))).ok()?;
+                if let Some((name, kind)) = kind.filter(|(_, kind)| kind != replica.kind()) {
+                    problems.push(format!("{name} is {kind}, but {} is of type {}; unset one", place.name, replica.kind()));
+                }
+                replica
             }
-            _ => replica.set(key, &value),
+            By::Bucket(dialect) => {
+                let kind = kind.map_or(dialect.kind.to_owned(), |(_, kind)| kind);
+                let mut replica = self.at(&kind, &file_name);
+                replica.set("bucket", place.value.trim_matches('/'), &place.name);
+                replica
+            }
+            By::Host => {
+                let mut replica = self.at("sftp", &file_name);
+                replica.set("host", &place.value, &place.name);
+                replica
+            }
+            By::Webdav => self.at("webdav", &file_name),
+            By::Folder => {
+                let mut replica = self.at("file", &file_name);
+                let path = replica.get("path").unwrap_or_default().to_owned();
+                if !place.value.starts_with('/') {
+                    problems.push(format!("{}: a file replica needs an absolute path, as /backup", place.name));
+                }
+                replica.set("path", &format!("/{path}"), &place.name);
+                replica
+            }
+        };
+        self.add_parts(&mut replica, problems);
+        Some(replica)
+    }
+
+    /// A replica of this type, in the folder that the variables name: `[prefix/]<file name>`.
+    fn at(&self, kind: &str, file_name: &str) -> Replica {
+        let prefixes: Vec<&str> = GENERIC.prefixes.iter().chain(self.dialect().prefixes).copied().collect();
+        // Slashes at the ends would become part of every object's name.
+        let (path, from) = match (self.own(&prefixes), self.shared(&prefixes)) {
+            (Some((name, path)), _) => (path.trim_matches('/').to_owned(), name),
+            (None, Some((name, prefix))) => (format!("{}/{file_name}", prefix.trim_matches('/')), name),
+            (None, None) => (file_name.to_owned(), String::new()),
+        };
+        let mut replica = Replica::default();
+        replica.set("type", kind, "");
+        replica.set("path", path.trim_matches('/'), &from);
+        replica
+    }
+
+    fn add_parts(&self, replica: &mut Replica, problems: &mut Vec<String>) {
+        let (kind, dialect) = (replica.kind().to_owned(), self.dialect());
+        for key in KEYS.iter().filter(|k| k.section == Section::Replica && is_for(k, &kind)) {
+            self.add(key, &self.names_of(key, dialect), &mut *replica, problems);
+        }
+        match kind.as_str() {
+            "s3" => self.complete_s3(replica, dialect),
+            "abs" => self.complete_azure(replica),
+            _ => {}
+        }
+        if let (true, Some(pair)) = (matches!(kind.as_str(), "s3" | "oss"), self.own_keys(dialect, problems)) {
+            let [(id_name, id), (secret_name, secret)] = pair;
+            replica.set("access-key-id", &id, &id_name);
+            replica.set("secret-access-key", &secret, &secret_name);
         }
     }
-    if replica.get("endpoint").is_some() && replica.get("region").is_none() {
-        // Litestream would ask AWS where the bucket is; any name does for the others.
-        replica.set("region", "us-east-1");
+
+    /// Sets a key from the first of its variables, where nothing has set it yet: what the URL itself says wins.
+    fn add(&self, key: &Key, names: &[String], to: &mut dyn Keyed, problems: &mut Vec<String>) {
+        if names.is_empty() || to.has(key.name) {
+            return;
+        }
+        let Some((name, text)) = self.any(names) else { return };
+        match values::read(key.kind, &text) {
+            Kept::Value(value) => to.put(key.name, value, &name),
+            // What is everybody's has been looked at already.
+            Kept::Bad(form) if self.suffix.as_ref().is_some_and(|s| name.ends_with(s)) => problems.push(format!("{name}: {form}")),
+            Kept::Bad(_) => {}
+        }
+    }
+
+    /// The names of a key in a dialect: Litestream's own, the provider's, and where there is no provider everybody's.
+    fn names_of(&self, key: &Key, dialect: &'static Dialect) -> Vec<String> {
+        let (generic, own, foreign) = match key.name {
+            "endpoint" => (GENERIC.endpoints, dialect.endpoints, self.any(&derived(dialect)).is_none()),
+            "region" => (GENERIC.regions, dialect.regions, dialect.is_generic()),
+            _ => return key_names(key),
+        };
+        let ours = |name: &&str| name.starts_with("LITESTREAM_");
+        let rest = generic.iter().filter(|n| !ours(n) && foreign);
+        let mut names: Vec<String> = generic.iter().filter(|n| ours(n)).chain(own).chain(rest).map(|n| (*n).to_owned()).collect();
+        names.dedup();
+        names
+    }
+
+    fn complete_s3(&self, replica: &mut Replica, dialect: &'static Dialect) {
+        if replica.get("endpoint").is_none()
+            && let Some((template, names)) = dialect.derived
+            && let Some((name, value)) = self.any(names)
+        {
+            replica.set("endpoint", &template.replace("{}", value.trim()), &name);
+        }
+        let Some(endpoint) = replica.get("endpoint").map(|e| e.trim_end_matches('/').to_owned()) else { return };
+        let from = replica.from("endpoint").unwrap_or_default().to_owned();
+        // A bare host means https to Litestream.
+        let tls = self.any(&TLS).is_some_and(|(_, on)| matches!(values::read_flag(&on), Some(true)));
+        let scheme = if tls { "https" } else { dialect.scheme };
+        let endpoint = if endpoint.contains("://") { endpoint } else { format!("{scheme}://{endpoint}") };
+        if replica.get("region").is_none() {
+            // Litestream would ask AWS where the bucket is.
+            replica.set("region", dialects::region_of(&endpoint), &from);
+        }
+        replica.set("endpoint", &endpoint, &from);
+    }
+
+    fn complete_azure(&self, replica: &mut Replica) {
+        let connection = self.any(&[AZURE_CONNECTION]);
+        let in_connection = |key: &str| connection.as_ref().and_then(|(name, text)| Some((name.clone(), azure_part(text, key)?)));
+        if replica.get("account-name").is_none()
+            && let Some((name, account)) = self.any(&AZURE_ACCOUNTS).or_else(|| in_connection("AccountName"))
+        {
+            replica.set("account-name", &account, &name);
+        }
+        if replica.get("endpoint").is_none()
+            && let Some((name, endpoint)) = in_connection("BlobEndpoint")
+        {
+            replica.set("endpoint", &endpoint, &name);
+        }
+    }
+
+    /// A pair of keys for this database alone.
+    fn own_keys(&self, dialect: &'static Dialect, problems: &mut Vec<String>) -> Option<[Found; 2]> {
+        let suffix = self.suffix.as_ref()?;
+        keys_of(dialect).find_map(|(id, secret)| pair(self.env, &format!("{id}{suffix}"), &format!("{secret}{suffix}"), problems))
+    }
+}
+
+fn derived(dialect: &'static Dialect) -> Vec<&'static str> {
+    dialect.derived.map(|(_, names)| names.to_vec()).unwrap_or_default()
+}
+
+/// Litestream's own pairs, the provider's, and everybody's.
+pub(super) fn keys_of(dialect: &'static Dialect) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let ours = |pair: &&(&str, &str)| pair.0.starts_with("LITESTREAM_");
+    let own = if dialect.is_generic() { &[][..] } else { dialect.keys };
+    GENERIC.keys.iter().filter(ours).chain(own).chain(GENERIC.keys.iter().filter(move |p| !ours(p))).copied()
+}
+
+/// Both halves of a pair. Half of one is a mistake, but for `AWS_…`, which may be the app's own business.
+pub(super) fn pair(env: &Environment, id_name: &str, secret_name: &str, problems: &mut Vec<String>) -> Option<[Found; 2]> {
+    match (env.get(id_name), env.get(secret_name)) {
+        (Some(id), Some(secret)) => Some([(id_name.to_owned(), id.to_owned()), (secret_name.to_owned(), secret.to_owned())]),
+        (id, secret) if id.is_some() != secret.is_some() && id_name.starts_with("LITESTREAM_") => {
+            let (set, unset) = if id.is_some() { (id_name, secret_name) } else { (secret_name, id_name) };
+            problems.push(format!("{set} is set, but {unset} is not; set both"));
+            None
+        }
+        _ => None,
+    }
+}
+
+/// A part of Azure's connection string: `AccountName=…;AccountKey=…;…`.
+pub(super) fn azure_part(text: &str, key: &str) -> Option<String> {
+    text.split(';').find_map(|part| part.trim().strip_prefix(key)?.strip_prefix('=')).map(str::to_owned).filter(|v| !v.is_empty())
+}
+
+fn is_for(key: &Key, kind: &str) -> bool {
+    match key.of {
+        // Google's, a file's and a host's endpoints are none.
+        For::Any => key.name != "endpoint" || matches!(kind, "s3" | "oss" | "abs"),
+        For::S3 => matches!(kind, "s3" | "oss"),
+        For::Abs => kind == "abs",
+        For::Sftp => kind == "sftp",
+        For::Webdav => matches!(kind, "webdav" | "webdavs"),
+        For::Nats => kind == "nats",
+    }
+}
+
+/// What takes keys: a replica, or a database.
+trait Keyed {
+    fn has(&self, key: &str) -> bool;
+    fn put(&mut self, key: &str, value: Value, from: &str);
+}
+
+impl Keyed for Replica {
+    fn has(&self, key: &str) -> bool {
+        self.value(key).is_some()
+    }
+
+    fn put(&mut self, key: &str, value: Value, from: &str) {
+        self.set_value(key, value, from);
+    }
+}
+
+struct Extra<'a>(&'a mut Database);
+
+impl Keyed for Extra<'_> {
+    fn has(&self, key: &str) -> bool {
+        self.0.extra.contains_key(key)
+    }
+
+    fn put(&mut self, key: &str, value: Value, from: &str) {
+        self.0.extra.insert(Value::String(key.to_owned()), value);
+        self.0.from.insert(key.to_owned(), from.to_owned());
     }
 }
 
 /// A replica URL in Litestream's keys. S3 and file are taken apart, since 0.3 ignores a query and
 /// would talk to AWS; the other types are handed over as they are.
-fn from_url(url: &str, file_name: Option<&str>) -> Result<Replica, String> {
+fn from_url(name: &str, url: &str, file_name: Option<&str>) -> Result<Replica, String> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err("not a URL; write it as s3://BUCKET/PATH or file:///PATH".to_owned());
     };
@@ -255,24 +396,29 @@ fn from_url(url: &str, file_name: Option<&str>) -> Result<Replica, String> {
     }
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let place = match file_name {
-        Some(name) => format!("{}/{name}", place.trim_end_matches('/')),
+        Some(file) => format!("{}/{file}", place.trim_end_matches('/')),
         None => place.to_owned(),
     };
+    let mut replica = Replica::default();
     match scheme {
         "file" if !place.starts_with('/') || place.trim_matches('/').is_empty() => {
-            Err("a file replica needs an absolute path, as file:///backup/app".to_owned())
+            return Err("a file replica needs an absolute path, as file:///backup/app".to_owned());
         }
-        "file" => Ok(Replica::parts([("type", "file"), ("path", PathBuf::from(&place).to_string_lossy().trim_end_matches('/'))])),
-        "s3" => s3(&place, query),
-        _ if place.trim_matches('/').is_empty() => Err(format!("names no place; write it as {scheme}://HOST/PATH")),
+        "file" => {
+            replica.set("type", "file", name);
+            replica.set("path", place.trim_end_matches('/'), name);
+        }
+        "s3" => s3(&mut replica, name, &place, query)?,
+        _ if place.trim_matches('/').is_empty() => return Err(format!("names no place; write it as {scheme}://HOST/PATH")),
         _ => {
             let query = if query.is_empty() { String::new() } else { format!("?{query}") };
-            Ok(Replica::parts([("url", format!("{scheme}://{place}{query}").as_str())]))
+            replica.set("url", &format!("{scheme}://{place}{query}"), name);
         }
     }
+    Ok(replica)
 }
 
-fn s3(place: &str, query: &str) -> Result<Replica, String> {
+fn s3(replica: &mut Replica, from: &str, place: &str, query: &str) -> Result<(), String> {
     let (bucket, path) = place.split_once('/').unwrap_or((place, ""));
     if bucket.is_empty() {
         return Err("names no bucket; write it as s3://BUCKET/PATH".to_owned());
@@ -280,37 +426,31 @@ fn s3(place: &str, query: &str) -> Result<Replica, String> {
     if bucket.contains('@') {
         return Err("keys do not belong in the URL; set LITESTREAM_ACCESS_KEY_ID and LITESTREAM_SECRET_ACCESS_KEY".to_owned());
     }
-    let mut replica = Replica::parts([("type", "s3"), ("bucket", bucket), ("path", path.trim_matches('/'))]);
-    for pair in query.split('&').filter(|p| !p.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
+    replica.set("type", "s3", from);
+    replica.set("bucket", bucket, from);
+    replica.set("path", path.trim_matches('/'), from);
+    for parameter in query.split('&').filter(|p| !p.is_empty()) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, "true"));
         let value = value.replace("%3A", ":").replace("%2F", "/").replace("%3a", ":").replace("%2f", "/");
-        let key = match name {
-            "endpoint" | "region" | "concurrency" => name,
-            "forcePathStyle" | "force-path-style" => "force-path-style",
-            "skipVerify" | "skip-verify" => "skip-verify",
-            "signPayload" | "sign-payload" => "sign-payload",
-            "requireContentMD5" | "require-content-md5" => "require-content-md5",
-            "storageClass" | "storage-class" => "storage-class",
-            "partSize" | "part-size" => "part-size",
-            _ => {
-                return Err(format!(
-                    "unknown query parameter {name:?}; known are endpoint, region, force-path-style, skip-verify, sign-payload, storage-class, part-size, concurrency"
-                ));
-            }
+        // Litestream takes both forms: forcePathStyle and force-path-style.
+        let dashed: String =
+            name.chars().flat_map(|c| if c.is_ascii_uppercase() { vec!['-', c.to_ascii_lowercase()] } else { vec![c] }).collect();
+        let dashed = dashed.replace("-m-d5", "-md5");
+        let known = KEYS.iter().find(|k| k.section == Section::Replica && k.name == dashed && k.variable.is_some() && is_for(k, "s3"));
+        let Some(key) = known else {
+            return Err("an unknown parameter behind the ?; known are endpoint, region, force-path-style, skip-verify, sign-payload, storage-class, part-size, concurrency".to_owned());
         };
-        replica.set(key, &value);
+        match values::read(key.kind, &value) {
+            Kept::Value(value) => replica.set_value(key.name, value, from),
+            Kept::Bad(form) => return Err(format!("{}: {form}", key.name)),
+        }
     }
-    // A bare host means https to Litestream.
-    if let Some(endpoint) = replica.get("endpoint").filter(|e| !e.contains("://")).map(|e| format!("https://{e}")) {
-        replica.set("endpoint", &endpoint);
-    }
-    Ok(replica)
+    Ok(())
 }
 
-fn refuse_shared_paths(databases: &[Database], problems: &mut Vec<String>) {
-    for (at, database) in databases.iter().enumerate() {
-        let shared = databases.iter().take(at).find(|o| !o.replica.is_empty() && o.replica.shown() == database.replica.shown());
-        if let Some(other) = shared.filter(|_| !database.replica.is_empty()) {
+fn refuse_shared_places(databases: &[Database], problems: &mut Vec<String>) {
+    for (at, database) in databases.iter().enumerate().filter(|(_, d)| !d.replica.is_empty()) {
+        if let Some(other) = databases.iter().take(at).find(|o| o.replica.place() == database.replica.place()) {
             problems.push(format!(
                 "{} and {} would share the replica {}, which destroys both backups; set LITESTREAM_REPLICA_URL{}",
                 other.alias,
@@ -322,35 +462,51 @@ fn refuse_shared_paths(databases: &[Database], problems: &mut Vec<String>) {
     }
 }
 
+/// The list form's own replica, which may stand under either line's key.
+pub(super) fn take_listed(entry: &mut Mapping, from: &str) -> Replica {
+    let single = match entry.get("replicas") {
+        Some(Value::Sequence(list)) if list.len() == 1 => true,
+        Some(_) => false,
+        None => entry.contains_key("replica"),
+    };
+    let value = if single { entry.remove("replica").or_else(|| entry.remove("replicas")) } else { None };
+    let mapping = match value {
+        Some(Value::Mapping(mapping)) => mapping,
+        Some(Value::Sequence(list)) => list.into_iter().next().and_then(|v| v.as_mapping().cloned()).unwrap_or_default(),
+        _ => Mapping::new(),
+    };
+    Replica::of(&mapping, from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn url(text: &str, file: Option<&str>) -> Result<Replica, String> {
+        from_url("REPLICA_URL", text, file)
+    }
+
     #[test]
     fn an_s3_url_is_taken_apart_with_its_query() {
-        let expected =
-            [("type", "s3"), ("bucket", "b"), ("path", "p/q"), ("endpoint", "http://127.0.0.1:9000"), ("force-path-style", "true")];
-        assert_eq!(from_url("s3://b/p/q/?endpoint=http://127.0.0.1:9000&forcePathStyle=true", None).unwrap(), Replica::parts(expected));
-        assert_eq!(from_url("s3://b/p?endpoint=minio:9000", None).unwrap().get("endpoint"), Some("https://minio:9000"));
+        let replica = url("s3://b/p/q/?endpoint=http://127.0.0.1:9000&forcePathStyle=true&require-content-md5=false", None).unwrap();
+        assert_eq!(
+            (replica.get("bucket"), replica.get("path"), replica.get("endpoint")),
+            (Some("b"), Some("p/q"), Some("http://127.0.0.1:9000"))
+        );
+        assert_eq!((replica.value("force-path-style"), replica.value("require-content-md5")), (Some(&true.into()), Some(&false.into())));
     }
 
     #[test]
     fn other_types_keep_their_url_and_several_databases_get_their_name() {
-        assert_eq!(from_url("sftp://u@h:22/p", Some("a.db")).unwrap(), Replica::parts([("url", "sftp://u@h:22/p/a.db")]));
-        assert_eq!(from_url("file:///r/", Some("a.db")).unwrap().get("path"), Some("/r/a.db"));
+        assert_eq!(url("sftp://u@h:22/p", Some("a.db")).unwrap().get("url"), Some("sftp://u@h:22/p/a.db"));
+        assert_eq!(url("file:///r/", Some("a.db")).unwrap().get("path"), Some("/r/a.db"));
     }
 
     #[test]
     fn a_bad_url_says_how_to_write_it() {
         for bad in ["nonsense", "s3://", "s3:///p", "s3://key:secret@b/p", "file://relative", "http://x", "s3://b?wat=1", "sftp://"] {
-            let why = from_url(bad, None).unwrap_err();
+            let why = url(bad, None).unwrap_err();
             assert!(!why.contains("secret@"), "{why}");
         }
-    }
-
-    #[test]
-    fn what_is_shown_of_a_replica_holds_no_secret() {
-        let replica = Replica::parts([("url", "sftp://user:hunter2@h:22/p?token=hunter3")]);
-        assert_eq!(replica.shown(), "sftp://h:22/p");
     }
 }
