@@ -108,9 +108,27 @@ impl Output {
 pub fn reason(said: &str) -> String {
     let complaint = said.lines().rev().find(|l| l.contains("rror")).or_else(|| said.lines().rev().find(|l| !l.trim().is_empty()));
     let line = complaint.unwrap_or("no reason given").trim();
-    let line = line.split_once("error=").map_or(line, |(_, rest)| rest);
-    let line = line.strip_prefix("Error: ").unwrap_or(line).trim_matches('"').replace("\\\"", "\"");
+    let line = line.split_once("error=").map_or_else(|| line.to_owned(), |(_, value)| unquoted(value));
+    let line = line.strip_prefix("Error: ").unwrap_or(&line).to_owned();
     if line.chars().count() <= 240 { line } else { line.chars().take(240).chain(['…']).collect() }
+}
+
+/// A value of Go's log: quoted, with what follows it, or as it stands.
+fn unquoted(value: &str) -> String {
+    let Some(quoted) = value.strip_prefix('"') else { return value.to_owned() };
+    let mut chars = quoted.chars();
+    let mut plain = String::new();
+    while let Some(c) = chars.next().filter(|c| *c != '"') {
+        plain.push(match c {
+            '\\' => match chars.next() {
+                // One line stays one line.
+                Some('n' | 't' | 'r') | None => ' ',
+                Some(escaped) => escaped,
+            },
+            c => c,
+        });
+    }
+    plain
 }
 
 fn command(litestream: &Litestream) -> Command {
@@ -253,6 +271,9 @@ mod tests {
     fn the_reason_is_litestreams_last_complaint_on_one_line() {
         let v3 = "time=2026 level=ERROR msg=\"failed to run\" error=\"cannot fetch generations: dial tcp: refused\"\n";
         assert_eq!(reason(v3), "cannot fetch generations: dial tcp: refused");
+        let quoting = "level=ERROR msg=\"failed to run\" error=\"unknown replica type in config: \\\"nats\\\"\" db=/d/a.db\n";
+        assert_eq!(reason(quoting), "unknown replica type in config: \"nats\"");
+        assert_eq!(reason("level=ERROR error=EOF\n"), "EOF");
         assert_eq!(reason("Error: no such bucket\n"), "no such bucket");
         assert_eq!(reason(""), "no reason given");
     }

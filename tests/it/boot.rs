@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use crate::support::container::Recipe;
 use crate::support::contents::{Contents, beside};
-use crate::support::s3::closed_port;
+use crate::support::server::closed_port;
 use crate::support::site::{Site, lose};
 use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
 

@@ -1,5 +1,5 @@
 //! End-to-end tests: the program as PID 1 of a fresh PID namespace, with the real Litestream of both
-//! lines, real `SQLite` files and a real S3 server.
+//! lines, real `SQLite` files and a real server of every replica type that there is one for.
 //!
 //! | variable | meaning |
 //! | --- | --- |
@@ -27,6 +27,7 @@ mod boot;
 mod continuity;
 mod mistakes;
 mod operator;
+mod replicas;
 mod replication;
 mod round_trip;
 mod signals;

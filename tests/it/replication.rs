@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::container::Container;
-use crate::support::contents::Contents;
 use crate::support::process;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
@@ -38,7 +37,7 @@ fn kill_litestream(line: Line, options: &str, times: usize) {
     let mut container = site.writing(options).start();
     container.ready();
     let app = container.app().pid;
-    eventually("a first backup", PATIENCE, || when(backed_up(&site) > 0));
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
     for _ in 0..times {
         let time = replication_gap(&site, &container);
         println!("{line:?}, {options}: replication was back after {time:?}");
@@ -57,15 +56,6 @@ fn replication_gap(site: &Site, container: &Container) -> Duration {
     eventually("Litestream is gone", PATIENCE, || when(process::Process::read(litestream).is_none()));
     let killed_at = site.acknowledged();
     eventually("the app goes on", PATIENCE, || when(site.acknowledged() > killed_at));
-    eventually("newer rows in the backup", PATIENCE, || when(backed_up(site) > killed_at));
+    eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > killed_at));
     start.elapsed()
-}
-
-/// The last row in the backup; 0 if there is none, or not yet a whole one.
-fn backed_up(site: &Site) -> i64 {
-    let (output, _scratch, copy) = site.try_restore(site.database());
-    if !output.status.success() || !copy.exists() {
-        return 0;
-    }
-    Contents::read(&copy).map_or(0, |contents| contents.last())
 }

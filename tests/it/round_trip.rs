@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::support::contents::Contents;
 use crate::support::s3::Server;
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, skip, when};
+use crate::support::{Line, namespaces, skip};
 
 both_lines!(file_replica, s3_replica, s3_replica_with_misleading_variables, two_databases, two_databases_in_a_bucket);
 
@@ -59,7 +59,7 @@ fn lose_everything_and_start_again(site: &Site) {
     let litestream = first.running_litestream();
     let arguments = litestream.arguments.concat();
     assert!(arguments.windows(5).any(|word| word == b"-exec"), "it is `litestream replicate -exec`");
-    write_on(site, 200);
+    site.write_on(200);
     assert_eq!(first.stop(), 0);
     site.assert_saved();
     let before: Vec<_> = site.databases().iter().map(|path| Contents::of(path)).collect();
@@ -75,11 +75,4 @@ fn lose_everything_and_start_again(site: &Site) {
     for (before, database) in before.iter().zip(site.databases()) {
         assert_eq!(Contents::of(database).last(), before.last() + 1, "it went on where it had stopped");
     }
-}
-
-/// Until so many more rows are acknowledged.
-#[track_caller]
-fn write_on(site: &Site, rows: i64) {
-    let target = site.acknowledged() + rows;
-    eventually(format!("row {target}"), PATIENCE, || when(site.acknowledged() >= target));
 }

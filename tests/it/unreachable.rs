@@ -31,7 +31,7 @@ fn stop_without_the_replica(site: &Site, options: &str, code: i32) {
     // A file where a directory has to be: nobody can write below it, not even root.
     fs::rename(site.replica(), site.path("away")).expect("the replica moves away");
     fs::write(site.replica(), "").expect("a file in its place");
-    write_on(site);
+    site.write_on(50);
     assert_eq!(container.stop(), code);
     assert_names(&container, "app.db");
 }
@@ -47,7 +47,7 @@ fn one_replica_of_two_gone(line: Line) {
     let replica = site.replica().join("jobs.db");
     fs::rename(&replica, site.path("away")).expect("the replica moves away");
     fs::write(&replica, "").expect("a file in its place");
-    write_on(&site);
+    site.write_on(50);
     assert_eq!(container.stop(), 74);
     assert_names(&container, "jobs");
     let last = last_line(&container);
@@ -66,7 +66,7 @@ fn s3_server_gone(line: Line) {
     container.ready();
     write_until_replicated(&site);
     server.kill();
-    write_on(&site);
+    site.write_on(50);
     assert_eq!(container.stop(), 74);
     assert_names(&container, "app.db");
 }
@@ -76,12 +76,6 @@ fn write_until_replicated(site: &Site) {
     for database in site.databases() {
         eventually("a first backup", PATIENCE, || when(site.try_restore(database).2.exists()));
     }
-}
-
-/// Rows that cannot be saved any more.
-fn write_on(site: &Site) {
-    let target = site.acknowledged() + 50;
-    eventually("more rows", PATIENCE, || when(site.acknowledged() >= target));
 }
 
 fn last_line(container: &Container) -> String {

@@ -14,7 +14,9 @@ pub(crate) mod logger;
 pub(crate) mod process;
 pub(crate) mod pty;
 pub(crate) mod s3;
+pub(crate) mod server;
 pub(crate) mod site;
+pub(crate) mod stores;
 pub(crate) mod trials;
 
 /// Long enough for anything that works, on a machine that has other things to do.

@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use super::container::{Recipe, said};
 use super::contents::{Contents, beside};
 use super::s3::Server;
-use super::{Line, SEARCH_PATH, writer};
+use super::stores::Store;
+use super::{Line, PATIENCE, SEARCH_PATH, eventually, when, writer};
 
 /// Where the backups of a site go.
 enum Replica {
@@ -20,6 +21,25 @@ enum Replica {
         endpoint: String,
         prefix: String,
     },
+    /// Any other place, in Litestream's own keys.
+    Keys {
+        keys: Vec<(&'static str, String)>,
+        /// How the program is told.
+        variables: Vec<(String, String)>,
+        /// What Litestream's client needs besides.
+        environment: Option<(&'static str, String)>,
+    },
+}
+
+/// How the program is told where a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// `LITESTREAM_REPLICA_URL`.
+    Url,
+    /// A variable for each key: `LITESTREAM_REPLICA_TYPE`, `LITESTREAM_REPLICA_BUCKET`, …
+    Variables,
+    /// `LITESTREAM_DBS` as a list with the keys of the running line.
+    List,
 }
 
 pub(crate) struct Site {
@@ -54,6 +74,42 @@ impl Site {
         self
     }
 
+    /// Backups of the only database go to that server, and the program is told so in this form.
+    pub(crate) fn in_store(self, store: &Store, form: Form) -> Self {
+        let keys = store.keys(self.line);
+        let mut site = self.with_replica(keys, &store.url(), form);
+        if let Replica::Keys { environment, .. } = &mut site.replica {
+            *environment = store.environment();
+        }
+        site
+    }
+
+    /// A replica in Litestream's own keys, and the same as a URL: the program is told so in this form.
+    pub(crate) fn with_replica(mut self, mut keys: Vec<(&'static str, String)>, url: &str, form: Form) -> Self {
+        let path = self.database().display().to_string();
+        let variables = match form {
+            Form::Url => vec![("DATABASE_PATH".into(), path), ("LITESTREAM_REPLICA_URL".into(), url.into())],
+            Form::List => {
+                let replica = match self.line {
+                    Line::V05 => format!("\"replica\": {}", mapping(&keys)),
+                    Line::V03 => format!("\"replicas\": [{}]", mapping(&keys)),
+                };
+                vec![("LITESTREAM_DBS".into(), format!("[{{\"path\": {path:?}, {replica}}}]"))]
+            }
+            Form::Variables => {
+                let named = keys.iter().map(|(key, value)| (variable(key), value.clone()));
+                let variables = named.chain([("DATABASE_PATH".into(), path)]).collect();
+                // In variables the path is a prefix, below which each database has its name.
+                for (_, path) in keys.iter_mut().filter(|(key, _)| *key == "path") {
+                    path.push_str("/app.db");
+                }
+                variables
+            }
+        };
+        self.replica = Replica::Keys { keys, variables, environment: None };
+        self
+    }
+
     /// Variables that are set besides this site's own.
     pub(crate) fn with_variables(mut self, variables: &[(&str, &str)]) -> Self {
         self.variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
@@ -83,9 +139,10 @@ impl Site {
     /// The program with the settings of this site.
     pub(crate) fn recipe(&self) -> Recipe {
         let recipe = self.plain_recipe();
-        let recipe = match self.databases.as_slice() {
-            [database] => recipe.env("DATABASE_PATH", database),
-            several => {
+        let recipe = match (&self.replica, self.databases.as_slice()) {
+            (Replica::Keys { .. }, _) => recipe,
+            (_, [database]) => recipe.env("DATABASE_PATH", database),
+            (_, several) => {
                 let named = several.iter().map(|path| {
                     let stem = path.file_stem().expect("a name").to_string_lossy();
                     format!("{stem}={}", path.display())
@@ -102,6 +159,11 @@ impl Site {
                 .env("LITESTREAM_REPLICA_PATH", prefix)
                 .env("LITESTREAM_ACCESS_KEY_ID", super::s3::KEY)
                 .env("LITESTREAM_SECRET_ACCESS_KEY", super::s3::SECRET),
+            Replica::Keys { variables, environment, .. } => {
+                let named = variables.iter().map(|(name, value)| (name.as_str(), value));
+                let all = named.chain(environment.iter().map(|(name, value)| (*name, value)));
+                all.fold(recipe, |recipe, (name, value)| recipe.env(name, value))
+            }
         }
     }
 
@@ -145,12 +207,23 @@ impl Site {
         self.acknowledged_in(0)
     }
 
+    /// Waits until so many more rows are acknowledged.
+    #[track_caller]
+    pub(crate) fn write_on(&self, rows: i64) {
+        let target = self.acknowledged() + rows;
+        eventually(format!("row {target}"), PATIENCE, || when(self.acknowledged() >= target));
+    }
+
     /// Restores the newest backup with the real Litestream: what it said and where the copy is.
     pub(crate) fn try_restore(&self, database: &Path) -> (Output, TempDir, PathBuf) {
         let scratch = TempDir::with_prefix_in("restored-", self.directory.path()).expect("a directory");
         let config = scratch.path().join("litestream.yml");
         fs::write(&config, self.restore_config(database)).expect("a configuration");
         let copy = scratch.path().join("restored.db");
+        let environment = match &self.replica {
+            Replica::Keys { environment, .. } => environment.clone(),
+            Replica::File | Replica::Bucket { .. } => None,
+        };
         let output = Command::new(self.line.binary())
             .args(["restore", "-config"])
             .arg(config)
@@ -160,6 +233,7 @@ impl Site {
             .env("PATH", SEARCH_PATH)
             .env("LITESTREAM_ACCESS_KEY_ID", super::s3::KEY)
             .env("LITESTREAM_SECRET_ACCESS_KEY", super::s3::SECRET)
+            .envs(environment)
             .stdin(Stdio::null())
             .output()
             .expect("Litestream runs");
@@ -172,6 +246,15 @@ impl Site {
         let (output, _scratch, copy) = self.try_restore(database);
         assert!(output.status.success() && copy.exists(), "nothing restored: {}", said(&output));
         Contents::of(&copy)
+    }
+
+    /// The last row in the backup; 0 if there is none, or not yet a whole one.
+    pub(crate) fn backed_up(&self) -> i64 {
+        let (output, _scratch, copy) = self.try_restore(self.database());
+        if !output.status.success() || !copy.exists() {
+            return 0;
+        }
+        Contents::read(&copy).map_or(0, |contents| contents.last())
     }
 
     /// Every database, that nobody writes to any more, is in the backup row for row, and has every row
@@ -202,8 +285,23 @@ impl Site {
                  region: us-east-1, force-path-style: true}}",
                 super::s3::BUCKET,
             ),
+            Replica::Keys { keys, .. } => mapping(keys),
         };
         format!("dbs:\n  - path: \"{}\"\n    replicas:\n      - {replica}\n", database.display())
+    }
+}
+
+/// A mapping of strings, in YAML and JSON alike.
+fn mapping(keys: &[(&'static str, String)]) -> String {
+    let pairs: Vec<_> = keys.iter().map(|(key, value)| format!("{key:?}: {value:?}")).collect();
+    format!("{{{}}}", pairs.join(", "))
+}
+
+/// The variable that gives a key of a replica.
+fn variable(key: &str) -> String {
+    match key {
+        "access-key-id" | "secret-access-key" => format!("LITESTREAM_{}", key.to_uppercase().replace('-', "_")),
+        _ => format!("LITESTREAM_REPLICA_{}", key.to_uppercase().replace('-', "_")),
     }
 }
 
