@@ -301,6 +301,6 @@ mod tests {
         let secrets = settings::read(&Environment::of(&vars), &|_| false).unwrap().secrets;
         let env = litestream_environment(&app, &secrets, None);
         let env: Vec<&str> = env.iter().map(|e| e.to_str().unwrap()).collect();
-        assert_eq!(env, ["A=b", "AWS_ACCESS_KEY_ID=i", "AWS_SECRET_ACCESS_KEY=s", "GOGC=400", "SSL_CERT_FILE=/ca"]);
+        assert_eq!(env, ["A=b", "OSS_ACCESS_KEY_ID=i", "OSS_ACCESS_KEY_SECRET=s", "AWS_ACCESS_KEY_ID=i", "AWS_SECRET_ACCESS_KEY=s", "GOGC=400", "SSL_CERT_FILE=/ca"]);
     }
 }

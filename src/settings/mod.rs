@@ -67,6 +67,8 @@ pub fn read(env: &Environment, exists: &dyn Fn(&Path) -> bool) -> Result<Setting
     replicas::check(env, &mut problems);
     let tuning = tuning::read(env);
     let source = source(env, exists, &entry, &mut problems, &mut notes);
+    let mut seen = std::collections::BTreeSet::new();
+    problems.retain(|problem| seen.insert(problem.clone()));
     if !problems.is_empty() {
         return Err(Failure::new(exit::CONFIG, problems.join("\n")));
     }

@@ -409,6 +409,9 @@ fn from_url(name: &str, url: &str, file_name: Option<&str>) -> Result<Replica, S
             replica.set("path", place.trim_end_matches('/'), name);
         }
         "s3" => s3(&mut replica, name, &place, query)?,
+        "nats" if file_name.is_some() => {
+            return Err("a NATS bucket holds one database; set LITESTREAM_REPLICA_URL_ALIAS for each".to_owned());
+        }
         _ if place.trim_matches('/').is_empty() => return Err(format!("names no place; write it as {scheme}://HOST/PATH")),
         _ => {
             let query = if query.is_empty() { String::new() } else { format!("?{query}") };
@@ -452,7 +455,8 @@ fn refuse_shared_places(databases: &[Database], problems: &mut Vec<String>) {
     for (at, database) in databases.iter().enumerate().filter(|(_, d)| !d.replica.is_empty()) {
         if let Some(other) = databases.iter().take(at).find(|o| o.replica.place() == database.replica.place()) {
             problems.push(format!(
-                "{} and {} would share the replica {}, which destroys both backups; set LITESTREAM_REPLICA_URL{}",
+                "{}: {} and {} would share the replica {}, which destroys both backups; set LITESTREAM_REPLICA_URL{}",
+                database.named_by,
                 other.alias,
                 database.alias,
                 database.replica.shown(),

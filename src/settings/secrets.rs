@@ -27,7 +27,9 @@ impl std::fmt::Debug for Secrets {
 impl Secrets {
     fn add(&mut self, name: &'static str, (from, secret): Found) {
         self.env.push((name, secret));
-        self.from.push(from);
+        if !self.from.contains(&from) {
+            self.from.push(from);
+        }
     }
 
     /// Whether they are the `AWS_…` pair itself, so that its session token belongs to them.
@@ -40,6 +42,9 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Secrets {
     let view = View { env, suffix: None };
     let mut secrets = Secrets::default();
     if let Some([id, secret]) = keys_of(view.dialect()).find_map(|(id, secret)| pair(env, id, secret, problems)) {
+        // Alibaba's client has names of its own.
+        secrets.add("OSS_ACCESS_KEY_ID", id.clone());
+        secrets.add("OSS_ACCESS_KEY_SECRET", secret.clone());
         secrets.add("AWS_ACCESS_KEY_ID", id);
         secrets.add("AWS_SECRET_ACCESS_KEY", secret);
     }
