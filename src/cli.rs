@@ -6,6 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::exit::{self, Failure};
+use crate::litestream::commands::{self, Native};
 use crate::settings::{OPTIONS, variable};
 
 /// What is asked for.
@@ -27,6 +28,15 @@ pub enum Invocation {
         /// Options before it, as the variables that they stand for.
         flags: Vec<(String, String)>,
     },
+    /// One of Litestream's own commands.
+    Native {
+        /// Which.
+        native: &'static Native,
+        /// Its arguments, as they are.
+        args: Vec<OsString>,
+        /// Options before it, as the variables that they stand for.
+        flags: Vec<(String, String)>,
+    },
     /// Text that was asked for (`--help`, `--version`).
     Text(String),
 }
@@ -37,7 +47,7 @@ pub enum Invocation {
 /// 64, with what is wrong in one line.
 pub fn parse(args: &[OsString]) -> Result<Invocation, Failure> {
     let (own, app) = split(args);
-    if let (true, Some(app @ [_, ..])) = (own.is_empty(), app) {
+    if let (true, Some(app @ [_, ..])) = (own.is_empty() && app.and_then(|app| native_of(args, app)).is_none(), app) {
         // The usual boot: nothing is ours to parse, and the app waits.
         return Ok(Invocation::Boot { app: app.to_vec(), flags: Vec::new() });
     }
@@ -54,7 +64,11 @@ pub fn parse(args: &[OsString]) -> Result<Invocation, Failure> {
             return Err(Failure::new(exit::USAGE, format!("{first} {} (see --help)", hints.join(" ")).replace("  ", " ")));
         }
     };
-    let flags = OPTIONS.iter().filter_map(|(name, ..)| Some((variable(name), matches.get_one::<String>(name)?.clone()))).collect();
+    let flags = flags(&matches);
+    if let Some(([word, args @ ..], native)) = app.and_then(|app| Some((app, native_of(args, app)?))) {
+        let _ = word;
+        return Ok(Invocation::Native { native, args: args.to_vec(), flags });
+    }
     match (app, matches.subcommand()) {
         (Some([]), _) => Err(Failure::new(exit::USAGE, "no app after --; name one as in `litestream-entry -- gunicorn app.wsgi`")),
         (Some(app), _) => Ok(Invocation::Boot { app: app.to_vec(), flags }),
@@ -63,6 +77,25 @@ pub fn parse(args: &[OsString]) -> Result<Invocation, Failure> {
             Err(Failure::new(exit::USAGE, "no app to run; name one as in `litestream-entry -- gunicorn app.wsgi` (see --help)"))
         }
     }
+}
+
+fn flags(matches: &ArgMatches) -> Vec<(String, String)> {
+    OPTIONS.iter().filter_map(|(name, ..)| Some((variable(name), matches.get_one::<String>(name)?.clone()))).collect()
+}
+
+/// The options before the app or command in a command line, as the variables that they stand for.
+pub fn options(args: &[OsString]) -> Vec<(String, String)> {
+    let (own, app) = split(args);
+    let words = std::iter::once(OsString::from("litestream-entry")).chain(own.iter().cloned());
+    let own = if app.is_some() { command().try_get_matches_from(words).ok() } else { None };
+    own.map(|matches| flags(&matches)).unwrap_or_default()
+}
+
+/// Litestream's command where the app would be, unless `--` or `run` says that it is the app.
+fn native_of(args: &[OsString], app: &[OsString]) -> Option<&'static Native> {
+    let before = args.len().checked_sub(app.len())?.checked_sub(1).and_then(|at| args.get(at));
+    let forced = before.is_some_and(|word| word == "--" || word == "run");
+    commands::find(app.first()?.to_str()?).filter(|_| !forced)
 }
 
 /// Splits at the first word that is neither an option nor a command: it and all behind it are the app's.
@@ -101,7 +134,7 @@ fn double_dash(word: &OsStr) -> OsString {
 }
 
 /// Words that are commands; `run` and `--` make an app of one.
-const COMMANDS: [&str; 4] = ["replicate", "restore", "verify", "version"];
+const COMMANDS: [&str; 7] = ["replicate", "restore", "verify", "sync", "config", "init", "version"];
 
 const ABOUT: &str = "Container entrypoint for apps on SQLite: restores on boot, replicates with Litestream, loses nothing on stop";
 const AFTER: &str = "\
@@ -126,11 +159,17 @@ pub fn command() -> Command {
         .about(ABOUT)
         .version(env!("CARGO_PKG_VERSION"))
         .override_usage("litestream-entry [OPTIONS] [--] APP [ARG…]\n       litestream-entry COMMAND …")
-        .after_help(AFTER)
+        .after_help(format!("{}\n\n{AFTER}", natives()))
         .args_override_self(true)
         .disable_help_subcommand(true)
         .args(options)
-        .subcommands([replicate(), restore(), verify(), version()])
+        .subcommands([replicate(), restore(), verify(), sync(), config(), init(), version()])
+}
+
+/// Litestream's own commands for the help.
+fn natives() -> String {
+    let lines: Vec<String> = commands::all().map(|(name, about)| format!("  {name:<12} {about}")).collect();
+    format!("Litestream's own, by alias, path or URL; its flags and output unchanged:\n{}", lines.join("\n"))
 }
 
 fn databases() -> [Arg; 2] {
@@ -149,11 +188,37 @@ fn value(name: &'static str, form: &'static str, help: &'static str) -> Arg {
 }
 
 fn replicate() -> Command {
-    Command::new("replicate").about("Boot with Litestream's spelling: -exec CMD is the app; without it, only replicate").arg(value(
-        "exec",
-        "CMD",
-        "the app's command line, split as Litestream splits it",
-    ))
+    Command::new("replicate")
+        .about("Boot with Litestream's spelling: -exec CMD is the app; without it, only replicate")
+        .arg(value("exec", "CMD", "the app's command line, split as Litestream splits it"))
+        .arg(value("config", "PATH", "a configuration file of your own"))
+        .arg(value("log-level", "LEVEL", "Litestream's log level"))
+        .arg(Arg::new("no-expand-env").long("no-expand-env").action(ArgAction::SetTrue).hide(true))
+        .arg(Arg::new("db").value_name("DB").requires("url").help("the database's path, instead of the variables"))
+        .arg(Arg::new("url").value_name("REPLICA_URL").help("and its replica"))
+}
+
+fn sync() -> Command {
+    Command::new("sync")
+        .about("Wait until the replica has everything that is written now")
+        .args(databases())
+        .arg(value("timeout", "DURATION", "how long that may take [30s]"))
+        .arg(Arg::new("wait").long("wait").action(ArgAction::SetTrue).hide(true))
+}
+
+fn config() -> Command {
+    Command::new("config")
+        .about("Print Litestream's configuration as the variables give it, without secrets")
+        .arg(flag("explain", "with the variable behind each value"))
+        .arg(flag("json", "as JSON"))
+        .arg(flag("check", "only check it: exit 78 where something is to be corrected"))
+}
+
+fn init() -> Command {
+    Command::new("init")
+        .about("Write that configuration to a file, for a Litestream without this program")
+        .arg(value("config", "PATH", "the file [/etc/litestream.yml]").value_parser(clap::value_parser!(OsString)))
+        .arg(flag("force", "overwrite a file that this program did not write"))
 }
 
 fn restore() -> Command {

@@ -111,7 +111,7 @@ fn section_name(section: Section) -> Option<&'static str> {
 }
 
 /// The first line of what this program writes: what begins otherwise is somebody else's.
-pub const HEADER: &str = "# written by litestream-entry at every start\n";
+pub const HEADER: &str = "# written by litestream-entry\n";
 
 impl Document {
     fn set(&mut self, section: Section, key: &str, value: Value, from: &str) {

@@ -68,15 +68,24 @@ fn dispatch(args: &[OsString]) -> Result<u8, Failure> {
             Ok(0)
         }
         Invocation::Boot { app, flags } => boot(app, flags),
-        Invocation::Command { name, matches, flags } if name == "replicate" => {
-            let app = match matches.get_one::<String>("exec") {
-                Some(command) => litestream::call::split(command).map_err(|why| Failure::new(exit::USAGE, format!("-exec: {why}")))?,
-                None => Vec::new(),
-            };
-            boot(app, flags)
-        }
+        Invocation::Native { native, args, flags } => operator::run_native(native, &args, flags),
+        Invocation::Command { name, matches, flags } if name == "replicate" => replicate(&matches, flags),
         Invocation::Command { name, matches, flags } => operator::run(&name, &matches, flags),
     }
+}
+
+/// A boot with Litestream's spelling: `replicate [-config PATH] [-exec CMD] [DB REPLICA_URL]`.
+fn replicate(matches: &clap::ArgMatches, mut flags: Vec<(String, String)>) -> Result<u8, Failure> {
+    let app = match matches.get_one::<String>("exec") {
+        Some(command) => litestream::call::split(command).map_err(|why| Failure::new(exit::USAGE, format!("-exec: {why}")))?,
+        None => Vec::new(),
+    };
+    let mut stands_for = |variable: &str, value: Option<&String>| flags.extend(value.map(|v| (variable.to_owned(), v.clone())));
+    stands_for("LITESTREAM_CONFIG", matches.get_one("config"));
+    stands_for("LITESTREAM_LOG_LEVEL", matches.get_one("log-level"));
+    stands_for("LITESTREAM_DB_PATH", matches.get_one("db"));
+    stands_for("LITESTREAM_REPLICA_URL", matches.get_one("url"));
+    boot(app, flags)
 }
 
 /// What the environment says, before anything is looked at.
@@ -114,18 +123,22 @@ impl Configured {
         }
     }
 
+    /// The text of the user's own configuration, where there is one.
+    ///
+    /// # Errors
+    /// 78 where it cannot be read.
+    pub fn users_file(&self) -> Result<Option<String>, Failure> {
+        let Source::File(path) = &self.settings.source else { return Ok(None) };
+        std::fs::read_to_string(path).map(Some).map_err(|e| Failure::new(exit::CONFIG, format!("{}: {e}", path.display())))
+    }
+
     /// Finds Litestream, takes a runtime directory, and leaves the configuration there.
     ///
     /// # Errors
     /// 78 or 71, in one line a problem.
     pub fn plan(&self, runtime_dir: Option<&Path>) -> Result<(Planned, Runtime), Failure> {
         let litestream = litestream::find(self.settings.litestream.as_deref())?;
-        let file = match &self.settings.source {
-            Source::File(path) => {
-                Some(std::fs::read_to_string(path).map_err(|e| Failure::new(exit::CONFIG, format!("{}: {e}", path.display())))?)
-            }
-            _ => None,
-        };
+        let file = self.users_file()?;
         let runtime = runtime::take(runtime_dir, self.first_database().as_deref())?;
         let planned = plan::make(&self.settings, litestream, &runtime.path, file.as_deref())?;
         check_paths(&planned.plan)?;

@@ -22,6 +22,16 @@ pub struct Runtime {
     _lock: Flock<File>,
 }
 
+impl Runtime {
+    /// Removes what a command of an operator's left here, itself included.
+    pub fn empty(&self) {
+        for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+        let _ = std::fs::remove_dir(&self.path);
+    }
+}
+
 /// Takes the configured directory, or the first usual one that can be written and that no other
 /// boot holds (several may share a machine outside containers).
 ///

@@ -40,6 +40,11 @@ pub struct Proof {
 }
 
 impl Proof {
+    /// How long it took.
+    pub fn total(&self) -> Duration {
+        self.total
+    }
+
     /// For people.
     pub fn text(&self, database: &Database) -> String {
         let mut out = String::new();

@@ -1,5 +1,7 @@
-//! What an operator runs beside PID 1, or without one: `verify`, `restore`, `version`. Must never
+//! What an operator runs beside PID 1, or without one: `verify`, `restore`, `config`, Litestream's own. Must never
 //! replace a database that anybody has open.
+
+mod files;
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
@@ -11,18 +13,28 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
-use crate::exit::{self, Failure};
+use crate::exit::{self, Ended, Failure};
+use crate::litestream::commands::{self, Native};
 use crate::plan::{Database, PLAN_FILE, Plan};
 use crate::restore::{self, Fetched, Local, Source};
 use crate::runtime::{self, Runtime};
 use crate::supervise::lock;
 use crate::verify::{self, Options};
-use crate::{Configured, continuity, litestream, report, settings, sys};
+use crate::{Configured, cli, continuity, litestream, report, settings, sys};
 
 /// A plan to work with, and our own runtime directory where no PID 1 has left one.
 struct Context {
     plan: Plan,
-    _runtime: Option<Runtime>,
+    _own: Option<Own>,
+}
+
+/// Our own runtime directory: what is in it goes with us.
+struct Own(Runtime);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.0.empty();
+    }
 }
 
 /// Runs one command; its exit code.
@@ -33,14 +45,17 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
     match name {
         "verify" => {
             let context = context(flags)?;
-            let timeout = match matches.get_one::<String>("timeout") {
-                Some(text) => settings::duration(text)
-                    .ok_or_else(|| Failure::new(exit::USAGE, "--timeout: not understood; write a duration as 30s or 2m"))?,
-                None => Duration::from_secs(30),
-            };
-            let options = Options { timeout, quick: matches.get_flag("quick"), interrupted: interrupted() };
+            let options = Options { timeout: timeout(matches)?, quick: matches.get_flag("quick"), interrupted: interrupted() };
             Ok(verify_all(&context.plan, &chosen(&context.plan, matches)?, &options, matches.get_flag("json")))
         }
+        "sync" => {
+            let context = context(flags)?;
+            let databases = chosen(&context.plan, matches)?;
+            let options = Options { timeout: timeout(matches)?, quick: true, interrupted: interrupted() };
+            Ok(sync_all(&context.plan, &databases, &options))
+        }
+        "config" => files::config(&Configured::read(with_options_of_pid_1(flags))?, matches),
+        "init" => files::init(&Configured::read(with_options_of_pid_1(flags))?, matches),
         "restore" => {
             let context = context(flags)?;
             let databases = chosen(&context.plan, matches)?;
@@ -51,6 +66,54 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
             Ok(0)
         }
     }
+}
+
+fn timeout(matches: &ArgMatches) -> Result<Duration, Failure> {
+    match matches.get_one::<String>("timeout") {
+        Some(text) => settings::duration(text)
+            .ok_or_else(|| Failure::new(exit::USAGE, "--timeout: not understood; write a duration as 30s or 2m")),
+        None => Ok(Duration::from_secs(30)),
+    }
+}
+
+/// Waits until a row that is written now has come back from the replica: then all before it is there. Litestream's own
+/// `sync` is never called: beside an app that writes it makes gaps in the backup.
+fn sync_all(plan: &Plan, databases: &[Database], options: &Options) -> u8 {
+    let mut code = 0;
+    for database in databases {
+        match verify::verify(plan, database, options) {
+            Ok(proof) => print(&format!("{}: everything is in {} ({:.2} s)", database.alias, database.replica, proof.total().as_secs_f32())),
+            Err(failure) => {
+                report::lines(&failure.message);
+                code = failure.code;
+            }
+        }
+    }
+    code
+}
+
+/// Runs one of Litestream's own commands; its exit code.
+///
+/// # Errors
+/// 64 where the running line does not have it; 66 for a name that is no database's.
+pub fn run_native(native: &Native, args: &[OsString], flags: Vec<(String, String)>) -> Result<u8, Failure> {
+    let context = context(flags)?;
+    let plan = &context.plan;
+    let resolve = |name: &str| match plan.find(name) {
+        Ok(database) => Ok(database.path.clone().into_os_string()),
+        // A URL, or a file that only Litestream knows.
+        Err(_) if name.contains(['/', '.']) => Ok(name.into()),
+        Err(failure) => Err(failure),
+    };
+    let socket = plan.socket.clone().map(PathBuf::into_os_string);
+    let words = commands::argv(native, plan.litestream.line, args, &plan.config().flags(), socket, &resolve)?;
+    let mut command = std::process::Command::new(&plan.litestream.path);
+    command.args(words).env_clear().envs(plan.litestream.env.iter().flatten().cloned());
+    let status = command.status().map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", plan.litestream.path.display())))?;
+    Ok(match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
+        (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
+        (None, signal) => Ended::Signal(signal.unwrap_or_default()).code(),
+    })
 }
 
 fn print(text: &str) {
@@ -68,22 +131,40 @@ fn interrupted() -> Arc<AtomicBool> {
 
 /// The plan of the PID 1 that runs here, or one made from this environment.
 fn context(flags: Vec<(String, String)>) -> Result<Context, Failure> {
-    let configured = Configured::read(flags)?;
-    let beside = configured.first_database();
-    let live =
-        runtime::places(configured.settings.entry.runtime_dir.as_deref(), beside.as_deref(), 1).into_iter().find(|p| runtime::is_held(p));
-    let env = |runtime: &Path| configured.helper_environment(runtime).into_iter().filter_map(pair).collect();
-    if let Some(place) = live {
-        let read = std::fs::read_to_string(place.join(PLAN_FILE)).map_err(|e| e.to_string());
-        if let Ok(mut plan) = read.and_then(|text| serde_yaml::from_str::<Plan>(&text).map_err(|e| e.to_string())) {
-            plan.litestream.env = Some(env(&place));
-            return Ok(Context { plan, _runtime: None });
-        }
+    let configured = Configured::read(with_options_of_pid_1(flags));
+    let (place, beside) = match &configured {
+        Ok(configured) => (configured.settings.entry.runtime_dir.clone(), configured.first_database()),
+        Err(_) => (std::env::var_os(settings::variable("runtime-dir")).map(PathBuf::from), None),
+    };
+    let live = runtime::places(place.as_deref(), beside.as_deref(), 1).into_iter().find(|p| runtime::is_held(p));
+    // It has what was configured; the secrets are in the environment that `docker exec` gives, or in their files.
+    if let Some((place, mut plan)) = live.and_then(|place| Some((place.clone(), left_plan(&place)?))) {
+        let env = configured.map_or_else(|_| sys::raw_environment(), |c| c.helper_environment(&place));
+        plan.litestream.env = Some(env.into_iter().filter_map(pair).collect());
+        return Ok(Context { plan, _own: None });
     }
+    let configured = configured?;
     let (planned, runtime) = configured.plan(None)?;
     let mut plan = planned.plan;
-    plan.litestream.env = Some(env(&runtime.path));
-    Ok(Context { plan, _runtime: Some(runtime) })
+    plan.litestream.env = Some(configured.helper_environment(&runtime.path).into_iter().filter_map(pair).collect());
+    Ok(Context { plan, _own: Some(Own(runtime)) })
+}
+
+fn left_plan(place: &Path) -> Option<Plan> {
+    serde_yaml::from_str(&std::fs::read_to_string(place.join(PLAN_FILE)).ok()?).ok()
+}
+
+/// Options before the app hold for `docker exec`, too, which knows only the environment.
+fn with_options_of_pid_1(flags: Vec<(String, String)>) -> Vec<(String, String)> {
+    let words: Vec<OsString> = std::fs::read("/proc/1/cmdline")
+        .map(|bytes| bytes.split(|b| *b == 0).map(|w| OsString::from_vec(w.to_vec())).collect())
+        .unwrap_or_default();
+    let own = sys::own_path().ok();
+    let name = own.as_deref().and_then(Path::file_name);
+    let ours = words.first().is_some_and(|word| Path::new(word).file_name() == name) && std::process::id() != 1;
+    let mut all = if ours { cli::options(words.get(1..).unwrap_or_default()) } else { Vec::new() };
+    all.extend(flags);
+    all
 }
 
 fn pair(entry: CString) -> Option<(OsString, OsString)> {

@@ -1,0 +1,186 @@
+//! Litestream's own commands: which line has which, and how an alias, the configuration and the control socket get
+//! into their argv. Must never run anything.
+
+use std::ffi::OsString;
+
+use super::Line;
+use super::schema::Lines;
+use crate::exit::{self, Failure};
+
+/// One of Litestream's commands.
+#[derive(Debug)]
+pub struct Native {
+    /// Its name.
+    pub name: &'static str,
+    lines: Lines,
+    given: Given,
+    /// What to do on the line that does not have it.
+    instead: &'static str,
+    about: &'static str,
+}
+
+/// What Litestream is told without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Config,
+    Socket,
+}
+
+const NO_SOCKET: &str = "Litestream 0.3 has no control socket; replication is configured by variables and starts with the container";
+
+/// All but `replicate`, `restore`, `sync` and `version`, which this program has of its own.
+pub static NATIVE: [Native; 13] = [
+    native("databases", Lines::Both, Given::Config, "", "list the databases"),
+    native(
+        "generations",
+        Lines::Only03,
+        Given::Config,
+        "Litestream 0.5 has no generations: a backup is one line of transactions, which `ltx DB` lists",
+        "list the generations of a backup (0.3)",
+    ),
+    native("snapshots", Lines::Both, Given::Config, "", "list the snapshots of a backup"),
+    native("wal", Lines::Both, Given::Config, "", "list the WAL segments of a backup (0.5: its LTX files)"),
+    native(
+        "ltx",
+        Lines::Only05,
+        Given::Config,
+        "Litestream 0.3 has no LTX files: `wal DB` lists its WAL segments, `snapshots DB` its snapshots",
+        "list the LTX files of a backup (0.5)",
+    ),
+    native(
+        "status",
+        Lines::Only05,
+        Given::Config,
+        "Litestream 0.3 has no status: `verify DB` proves the backup, `generations DB` shows how far it lags",
+        "Litestream's view of the local state (0.5)",
+    ),
+    native(
+        "reset",
+        Lines::Only05,
+        Given::Config,
+        "Litestream 0.3 has no reset: stop the app and move the .NAME-litestream directory away",
+        "throw the local state away, for a new snapshot (0.5)",
+    ),
+    native("info", Lines::Only05, Given::Socket, NO_SOCKET, "what the running Litestream says of itself (0.5)"),
+    native("list", Lines::Only05, Given::Socket, NO_SOCKET, "what the running Litestream replicates (0.5)"),
+    native("register", Lines::Only05, Given::Socket, NO_SOCKET, "add a database to the running Litestream (0.5)"),
+    native("unregister", Lines::Only05, Given::Socket, NO_SOCKET, "remove one from it (0.5)"),
+    native("start", Lines::Only05, Given::Socket, NO_SOCKET, "go on replicating one (0.5)"),
+    native("stop", Lines::Only05, Given::Socket, NO_SOCKET, "pause the replication of one (0.5)"),
+];
+
+const fn native(name: &'static str, lines: Lines, given: Given, instead: &'static str, about: &'static str) -> Native {
+    Native { name, lines, given, instead, about }
+}
+
+/// Flags that take the next word, in either line.
+const TAKES_VALUE: [&str; 14] = [
+    "config", "socket", "timeout", "level", "replica", "generation", "index", "timestamp", "txid", "o", "parallelism", "exec", "log-level",
+    "integrity-check",
+];
+
+/// The command of this name.
+pub fn find(name: &str) -> Option<&'static Native> {
+    NATIVE.iter().find(|n| n.name == name)
+}
+
+/// Name and purpose of each, for the help.
+pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    NATIVE.iter().map(|n| (n.name, n.about))
+}
+
+/// argv behind `litestream`: the words unchanged, but for what `resolve` makes of a database's name.
+///
+/// # Errors
+/// 64 where the line does not have the command, with what to use instead; whatever `resolve` says.
+pub fn argv(
+    native: &Native,
+    line: Line,
+    args: &[OsString],
+    config: &[OsString],
+    socket: Option<OsString>,
+    resolve: &dyn Fn(&str) -> Result<OsString, Failure>,
+) -> Result<Vec<OsString>, Failure> {
+    let lacks = matches!((native.lines, line), (Lines::Only03, Line::V05) | (Lines::Only05, Line::V03));
+    if lacks {
+        return Err(Failure::new(exit::USAGE, format!("{}: {}", native.name, native.instead)));
+    }
+    // 0.5 calls its snapshots the files of level 9.
+    let snapshots = native.name == "snapshots" && line == Line::V05;
+    let mut words: Vec<OsString> = vec![if snapshots { "ltx" } else { native.name }.into()];
+    let has = |flag: &str| args.iter().filter_map(|a| flag_of(a)).any(|(name, _)| name == flag);
+    match native.given {
+        Given::Config if !has("config") => words.extend(config.iter().cloned()),
+        Given::Socket if !has("socket") => words.extend(socket.into_iter().flat_map(|path| ["-socket".into(), path])),
+        _ => {}
+    }
+    if snapshots {
+        words.extend(["-level".into(), "9".into()]);
+    }
+    let mut takes_next = false;
+    for word in args {
+        let flag = flag_of(word);
+        let is_name = !takes_next && flag.is_none();
+        takes_next = flag.is_some_and(|(name, complete)| !complete && TAKES_VALUE.contains(&name));
+        words.push(match word.to_str() {
+            Some(text) if is_name => resolve(text)?,
+            _ => word.clone(),
+        });
+    }
+    Ok(words)
+}
+
+/// A flag's name without its dashes, and whether its value stands behind a `=`.
+fn flag_of(word: &OsString) -> Option<(&str, bool)> {
+    let name = word.to_str()?.strip_prefix('-')?;
+    let name = name.strip_prefix('-').unwrap_or(name);
+    let (name, complete) = name.split_once('=').map_or((name, false), |(name, _)| (name, true));
+    (!name.is_empty()).then_some((name, complete))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn made(line: Line, command: &str) -> Result<String, u8> {
+        let words = words(command);
+        let native = find(words[0].to_str().unwrap()).unwrap();
+        let resolve = |name: &str| match name {
+            "default" => Ok(OsString::from("/d/app.db")),
+            other => Ok(other.into()),
+        };
+        let made = argv(native, line, &words[1..], &["-config".into(), "/c".into()], Some("/s".into()), &resolve);
+        made.map(|w| w.join(" ".as_ref()).into_string().unwrap()).map_err(|f| f.code)
+    }
+
+    #[test]
+    fn an_alias_becomes_its_path_and_all_else_is_handed_over() {
+        for (line, command, meant) in [
+            (Line::V05, "ltx default", "ltx -config /c /d/app.db"),
+            (Line::V05, "ltx -level 9 --json default", "ltx -config /c -level 9 --json /d/app.db"),
+            (Line::V05, "ltx -level=9 s3://b/p", "ltx -config /c -level=9 s3://b/p"),
+            (Line::V05, "ltx -config /mine default", "ltx -config /mine /d/app.db"),
+            (Line::V05, "snapshots default", "ltx -config /c -level 9 /d/app.db"),
+            (Line::V03, "snapshots -replica default default", "snapshots -config /c -replica default /d/app.db"),
+            (Line::V05, "stop -timeout 5 default", "stop -socket /s -timeout 5 /d/app.db"),
+            (Line::V05, "list --socket /x", "list --socket /x"),
+        ] {
+            assert_eq!(made(line, command), Ok(meant.to_owned()), "{command}");
+        }
+    }
+
+    #[test]
+    fn what_a_line_lacks_is_refused_with_what_to_use_instead() {
+        for (line, command) in [(Line::V05, "generations default"), (Line::V03, "ltx default"), (Line::V03, "stop default")] {
+            assert_eq!(made(line, command), Err(exit::USAGE), "{command}");
+        }
+        for (name, _) in all() {
+            let native = find(name).unwrap();
+            assert!(native.lines == Lines::Both || native.instead.len() > 20, "{name}");
+        }
+    }
+}
