@@ -92,6 +92,14 @@ impl Plan {
         })
     }
 
+    /// The databases' paths for the app's environment: the first one's, and each by its alias.
+    pub fn exported_paths(&self) -> Vec<CString> {
+        let entry = |name: &str, path: &Path| CString::new([name.as_bytes(), b"=", path.as_os_str().as_bytes()].concat()).ok();
+        let first = self.databases.first().and_then(|d| entry("LITESTREAM_DB_PATH", &d.path));
+        let each = self.databases.iter().filter_map(|d| entry(&format!("LITESTREAM_DB_PATH{}", settings::suffix(&d.alias)), &d.path));
+        first.into_iter().chain(each).collect()
+    }
+
     /// What is replicated where, and which variables said so: a line per database.
     pub fn lines(&self) -> Vec<String> {
         let line = |d: &Database| {
@@ -301,6 +309,17 @@ mod tests {
         let secrets = settings::read(&Environment::of(&vars), &|_| false).unwrap().secrets;
         let env = litestream_environment(&app, &secrets, None);
         let env: Vec<&str> = env.iter().map(|e| e.to_str().unwrap()).collect();
-        assert_eq!(env, ["A=b", "OSS_ACCESS_KEY_ID=i", "OSS_ACCESS_KEY_SECRET=s", "AWS_ACCESS_KEY_ID=i", "AWS_SECRET_ACCESS_KEY=s", "GOGC=400", "SSL_CERT_FILE=/ca"]);
+        assert_eq!(
+            env,
+            [
+                "A=b",
+                "OSS_ACCESS_KEY_ID=i",
+                "OSS_ACCESS_KEY_SECRET=s",
+                "AWS_ACCESS_KEY_ID=i",
+                "AWS_SECRET_ACCESS_KEY=s",
+                "GOGC=400",
+                "SSL_CERT_FILE=/ca"
+            ]
+        );
     }
 }

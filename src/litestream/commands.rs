@@ -75,7 +75,19 @@ const fn native(name: &'static str, lines: Lines, given: Given, instead: &'stati
 
 /// Flags that take the next word, in either line.
 const TAKES_VALUE: [&str; 14] = [
-    "config", "socket", "timeout", "level", "replica", "generation", "index", "timestamp", "txid", "o", "parallelism", "exec", "log-level",
+    "config",
+    "socket",
+    "timeout",
+    "level",
+    "replica",
+    "generation",
+    "index",
+    "timestamp",
+    "txid",
+    "o",
+    "parallelism",
+    "exec",
+    "log-level",
     "integrity-check",
 ];
 

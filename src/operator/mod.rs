@@ -70,8 +70,9 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
 
 fn timeout(matches: &ArgMatches) -> Result<Duration, Failure> {
     match matches.get_one::<String>("timeout") {
-        Some(text) => settings::duration(text)
-            .ok_or_else(|| Failure::new(exit::USAGE, "--timeout: not understood; write a duration as 30s or 2m")),
+        Some(text) => {
+            settings::duration(text).ok_or_else(|| Failure::new(exit::USAGE, "--timeout: not understood; write a duration as 30s or 2m"))
+        }
         None => Ok(Duration::from_secs(30)),
     }
 }
@@ -82,7 +83,9 @@ fn sync_all(plan: &Plan, databases: &[Database], options: &Options) -> u8 {
     let mut code = 0;
     for database in databases {
         match verify::verify(plan, database, options) {
-            Ok(proof) => print(&format!("{}: everything is in {} ({:.2} s)", database.alias, database.replica, proof.total().as_secs_f32())),
+            Ok(proof) => {
+                print(&format!("{}: everything is in {} ({:.2} s)", database.alias, database.replica, proof.total().as_secs_f32()));
+            }
             Err(failure) => {
                 report::lines(&failure.message);
                 code = failure.code;

@@ -46,6 +46,7 @@ pub enum LockPolicy {
 
 /// The settings, with their defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a variable of its own")]
 pub struct Entry {
     /// Default `auto`.
     pub restore: RestorePolicy,
@@ -65,6 +66,8 @@ pub struct Entry {
     pub runtime_dir: Option<PathBuf>,
     /// Nothing to replicate is an error, default no.
     pub required: bool,
+    /// The app gets the databases' paths in its environment, default no.
+    pub export_paths: bool,
     /// Say more, default no.
     pub debug: bool,
 }
@@ -81,11 +84,12 @@ struct Raw {
     max_wal: Option<String>,
     runtime_dir: Option<String>,
     required: Option<String>,
+    export_paths: Option<String>,
     debug: Option<String>,
 }
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 10] = [
+pub const OPTIONS: [(&str, &str, &str); 11] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
     ("stop-timeout", "DURATION", "from the stop signal to the end, the last sync included [10s]"),
@@ -95,6 +99,7 @@ pub const OPTIONS: [(&str, &str, &str); 10] = [
     ("max-wal", "SIZE", "how large a WAL may grow while the replica cannot be reached after a start [1GiB]"),
     ("runtime-dir", "PATH", "where the configuration and the control socket are [/run/litestream-entry]"),
     ("required", "true|false", "refuse to start when nothing is configured to be replicated [false]"),
+    ("export-paths", "true|false", "give the app LITESTREAM_DB_PATH, and LITESTREAM_DB_PATH_ALIAS for each database [false]"),
     ("debug", "true|false", "say more on stderr [false]"),
 ];
 
@@ -136,6 +141,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
         max_wal: check.size("MAX_WAL", raw.max_wal.as_deref(), 1 << 30),
         runtime_dir: raw.runtime_dir.map(PathBuf::from),
         required: check.flag("REQUIRED", raw.required),
+        export_paths: check.flag("EXPORT_PATHS", raw.export_paths),
         debug: check.flag("DEBUG", raw.debug),
     }
 }

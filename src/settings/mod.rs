@@ -18,6 +18,7 @@ pub use databases::Database;
 pub use entry::{Entry, LockPolicy, OPTIONS, OnFailure, RestorePolicy, duration, variable};
 pub use environment::Environment;
 pub use replica::Replica;
+pub use replicas::suffix;
 pub use secrets::Secrets;
 pub use tuning::Tuning;
 pub use values::is_duration;

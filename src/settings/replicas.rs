@@ -66,7 +66,8 @@ pub(super) fn complete(env: &Environment, databases: &mut [Database], problems: 
     any
 }
 
-pub(super) fn suffix(alias: &str) -> String {
+/// What stands behind a variable's name for one database: `_CACHE`.
+pub fn suffix(alias: &str) -> String {
     format!("_{}", alias.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect::<String>())
 }
 

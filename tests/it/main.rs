@@ -24,6 +24,7 @@ mod support;
 
 mod acknowledged;
 mod boot;
+mod commands;
 mod continuity;
 mod mistakes;
 mod operator;
