@@ -268,6 +268,12 @@ impl Document {
         text::text(&self.top, &self.origins, style)
     }
 
+    /// As a tree.
+    #[cfg(test)]
+    pub(crate) fn value(&self) -> Value {
+        Value::Mapping(self.top.clone())
+    }
+
     /// As a tree without its secrets.
     pub fn redacted(&self) -> Value {
         redacted(&Value::Mapping(self.top.clone()), "")

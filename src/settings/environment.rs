@@ -72,6 +72,10 @@ impl Environment {
             }
             match read_secret(Path::new(&path)) {
                 Ok(secret) => drop(self.values.insert(name, secret)),
+                // Somebody may have put the secret itself there.
+                Err(why) if !Path::new(&path).parent().is_some_and(|p| p.is_absolute() && p.is_dir()) => {
+                    self.problems.push(format!("{name}_FILE: not a file in a directory that exists ({why})"));
+                }
                 Err(why) => self.problems.push(format!("{name}_FILE: {path}: {why}")),
             }
         }
@@ -89,10 +93,13 @@ fn read_secret(path: &Path) -> Result<String, String> {
     if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// Whether the variable may hold a secret; `_ALIAS` may stand behind its name.
+/// Whether the variable may hold a secret; `_ALIAS` may stand behind its name. The longest known name decides:
+/// `…_SSE_CUSTOMER_KEY_PATH` is no `…_SSE_CUSTOMER_KEY` of a database called `path`.
 pub(super) fn is_secret(name: &str) -> bool {
-    let is = |known: &str| name.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
-    dialects::secrets().any(is) || KEYS.iter().filter(|k| k.kind == Kind::Secret).filter_map(|k| k.variable).any(is)
+    let keys = KEYS.iter().filter_map(|k| Some((k.variable?, k.kind == Kind::Secret)));
+    let known = dialects::secrets().map(|n| (n, true)).chain(keys);
+    let begins = |(known, _): &(&str, bool)| name.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+    known.filter(begins).max_by_key(|(known, secret)| (known.len(), *secret)).is_some_and(|(_, secret)| secret)
 }
 
 /// Whether this program gives the variable a meaning of its own.
@@ -121,9 +128,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
         std::fs::write(&file, "s3 cr$t: #\n").unwrap();
-        let env =
-            Environment::of(&[("LITESTREAM_SECRET_ACCESS_KEY_FILE", file.to_str().unwrap()), ("AWS_ACCESS_KEY_ID_FILE", "/nowhere/key")]);
+        let env = Environment::of(&[
+            ("LITESTREAM_SECRET_ACCESS_KEY_FILE", file.to_str().unwrap()),
+            ("AWS_ACCESS_KEY_ID_FILE", "/proc/nowhere"),
+            ("REPLICA_URL_FILE", "s3cret"),
+        ]);
         assert_eq!(env.get("LITESTREAM_SECRET_ACCESS_KEY"), Some("s3 cr$t: #"));
-        assert!(env.problems()[0].starts_with("AWS_ACCESS_KEY_ID_FILE: /nowhere/key: "));
+        assert!(env.problems()[0].starts_with("AWS_ACCESS_KEY_ID_FILE: /proc/nowhere: "));
+        assert!(env.problems()[1].starts_with("REPLICA_URL_FILE: not a file") && !env.problems()[1].contains("s3cret"));
     }
 }

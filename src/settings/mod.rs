@@ -110,6 +110,9 @@ fn source(env: &Environment, exists: &dyn Fn(&Path) -> bool, entry: &Entry, prob
 }
 
 #[cfg(test)]
+mod arbitrary;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::litestream::schema::{KEYS, Lines};

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -75,7 +76,13 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, deadline: Instant) 
 /// Starts a pass, with its output in `log`; it goes on until the socket is closed.
 fn start(plan: &Plan, config: &Path, log: &Path) -> Result<(call::Running, UnixStream), String> {
     let _ = fs::remove_file(log);
-    let file = fs::File::options().read(true).append(true).create_new(true).open(log).map_err(|e| format!("{}: {e}", log.display()))?;
+    let file = fs::File::options()
+        .read(true)
+        .append(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(log)
+        .map_err(|e| format!("{}: {e}", log.display()))?;
     let (ours, theirs) = UnixStream::pair().map_err(|e| e.to_string())?;
     // Ours closes on exec, theirs goes through Litestream to the stand-in.
     sys::keep_on_exec(&theirs).map_err(|e| e.to_string())?;

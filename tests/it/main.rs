@@ -31,6 +31,7 @@ mod operator;
 mod replicas;
 mod replication;
 mod round_trip;
+mod secrets;
 mod signals;
 mod terminal;
 mod transparency;

@@ -1,0 +1,191 @@
+//! Secrets of any bytes work, and are nowhere to be seen: not in output, argv, log or runtime directory.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use crate::support::container::{Container, Recipe, said};
+use crate::support::server::{self, Daemon};
+use crate::support::site::Site;
+use crate::support::{Line, namespaces, process};
+
+both_lines!(keys_of_any_bytes_work_and_are_nowhere, canaries_in_every_variable_are_nowhere, a_secret_for_one_database_is_in_a_private_file);
+
+/// What a provider may issue, and what YAML, a shell, a URL or `os.Expand` would make something else of.
+const ODD: &str = "$s3cr€t: \"q\" 'a' #c @x %41 \\n {y} ${HOME} `z`";
+
+/// Every variable that may hold a secret; the ones of no provider last, so that they are what is used.
+const CANARIES: &[&str] = &[
+    "R2_ACCESS_KEY_ID",
+    "R2_SECRET_ACCESS_KEY",
+    "CLOUDFLARE_R2_SECRET_ACCESS_KEY",
+    "B2_APPLICATION_KEY",
+    "B2_ACCOUNT_KEY",
+    "MINIO_SECRET_KEY",
+    "MINIO_ROOT_PASSWORD",
+    "DO_SPACES_SECRET",
+    "SPACES_SECRET_ACCESS_KEY",
+    "HETZNER_S3_SECRET_KEY",
+    "SCW_SECRET_KEY",
+    "SUPABASE_S3_SECRET_ACCESS_KEY",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "LITESTREAM_AZURE_ACCOUNT_KEY",
+    "LITESTREAM_REPLICA_PASSWORD",
+    "LITESTREAM_REPLICA_WEBDAV_PASSWORD",
+    "LITESTREAM_REPLICA_TOKEN",
+    "LITESTREAM_REPLICA_JWT",
+    "LITESTREAM_REPLICA_SSE_CUSTOMER_KEY",
+    "LITESTREAM_REPLICA_ACCOUNT_KEY",
+    "LITESTREAM_REPLICA_SAS_TOKEN",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "LITESTREAM_ACCESS_KEY_ID",
+    "LITESTREAM_SECRET_ACCESS_KEY",
+    "LITESTREAM_USERNAME",
+    "LITESTREAM_PASSWORD",
+];
+
+const COMMANDS: &[&[&str]] = &[
+    &["verify", "default"],
+    &["verify", "--json", "default"],
+    &["sync", "default"],
+    &["restore", "-o", "/nowhere/x", "default"],
+    &["config"],
+    &["config", "--explain"],
+    &["config", "--json"],
+    &["config", "--check"],
+    &["version"],
+    &["databases"],
+    &["generations", "default"],
+    &["snapshots", "default"],
+    &["wal", "default"],
+    &["ltx", "default"],
+    &["status"],
+    &["info"],
+    &["list"],
+    &["nonsense", "nope"],
+    &["--help"],
+];
+
+/// Looks everywhere for what must be nowhere.
+#[track_caller]
+fn assert_nowhere(site: &Site, container: &Container, secrets: &[String], files_too: bool) {
+    let look = |place: &str, text: &str| {
+        for secret in secrets {
+            assert!(!text.contains(secret.as_str()), "a secret is in {place}");
+        }
+    };
+    for command in COMMANDS {
+        look(&command.join(" "), &said(&container.exec(*command)));
+    }
+    look("the log", &container.stderr());
+    for process in process::descendants(container.pid1()).iter().map(|p| p.pid).chain([container.pid1()]) {
+        let argv = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        look("an argv", &String::from_utf8_lossy(&argv));
+    }
+    for entry in fs::read_dir(site.path("run")).expect("a runtime directory").flatten() {
+        let mode = entry.metadata().expect("its mode").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} is for others, too", entry.path().display());
+        if files_too {
+            look(&entry.path().display().to_string(), &String::from_utf8_lossy(&fs::read(entry.path()).unwrap_or_default()));
+        }
+    }
+}
+
+fn running(recipe: Recipe) -> Container {
+    let mut container = recipe.start();
+    container.ready();
+    container
+}
+
+/// rclone checks S3's signatures: a key that is off by a byte is refused.
+fn keys_of_any_bytes_work_and_are_nowhere(line: Line) {
+    let Some(rclone) = server::program("rclone") else { return };
+    if !namespaces() {
+        return;
+    }
+    let directory = server::directory("odd");
+    fs::create_dir_all(directory.path().join("data/bucket")).unwrap();
+    let port = server::free_ports();
+    let mut daemon = Daemon::start(&rclone, directory.path(), |command| {
+        command.args(["serve", "s3", "--config", "/dev/null", "--addr", &format!("127.0.0.1:{port}")]);
+        command.args(["--auth-key", &format!("canary-id,{ODD}"), "data"]);
+    });
+    daemon.ready(|| server::connect(port).is_ok());
+    let site = Site::new(line);
+    fs::write(site.path("secret"), format!("{ODD}\n")).unwrap();
+    for from_file in [false, true] {
+        let recipe = site
+            .recipe()
+            .env("LITESTREAM_REPLICA_URL", format!("s3://bucket/app-{from_file}?endpoint=http://127.0.0.1:{port}&region=us-east-1"))
+            .env("LITESTREAM_ACCESS_KEY_ID", "canary-id");
+        let recipe = if from_file {
+            recipe.env("LITESTREAM_SECRET_ACCESS_KEY_FILE", site.path("secret"))
+        } else {
+            recipe.env("LITESTREAM_SECRET_ACCESS_KEY", ODD)
+        };
+        let mut container = running(recipe.app(site.writer("--every 5000")));
+        let proved = container.exec(["verify", "default"]);
+        assert!(proved.status.success(), "{}", said(&proved));
+        assert_nowhere(&site, &container, &[ODD.into(), "canary-id".into()], true);
+        assert_eq!(container.stop(), 0);
+    }
+}
+
+fn canaries_in_every_variable_are_nowhere(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut recipe = site.writing("--every 5000");
+    let canary = |name: &str| format!("canary{}", name.to_lowercase().replace('_', ""));
+    for name in CANARIES {
+        let value = match *name {
+            "AZURE_STORAGE_CONNECTION_STRING" => format!("AccountName=a;AccountKey={}", canary(name)),
+            name => canary(name),
+        };
+        recipe = recipe.env(name, value);
+    }
+    let mut container = running(recipe);
+    let secrets: Vec<String> = CANARIES.iter().map(|name| canary(name)).collect();
+    assert_nowhere(&site, &container, &secrets, true);
+    assert_eq!(container.stop(), 0);
+    // A mistake in one is reported without it.
+    for name in CANARIES {
+        let wrong = Command::new(crate::support::entry())
+            .args(["--", "true"])
+            .env_clear()
+            .env("PATH", crate::support::SEARCH_PATH)
+            .env("DATABASE_PATH", site.database())
+            .env("LITESTREAM_REPLICA_URL", format!("s3://{}:{}@bucket/x", canary(name), canary(name)))
+            .env(name, canary(name))
+            .env(format!("{name}_FILE"), "/no/such/file")
+            .output()
+            .unwrap();
+        assert_eq!(wrong.status.code(), Some(78), "{name}");
+        assert!(!said(&wrong).contains(&canary(name)), "{name}: {}", said(&wrong));
+    }
+}
+
+fn a_secret_for_one_database_is_in_a_private_file(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line).with_two_databases();
+    let stem = site.databases()[1].file_stem().unwrap().to_string_lossy().to_uppercase();
+    let recipe = site
+        .writing("--every 5000")
+        .env(format!("LITESTREAM_REPLICA_URL_{stem}"), "s3://bucket/x?endpoint=http://127.0.0.1:9&region=us-east-1")
+        .env(format!("LITESTREAM_ACCESS_KEY_ID_{stem}"), "canary-id")
+        .env(format!("LITESTREAM_SECRET_ACCESS_KEY_{stem}"), ODD)
+        .env("LITESTREAM_ENTRY_RESTORE", "never")
+        .env("LITESTREAM_ENTRY_STOP_TIMEOUT", "2s");
+    let mut container = running(recipe);
+    let file = fs::read_to_string(site.path("run/litestream.yml")).unwrap();
+    assert!(file.contains("canary-id"), "{file}");
+    assert_nowhere(&site, &container, &[ODD.into(), "canary-id".into()], false);
+    assert_eq!(container.stop(), 74, "the second replica is out of reach");
+}
