@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_yaml::{Mapping, Value};
 
 use crate::litestream::Line;
+use crate::litestream::expand::expand;
 use crate::settings::{Database, Replica, Tuning, Where};
 
 /// A configuration as a tree.
@@ -238,24 +239,6 @@ fn shown(replica: &Value) -> String {
     Replica::parts(keys.iter().map(|(k, v)| (k.as_str(), v.as_str()))).shown()
 }
 
-/// Go's `os.Expand`: `$NAME` and `${NAME}`, unset is empty, `$` before anything else vanishes with it.
-fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        out.push_str(before);
-        let (name, left) = if let Some(braced) = after.strip_prefix('{') {
-            braced.split_once('}').unwrap_or((braced, ""))
-        } else {
-            after.split_at(after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len()))
-        };
-        out.push_str(&env(name).unwrap_or_default());
-        rest = left;
-    }
-    out.push_str(rest);
-    out
-}
-
 fn write_mapping(out: &mut String, mapping: &Mapping, depth: usize) {
     for (key, value) in mapping {
         let _ = write!(out, "{}{}:", "  ".repeat(depth), scalar(key));
@@ -318,12 +301,6 @@ mod tests {
         assert!(v5.contains("replica:") && v5.contains("type: gs\n") && v5.contains("socket:"), "{v5}");
         let v3 = render(&dbs, &[], Line::V03, None, Duration::from_secs(3)).text();
         assert!(v3.contains("replicas:") && v3.contains("type: gcs\n") && !v3.contains("socket:"), "{v3}");
-    }
-
-    #[test]
-    fn a_users_file_is_expanded_as_litestream_does_it() {
-        let env = |name: &str| (name == "HOME").then(|| "/root".to_owned());
-        assert_eq!(expand("pa$$x${HOME}y ${NO:-x} $HOME/z", &env), "pa/rooty  /root/z");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod buildinfo;
 pub mod call;
+pub mod expand;
 pub mod schema;
 pub mod socket;
 
