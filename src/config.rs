@@ -10,9 +10,11 @@ use std::time::Duration;
 use serde_yaml::{Mapping, Value};
 
 use crate::litestream::Line;
+use crate::litestream::expand::expand;
 use crate::litestream::schema::{KEYS, Lines, Section, find, is_known};
 use crate::settings::{Database, Replica, Tuning};
 pub use text::{REDACTED, Style, redacted};
+
 
 /// A configuration as a tree, with the variables that its values came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -295,23 +297,6 @@ fn shown(replica: &Value) -> String {
     replica.as_mapping().map(|keys| Replica::of(keys, "").shown()).unwrap_or_default()
 }
 
-/// Go's `os.Expand`: `$NAME` and `${NAME}`, unset is empty, `$` before anything else vanishes with it.
-fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        out.push_str(before);
-        let (name, left) = if let Some(braced) = after.strip_prefix('{') {
-            braced.split_once('}').unwrap_or((braced, ""))
-        } else {
-            after.split_at(after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len()))
-        };
-        out.push_str(&env(name).unwrap_or_default());
-        rest = left;
-    }
-    out.push_str(rest);
-    out
-}
 
 #[cfg(test)]
 mod tests {
@@ -345,12 +330,6 @@ mod tests {
         assert!(v5.contains("replica:") && v5.contains("type: gs\n") && v5.contains("socket:"), "{v5}");
         let v3 = render(&dbs, &[], Line::V03, None, Duration::from_secs(3)).text();
         assert!(v3.contains("replicas:") && v3.contains("type: gcs\n") && !v3.contains("socket:"), "{v3}");
-    }
-
-    #[test]
-    fn a_users_file_is_expanded_as_litestream_does_it() {
-        let env = |name: &str| (name == "HOME").then(|| "/root".to_owned());
-        assert_eq!(expand("pa$$x${HOME}y ${NO:-x} $HOME/z", &env), "pa/rooty  /root/z");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! * [`cli`] takes the command line apart; [`settings`] says what the variables mean; [`plan`] and [`config`] what follows.
 //! * [`supervise`] is PID 1: a loop around the pure [`supervise::machine`].
 //! * [`worker`] is everything that could block or crash, in processes of their own.
+//! * [`lint`] reads a configuration file of the user's own and says what to write instead.
 //! * [`restore`], [`continuity`] and [`verify`] decide about databases and backups; [`litestream`] calls the binary.
 //! * [`operator`] is what `docker exec` runs.
 
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod continuity;
 pub mod exit;
+pub mod lint;
 pub mod litestream;
 pub mod operator;
 pub mod plan;
@@ -25,6 +27,7 @@ pub mod runtime;
 pub mod settings;
 pub mod supervise;
 pub mod sys;
+pub mod text;
 pub mod time;
 pub mod verify;
 pub mod worker;

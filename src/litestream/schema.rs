@@ -4,9 +4,9 @@
 use super::Line;
 
 /// A mapping in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Section {
-    /// The file itself. On 0.5 every key of [`Section::Replica`] may stand here too, as a default.
+    /// The file itself. On 0.5 a replica's keys may stand here too, as defaults, but for its place.
     Top,
     /// `snapshot:`, at the top, or in a database (0.5).
     Snapshot,
@@ -249,10 +249,12 @@ pub fn find(section: Section, name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|k| k.section == section && k.name == name)
 }
 
-/// Whether the running line reads the key there. 0.5 takes a replica's keys at the top as defaults.
+/// Whether the running line reads the key there. 0.5 takes most of a replica's keys at the top as defaults.
 pub fn is_known(section: Section, name: &str, line: Line) -> bool {
     let known = |section| find(section, name).is_some_and(|k| k.is_known_to(line));
-    known(section) || section == Section::Top && line == Line::V05 && known(Section::Replica)
+    // A replica's place and name are its own (`ReplicaConfig`); the rest is shared (`ReplicaSettings`).
+    let shared = !matches!(name, "type" | "name" | "path" | "url");
+    known(section) || section == Section::Top && line == Line::V05 && shared && known(Section::Replica)
 }
 
 #[cfg(test)]
@@ -263,6 +265,7 @@ mod tests {
     fn a_key_is_known_to_the_lines_whose_source_has_it() {
         assert!(is_known(Section::Database, "replica", Line::V05) && !is_known(Section::Database, "replica", Line::V03));
         assert!(is_known(Section::Replica, "retention", Line::V03) && !is_known(Section::Replica, "retention", Line::V05));
+        assert!(is_known(Section::Top, "bucket", Line::V05) && !is_known(Section::Top, "url", Line::V05));
         assert!(is_known(Section::Top, "region", Line::V05) && !is_known(Section::Top, "region", Line::V03));
         assert!(!is_known(Section::Top, "retension", Line::V05));
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Environment;
+use crate::text::nearest;
 
 const PREFIX: &str = "LITESTREAM_ENTRY_";
 
@@ -110,7 +111,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
         if known.iter().any(|k| k == name) {
             pairs.push((name.to_owned(), value.trim().to_owned()));
         } else {
-            problems.push(format!("{name}: unknown; did you mean {}?", nearest(name, &known)));
+            problems.push(format!("{name}: unknown; did you mean {}?", nearest(name, known.iter().map(String::as_str))));
         }
     }
     // envy stops at its first error and quotes values, so it only ever sees known names and plain text.
@@ -218,28 +219,6 @@ fn size(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.trim().parse::<u64>().ok()?.checked_mul(unit)
-}
-
-fn nearest<'a>(name: &str, known: &'a [String]) -> &'a str {
-    known.iter().min_by_key(|k| distance(name, k)).map_or("", String::as_str)
-}
-
-/// Levenshtein's distance, on names of at most a few dozen letters.
-fn distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.chars().take(80).collect();
-    let mut row: Vec<usize> = (0..=a.len()).collect();
-    for (i, y) in b.chars().enumerate() {
-        let mut before = i.saturating_add(1);
-        let mut next = vec![before];
-        for (x, pair) in a.iter().zip(row.windows(2)) {
-            let [diagonal, above] = pair else { continue };
-            let cost = diagonal.saturating_add(usize::from(*x != y));
-            before = cost.min(above.saturating_add(1)).min(before.saturating_add(1));
-            next.push(before);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
