@@ -15,7 +15,6 @@ use crate::litestream::schema::{KEYS, Lines, Section, find, is_known};
 use crate::settings::{Database, Replica, Tuning};
 pub use text::{REDACTED, Style, redacted};
 
-
 /// A configuration as a tree, with the variables that its values came from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
@@ -296,7 +295,6 @@ fn replicas(entry: &mut Value) -> impl Iterator<Item = &mut Mapping> {
 fn shown(replica: &Value) -> String {
     replica.as_mapping().map(|keys| Replica::of(keys, "").shown()).unwrap_or_default()
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -225,7 +225,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     }
     let (planned, runtime) = configured.plan(entry.runtime_dir.as_deref())?;
     boot.helper_env = configured.helper_environment(&runtime.path);
-    for note in &planned.notes {
+    for note in planned.notes.iter().chain(&planned.findings) {
         report::line(note);
     }
     let plan = planned.plan;

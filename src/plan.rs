@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Document};
 use crate::exit::{self, Failure};
+use crate::lint;
 use crate::litestream::call::Config;
 use crate::litestream::{Line, Litestream};
 use crate::settings::{self, Entry, Secrets, Settings, Source};
@@ -55,6 +56,8 @@ pub struct Planned {
     pub document: Document,
     /// Lines to say at start.
     pub notes: Vec<String>,
+    /// What is to be corrected: it is ignored, or does not mean what it looks like.
+    pub findings: Vec<String>,
 }
 
 /// The generated configuration's name in the runtime directory.
@@ -124,6 +127,7 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
     let line = litestream.line;
     let socket = (line == Line::V05).then(|| runtime.join(SOCKET_FILE)).filter(|p| p.as_os_str().len() <= LONGEST_SOCKET);
     let mut notes = notes(settings, &litestream);
+    let mut findings = Vec::new();
     if line == Line::V05 && socket.is_none() {
         notes.push(format!("{}: too long for a control socket; every start makes a full snapshot", runtime.display()));
     }
@@ -138,8 +142,12 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
     };
     let document = match &settings.source {
         Source::File(path) => {
-            let document = Document::parse_expanded(file.unwrap_or_default(), &|name| std::env::var(name).ok())
-                .map_err(|why| Failure::new(exit::CONFIG, format!("{}: {why}", path.display())))?;
+            let env = |name: &str| std::env::var(name).ok();
+            let text = file.unwrap_or_default();
+            let place = |f: lint::Finding| format!("{}:{}:{}: {}", path.display(), f.line, f.column, f.what);
+            findings.extend(lint::lint(text, line, &env).into_iter().map(place));
+            let document =
+                Document::parse_expanded(text, &env).map_err(|why| Failure::new(exit::CONFIG, format!("{}: {why}", path.display())))?;
             plan.config.clone_from(path);
             plan.users_file = true;
             plan.socket = document.socket().filter(|_| line == Line::V05);
@@ -148,6 +156,7 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
         }
         Source::Variables(databases) => {
             refuse_what_the_line_lacks(databases, &plan.litestream)?;
+            findings.extend(config::ignored(databases, &settings.tuning, line));
             plan.databases = databases.iter().map(|d| named(d, &settings.secrets)).collect();
             config::render(databases, &settings.tuning, line, plan.socket.as_deref(), plan.reserve())
         }
@@ -156,7 +165,7 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
     if plan.databases.is_empty() {
         return Err(Failure::new(exit::CONFIG, format!("{}: names no database; add one under `dbs:`", plan.config.display())));
     }
-    Ok(Planned { plan, document, notes })
+    Ok(Planned { plan, document, notes, findings })
 }
 
 fn named(database: &settings::Database, secrets: &Secrets) -> Database {
@@ -219,9 +228,6 @@ fn from_file(document: &Document) -> Vec<Database> {
 
 fn notes(settings: &Settings, litestream: &Litestream) -> Vec<String> {
     let mut notes = settings.notes.clone();
-    if let Source::Variables(databases) = &settings.source {
-        notes.extend(config::ignored(databases, &settings.tuning, litestream.line));
-    }
     if litestream.version.stops_silently() {
         notes.push(format!("Litestream {} is known to stop replicating silently; use a later 0.5.x", litestream.version));
     } else if litestream.line == Line::V05 && !litestream.version.has_sync_status() {

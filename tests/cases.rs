@@ -54,7 +54,7 @@ fn outcome(folder: &Path) -> Vec<(&'static str, String)> {
         }
         Ok(Some(planned)) => {
             files.push(("litestream.yml", planned.document.text()));
-            files.push(("said.txt", [planned.notes, planned.plan.lines()].concat().join("\n") + "\n"));
+            files.push(("said.txt", [planned.notes, planned.findings, planned.plan.lines()].concat().join("\n") + "\n"));
             match plan(&env, Line::V03) {
                 Ok(older) => files.push(("litestream-0.3.yml", older.unwrap().document.text())),
                 Err(failure) => files.push(("error-0.3.txt", format!("{}\n", failure.message))),

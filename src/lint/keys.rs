@@ -4,8 +4,9 @@
 use std::rc::Rc;
 
 use super::tree::{Body, Node, Scalar};
-use super::{Context, Part, duration, is_key, is_variable, shown};
+use super::{Context, Part, is_key, is_variable, shown};
 use crate::litestream::Line;
+use crate::litestream::duration;
 use crate::litestream::schema::{self, KEYS, Key, Kind, Section};
 use crate::text::nearest;
 

@@ -1,7 +1,6 @@
 //! A configuration file of the user's own: what is wrong for the running line, where, and what to write
 //! instead. Must never show a secret, what a variable holds, or fail on a text, however odd.
 
-mod duration;
 mod keys;
 mod references;
 mod rules;

@@ -3,6 +3,7 @@
 pub mod buildinfo;
 pub mod call;
 pub mod commands;
+pub mod duration;
 pub mod expand;
 pub mod schema;
 pub mod socket;

@@ -29,11 +29,11 @@ pub(super) fn config(configured: &Configured, matches: &ArgMatches) -> Result<u8
         return Ok(0);
     }
     let planned = planned(configured)?;
-    for note in &planned.notes {
-        report::line(note);
+    for line in planned.notes.iter().chain(&planned.findings) {
+        report::line(line);
     }
     if matches.get_flag("check") {
-        let found = planned.notes.len();
+        let found = planned.findings.len();
         super::print(&match found {
             0 => format!("{}: ok", planned.plan.config.display()),
             _ => format!("{}: {found} to be corrected", planned.plan.config.display()),

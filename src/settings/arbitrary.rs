@@ -77,7 +77,7 @@ proptest! {
         for (line, version) in [(Line::V05, "0.5.17"), (Line::V03, "0.3.13")] {
             let litestream = Litestream { path: "/l".into(), version: version.parse().unwrap(), line, env: None };
             let Ok(planned) = plan::make(&settings, litestream, Path::new("/run/x"), None) else { continue };
-            let said = [planned.notes.clone(), planned.plan.lines()].concat().join("\n");
+            let said = [planned.notes.clone(), planned.findings.clone(), planned.plan.lines()].concat().join("\n");
             let shown = planned.document.written(Style::Explained);
             prop_assert!(!said.contains(&mark), "{said}");
             prop_assert!(!shown.contains(&mark), "{shown}");

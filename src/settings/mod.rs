@@ -21,7 +21,6 @@ pub use replica::Replica;
 pub use replicas::suffix;
 pub use secrets::Secrets;
 pub use tuning::Tuning;
-pub use values::is_duration;
 
 use crate::exit::{self, Failure};
 

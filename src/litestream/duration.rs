@@ -1,7 +1,7 @@
 //! Go's durations. Must never guess a unit silently: what is meant is said as a question of what to write.
 
 /// Go's `time.ParseDuration`, in nanoseconds: `1h30m`, `-1.5s`, and `0` without a unit.
-pub(super) fn parse(text: &str) -> Option<f64> {
+pub fn parse(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if unsigned == "0" {
         return Some(0.0);
@@ -25,7 +25,7 @@ fn nanoseconds(unit: &str) -> Option<f64> {
 }
 
 /// What people write and Go does not read, as Go reads it: `1d` is `24h`, `5 min` is `5m`.
-pub(super) fn corrected(text: &str) -> Option<String> {
+pub fn corrected(text: &str) -> Option<String> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;
@@ -42,7 +42,7 @@ pub(super) fn corrected(text: &str) -> Option<String> {
 }
 
 /// A bare number, which Litestream takes for nanoseconds: seconds are meant, unless it is too many of them.
-pub(super) fn with_unit(number: &str) -> String {
+pub fn with_unit(number: &str) -> String {
     let nanos = number.parse::<u64>().ok().filter(|n| *n >= 1_000_000_000);
     match nanos {
         Some(nanos) if nanos.is_multiple_of(1_000_000_000) => format!("{}s", nanos / 1_000_000_000),
