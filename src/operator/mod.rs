@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
 
@@ -110,6 +110,9 @@ pub fn run_native(native: &Native, args: &[OsString], flags: Vec<(String, String
     };
     let socket = plan.socket.clone().map(PathBuf::into_os_string);
     let words = commands::argv(native, plan.litestream.line, args, &plan.config().flags(), socket, &resolve)?;
+    if matches!(native.name, "start" | "register") {
+        plan.databases.iter().filter(|d| words.iter().any(|w| *w == d.path)).try_for_each(heal)?;
+    }
     let mut command = std::process::Command::new(&plan.litestream.path);
     command.args(words).env_clear().envs(plan.litestream.env.iter().flatten().cloned());
     let status = command.status().map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", plan.litestream.path.display())))?;
@@ -117,6 +120,12 @@ pub fn run_native(native: &Native, args: &[OsString], flags: Vec<(String, String
         (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
         (None, signal) => Ended::Signal(signal.unwrap_or_default()).code(),
     })
+}
+
+/// What the app wrote while Litestream looked away is in no file of its own: with an emptied WAL it begins with a snapshot.
+fn heal(database: &Database) -> Result<(), Failure> {
+    continuity::truncate(&database.path, Instant::now() + Duration::from_secs(5))
+        .map_err(|why| Failure::new(exit::SYSTEM, format!("{}: {why}: replication would go on with a gap; try again", database.alias)))
 }
 
 fn print(text: &str) {

@@ -18,7 +18,67 @@ both_lines!(
     without_a_pid_1_commands_leave_nothing_behind,
     init_overwrites_only_what_it_wrote,
     the_app_gets_its_paths_on_request,
+    a_file_of_the_users_own_is_linted,
 );
+
+#[test]
+fn replication_that_was_paused_goes_on_without_a_gap() {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(Line::V05);
+    let mut container = site.writing("--every 500").start();
+    container.ready();
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    let paused = container.exec(["stop", "-timeout", "10", "default"]);
+    assert!(paused.status.success(), "{}", said(&paused));
+    // More than a WAL's worth, so that SQLite begins it anew meanwhile.
+    site.write_on(3000);
+    let goes_on = container.exec(["start", "-timeout", "10", "default"]);
+    assert!(goes_on.status.success(), "{}", said(&goes_on));
+    site.write_on(1000);
+    let proved = container.exec(["verify", "default"]);
+    assert!(proved.status.success(), "{}", said(&proved));
+    assert_eq!(container.stop(), 0);
+    site.assert_saved();
+}
+
+/// Each finding has its place and what to write; at a boot it is a warning.
+fn a_file_of_the_users_own_is_linted(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let file = site.path("own.yml");
+    let key = if line == Line::V05 { "retention: 72h" } else { "sync-interval: 1d" };
+    let text = |more: &str| {
+        format!(
+            "socket: {{enabled: true, path: {}}}\ndbs:\n  - path: {}\n    replicas:\n      - type: file\n        path: {}\n{more}",
+            site.path("own.sock").display(),
+            site.database().display(),
+            site.replica().display()
+        )
+    };
+    // 0.3 has no socket.
+    let text = |more: &str| if line == Line::V03 { text(more).split_once('\n').unwrap().1.to_owned() } else { text(more) };
+    let recipe = || site.plain_recipe().env("LITESTREAM_CONFIG", &file);
+    let check = || recipe().arguments(["config", "--check"]).run();
+    fs::write(&file, text("")).unwrap();
+    let (code, container) = check();
+    assert_eq!(code, 0, "{}", container.stderr());
+    fs::write(&file, text(&format!("        {key}\n"))).unwrap();
+    let (code, container) = check();
+    let row = if line == Line::V05 { 7 } else { 6 };
+    assert_eq!(code, 78, "{}", container.stderr());
+    assert!(container.stderr().contains(&format!("own.yml:{row}:")), "{}", container.stderr());
+    if line == Line::V05 {
+        let mut container = recipe().app(site.writer("--every 5000")).start();
+        container.ready();
+        assert!(container.stderr().contains("own.yml:7:"), "{}", container.stderr());
+        assert_eq!(container.stop(), 0);
+        site.assert_saved();
+    }
+}
 
 /// Our words, and Litestream's: `@` stands for the flags that are added, `%` for the database's path.
 const BOTH: &[(&str, &str)] =
