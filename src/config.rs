@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
 
+use crate::lint;
 use crate::litestream::Line;
 use crate::litestream::expand::expand;
 use crate::litestream::schema::{KEYS, Lines, Section, find, is_known};
@@ -166,7 +167,9 @@ impl Document {
     /// # Errors
     /// A line that says where it is not YAML, or not a configuration.
     pub fn parse_expanded(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
-        Self::parse(&expand(text, env))
+        // What is there may be a secret; the place is enough.
+        let value = lint::read(&expand(text, env)).map_err(|(line, column)| format!("not YAML at line {line}, column {column}"))?;
+        Self::of(value)
     }
 
     /// Reads a generated file.
@@ -175,10 +178,13 @@ impl Document {
     /// A line that says where it is not YAML, or not a configuration.
     pub fn parse(text: &str) -> Result<Self, String> {
         let value: Value = serde_yaml::from_str(text).map_err(|error| {
-            // The message quotes the text, which may be a secret; the place is enough.
             let place = error.location().map(|l| format!(" at line {}, column {}", l.line(), l.column()));
             format!("not YAML{}", place.unwrap_or_default())
         })?;
+        Self::of(value)
+    }
+
+    fn of(value: Value) -> Result<Self, String> {
         match value {
             Value::Mapping(top) => Ok(Self { top, origins: BTreeMap::new() }),
             _ => Err("not a configuration: it has no `dbs:`".to_owned()),
@@ -335,6 +341,15 @@ mod tests {
         let error = Document::parse("dbs: [\nsecret: hunter2: x").unwrap_err();
         assert!(error.contains("line") && !error.contains("hunter2"), "{error}");
         assert!(Document::parse("just text").is_err());
+    }
+
+    #[test]
+    fn a_users_file_is_read_as_litestream_reads_it() {
+        let text = "base: &b {type: file, path: /r}\ndbs:\n  - path: /d/x.db\n    path: ${DB}\n    replicas:\n      - <<: *b\n        path: /r/app\n---\nother: 1\n";
+        let env = |name: &str| (name == "DB").then(|| "/d/app.db".to_owned());
+        let databases = Document::parse_expanded(text, &env).unwrap().databases();
+        assert_eq!(databases, [Listed { path: "/d/app.db".into(), replica: "file:///r/app".into() }]);
+        assert!(Document::parse_expanded("dbs: [", &env).is_err() && Document::parse_expanded("", &env).is_err());
     }
 
     #[test]

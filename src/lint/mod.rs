@@ -60,6 +60,15 @@ pub fn lint(text: &str, line: Line, env: &dyn Fn(&str) -> Option<String>) -> Vec
     context.sorted()
 }
 
+/// Reads an expanded text as Litestream does: one document, of two keys the last one counts, a `<<` is followed.
+///
+/// # Errors
+/// Line and column where it is not YAML.
+pub fn read(text: &str) -> Result<serde_yaml::Value, (usize, usize)> {
+    let parsed = tree::parse(text, &[]).map_err(|at| (at.line, at.column))?;
+    Ok(parsed.root.map_or(serde_yaml::Value::Null, |root| root.value()))
+}
+
 /// Everything that is checked once the text is YAML.
 fn check(parsed: &tree::Parsed, context: &mut Context) {
     if let Some(at) = parsed.second {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
+use serde_yaml::{Mapping, Value};
 
 use super::references::Reference;
 
@@ -82,6 +83,27 @@ impl Node {
         (!scalar.is_null() && !scalar.text.is_empty()).then_some(scalar.text.as_str())
     }
 
+    /// What Litestream takes it for: of two keys the last one counts, and a `<<` gives what the mapping does not have.
+    pub(super) fn value(&self) -> Value {
+        match &self.body {
+            Body::Scalar(scalar) => scalar.value(),
+            Body::List(items) => Value::Sequence(items.iter().map(|item| item.value()).collect()),
+            Body::Mapping(pairs) => {
+                let mut mapping = Mapping::new();
+                for (key, value) in pairs.iter().filter(|(key, _)| !key.is("<<")) {
+                    mapping.insert(key.value(), value.value());
+                }
+                let merged = pairs.iter().filter(|(key, _)| key.is("<<")).flat_map(|(_, value)| value.mappings());
+                for value in merged.map(|m| m.value()) {
+                    for (key, value) in value.as_mapping().into_iter().flatten() {
+                        mapping.entry(key.clone()).or_insert_with(|| value.clone());
+                    }
+                }
+                Value::Mapping(mapping)
+            }
+        }
+    }
+
     pub(super) fn is(&self, text: &str) -> bool {
         self.scalar().is_some_and(|s| s.text == text)
     }
@@ -92,6 +114,19 @@ impl Node {
 }
 
 impl Scalar {
+    fn value(&self) -> Value {
+        let number = || {
+            let whole = self.text.parse::<i64>().ok().map(Value::from);
+            whole.or_else(|| self.text.parse::<f64>().ok().filter(|n| n.is_finite()).map(Value::from))
+        };
+        match self.flag() {
+            Some(flag) => Value::Bool(flag),
+            None if self.is_null() => Value::Null,
+            None if self.plain => number().unwrap_or_else(|| Value::String(self.text.clone())),
+            None => Value::String(self.text.clone()),
+        }
+    }
+
     pub(super) fn is_null(&self) -> bool {
         self.plain && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
     }
