@@ -13,6 +13,7 @@ use crate::lint;
 use crate::litestream::Line;
 use crate::litestream::expand::expand;
 use crate::litestream::schema::{KEYS, Lines, Section, find, is_known};
+use crate::plan::Directory;
 use crate::settings::{Database, Replica, Tuning};
 pub use text::{REDACTED, Style, redacted};
 
@@ -204,6 +205,41 @@ impl Document {
             .collect()
     }
 
+    /// The directories of databases in it.
+    pub fn directories(&self) -> Vec<Directory> {
+        let directory = |entry: &Value| {
+            let path = std::path::absolute(entry.get("dir")?.as_str()?).ok()?;
+            let replica = entry.get("replica").or_else(|| entry.get("replicas")?.as_sequence()?.first());
+            Some(Directory {
+                alias: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                pattern: entry.get("pattern").and_then(Value::as_str).unwrap_or("*").to_owned(),
+                recursive: entry.get("recursive").and_then(Value::as_bool).unwrap_or_default(),
+                replica: replica.map(shown).unwrap_or_default(),
+                from: Vec::new(),
+                path,
+            })
+        };
+        self.entries().iter().filter_map(directory).collect()
+    }
+
+    /// The same with an entry for each of these databases in the place of the directory that it is in, as 0.5 makes
+    /// them (`newDBFromDirectoryEntry`): the relative path is appended to the replica's.
+    #[must_use]
+    pub fn with_each(&self, databases: &[&Path]) -> Self {
+        let mut dbs: Vec<Value> = Vec::new();
+        for entry in self.entries() {
+            let Some(dir) = entry.get("dir").and_then(Value::as_str).and_then(|d| std::path::absolute(d).ok()) else {
+                dbs.push(entry.clone());
+                continue;
+            };
+            let inside = databases.iter().filter_map(|path| Some((path, path.strip_prefix(&dir).ok()?)));
+            dbs.extend(inside.map(|(path, relative)| one_of(entry, path, relative)));
+        }
+        let mut top = self.top.clone();
+        put(&mut top, "dbs", dbs);
+        Self { top, origins: BTreeMap::new() }
+    }
+
     /// Where its control socket is, if it has one.
     pub fn socket(&self) -> Option<PathBuf> {
         let socket = self.top.get("socket")?;
@@ -285,6 +321,34 @@ impl Document {
     pub fn redacted(&self) -> Value {
         redacted(&Value::Mapping(self.top.clone()), "")
     }
+}
+
+/// A directory's entry for one database in it.
+fn one_of(entry: &Value, path: &Path, relative: &Path) -> Value {
+    let mut entry = entry.clone();
+    let below = |base: &str| format!("{}/{}", base.trim_end_matches('/'), relative.display());
+    if let Value::Mapping(keys) = &mut entry {
+        for key in ["dir", "pattern", "recursive", "watch"] {
+            keys.remove(key);
+        }
+        if let Some(meta) = keys.remove("meta-dir").and_then(|m| m.as_str().map(below)) {
+            put(keys, "meta-path", format!("{meta}-litestream"));
+        }
+        put(keys, "path", path.to_string_lossy().into_owned());
+    }
+    for replica in replicas(&mut entry) {
+        let text = |key: &str| replica.get(key).and_then(Value::as_str).map(str::to_owned);
+        match (text("url"), text("path")) {
+            (Some(url), _) => {
+                let (place, query) = url.split_once('?').map_or((url.as_str(), String::new()), |(p, q)| (p, format!("?{q}")));
+                let url = format!("{}{query}", below(place));
+                put(replica, "url", url);
+            }
+            (None, Some(base)) if !base.is_empty() => put(replica, "path", below(&base)),
+            (None, _) => put(replica, "path", relative.to_string_lossy().into_owned()),
+        }
+    }
+    entry
 }
 
 /// A database's replicas, under either line's key.

@@ -27,6 +27,7 @@ pub mod runtime;
 pub mod settings;
 pub mod supervise;
 pub mod sys;
+pub mod tenants;
 pub mod text;
 pub mod time;
 pub mod verify;
@@ -229,6 +230,11 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         report::line(note);
     }
     let plan = planned.plan;
+    for directory in plan.directories.iter().filter(|d| !d.path.exists()) {
+        // Litestream refuses one that is not there.
+        std::fs::create_dir_all(&directory.path)
+            .map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {}: {e}", directory.alias, directory.path.display())))?;
+    }
     let locks = take_locks(&plan)?;
     rules.replicates = true;
     rules.standby = locks.is_none();
@@ -246,7 +252,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         boot.env.extend(paths);
     }
     boot.locks = locks;
-    rules.names = plan.databases.iter().map(|d| d.alias.as_str()).collect::<Vec<_>>().join(", ");
+    rules.names = plan.locked().into_iter().map(|d| d.alias).collect::<Vec<_>>().join(", ");
     boot.plan = Some(plan);
     boot.document = Some(planned.document);
     rules.present = boot.present();
@@ -258,7 +264,7 @@ fn take_locks(plan: &Plan) -> Result<Option<Locks>, Failure> {
     if plan.entry.lock == LockPolicy::Off {
         return Ok(Some(Locks::default()));
     }
-    match (Locks::take(&plan.databases)?, plan.entry.lock) {
+    match (Locks::take(&plan.locked())?, plan.entry.lock) {
         (Ok(locks), _) => Ok(Some(locks)),
         (Err(alias), LockPolicy::Refuse) => Err(Failure::new(
             exit::SYSTEM,

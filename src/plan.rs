@@ -28,6 +28,30 @@ pub struct Database {
     pub from: Vec<String>,
 }
 
+/// A directory whose files that match are databases (0.5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// Its short name.
+    pub alias: String,
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Go's `filepath.Match` on a file's name.
+    pub pattern: String,
+    /// Whether the directories in it are searched, too.
+    pub recursive: bool,
+    /// Type and place of its replica, below which each database has its relative path; without secrets.
+    pub replica: String,
+    /// The variables that decided it.
+    pub from: Vec<String>,
+}
+
+impl Directory {
+    /// As a database of its own, for the lock on it.
+    pub fn as_database(&self) -> Database {
+        Database { alias: self.alias.clone(), path: self.path.clone(), replica: self.replica.clone(), from: self.from.clone() }
+    }
+}
+
 /// What a boot does, without how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -43,6 +67,8 @@ pub struct Plan {
     pub runtime: PathBuf,
     /// What is replicated.
     pub databases: Vec<Database>,
+    /// Directories of databases.
+    pub directories: Vec<Directory>,
     /// This program's settings.
     pub entry: Entry,
 }
@@ -105,11 +131,17 @@ impl Plan {
 
     /// What is replicated where, and which variables said so: a line per database.
     pub fn lines(&self) -> Vec<String> {
-        let line = |d: &Database| {
+        let line = |d: &Database, which: &str| {
             let from = if d.from.is_empty() { self.config.display().to_string() } else { d.from.join(", ") };
-            format!("{}: {} → {} (litestream {}; {from})", d.alias, d.path.display(), d.replica, self.litestream.version)
+            format!("{}: {}{which} → {} (litestream {}; {from})", d.alias, d.path.display(), d.replica, self.litestream.version)
         };
-        self.databases.iter().map(line).collect()
+        let databases = self.databases.iter().map(|d| line(d, ""));
+        databases.chain(self.directories.iter().map(|d| line(&d.as_database(), &format!("/{}", d.pattern)))).collect()
+    }
+
+    /// What one replicator at a time may have: each database, and each directory as a whole.
+    pub fn locked(&self) -> Vec<Database> {
+        self.databases.iter().cloned().chain(self.directories.iter().map(Directory::as_database)).collect()
     }
 
     /// What is kept of the stop timeout for the last sync: 30 %, at least 2 s where half allows it.
@@ -138,6 +170,7 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
         socket,
         runtime: runtime.to_owned(),
         databases: Vec::new(),
+        directories: Vec::new(),
         entry: settings.entry.clone(),
     };
     let document = match &settings.source {
@@ -153,17 +186,19 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
             plan.users_file = true;
             plan.socket = document.socket().filter(|_| line == Line::V05);
             plan.databases = from_file(&document);
+            plan.directories = document.directories();
             document
         }
         Source::Variables(databases) => {
             refuse_what_the_line_lacks(databases, &plan.litestream)?;
             findings.extend(config::ignored(databases, &settings.tuning, line));
-            plan.databases = databases.iter().map(|d| named(d, &settings.secrets)).collect();
+            plan.databases = databases.iter().filter(|d| !d.is_dir).map(|d| named(d, &settings.secrets)).collect();
+            plan.directories = databases.iter().filter(|d| d.is_dir).map(|d| directory(d, &settings.secrets)).collect();
             config::render(databases, &settings.tuning, line, plan.socket.as_deref(), plan.reserve())
         }
         Source::Nothing(why) => return Err(Failure::new(exit::CONFIG, why.clone())),
     };
-    if plan.databases.is_empty() {
+    if plan.databases.is_empty() && plan.directories.is_empty() {
         return Err(Failure::new(exit::CONFIG, format!("{}: names no database; add one under `dbs:`", plan.config.display())));
     }
     Ok(Planned { plan, document, notes, findings })
@@ -187,6 +222,13 @@ fn named(database: &settings::Database, secrets: &Secrets) -> Database {
         }
     }
     Database { alias: database.alias.clone(), path: database.path.clone(), replica: replica.shown(), from: seen }
+}
+
+fn directory(database: &settings::Database, secrets: &Secrets) -> Directory {
+    let Database { alias, path, replica, from } = named(database, secrets);
+    let pattern = database.extra.get("pattern").and_then(serde_yaml::Value::as_str).unwrap_or("*").to_owned();
+    let recursive = database.extra.get("recursive").and_then(serde_yaml::Value::as_bool).unwrap_or_default();
+    Directory { alias, path, pattern, recursive, replica, from }
 }
 
 /// Replica types and directories that only 0.5 has.

@@ -20,7 +20,7 @@ use crate::restore::{self, Fetched, Local, Source};
 use crate::runtime::{self, Runtime};
 use crate::supervise::lock;
 use crate::verify::{self, Options};
-use crate::{Configured, cli, continuity, litestream, report, settings, sys};
+use crate::{Configured, cli, continuity, litestream, report, settings, sys, tenants};
 
 /// A plan to work with, and our own runtime directory where no PID 1 has left one.
 struct Context {
@@ -44,12 +44,12 @@ impl Drop for Own {
 pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
     match name {
         "verify" => {
-            let context = context(flags)?;
+            let context = context(flags, &paths(matches))?;
             let options = Options { timeout: timeout(matches)?, quick: matches.get_flag("quick"), interrupted: interrupted() };
             Ok(verify_all(&context.plan, &chosen(&context.plan, matches)?, &options, matches.get_flag("json")))
         }
         "sync" => {
-            let context = context(flags)?;
+            let context = context(flags, &paths(matches))?;
             let databases = chosen(&context.plan, matches)?;
             let options = Options { timeout: timeout(matches)?, quick: true, interrupted: interrupted() };
             Ok(sync_all(&context.plan, &databases, &options))
@@ -57,7 +57,7 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
         "config" => files::config(&Configured::read(with_options_of_pid_1(flags))?, matches),
         "init" => files::init(&Configured::read(with_options_of_pid_1(flags))?, matches),
         "restore" => {
-            let context = context(flags)?;
+            let context = context(flags, &paths(matches))?;
             let databases = chosen(&context.plan, matches)?;
             restore_all(&context.plan, &databases, matches)
         }
@@ -100,7 +100,8 @@ fn sync_all(plan: &Plan, databases: &[Database], options: &Options) -> u8 {
 /// # Errors
 /// 64 where the running line does not have it; 66 for a name that is no database's.
 pub fn run_native(native: &Native, args: &[OsString], flags: Vec<(String, String)>) -> Result<u8, Failure> {
-    let context = context(flags)?;
+    let words = args.iter().filter_map(|w| w.to_str()).filter(|w| w.starts_with('/')).map(PathBuf::from);
+    let context = context(flags, &words.collect::<Vec<_>>())?;
     let plan = &context.plan;
     let resolve = |name: &str| match plan.find(name) {
         Ok(database) => Ok(database.path.clone().into_os_string()),
@@ -142,7 +143,7 @@ fn interrupted() -> Arc<AtomicBool> {
 }
 
 /// The plan of the PID 1 that runs here, or one made from this environment.
-fn context(flags: Vec<(String, String)>) -> Result<Context, Failure> {
+fn context(flags: Vec<(String, String)>, named: &[PathBuf]) -> Result<Context, Failure> {
     let configured = Configured::read(with_options_of_pid_1(flags));
     let (place, beside) = match &configured {
         Ok(configured) => (configured.settings.entry.runtime_dir.clone(), configured.first_database()),
@@ -153,13 +154,13 @@ fn context(flags: Vec<(String, String)>) -> Result<Context, Failure> {
     if let Some((place, mut plan)) = live.and_then(|place| Some((place.clone(), left_plan(&place)?))) {
         let env = configured.map_or_else(|_| sys::raw_environment(), |c| c.helper_environment(&place));
         plan.litestream.env = Some(env.into_iter().filter_map(pair).collect());
-        return Ok(Context { plan, _own: None });
+        return Ok(Context { plan: tenants::expand(plan, named), _own: None });
     }
     let configured = configured?;
     let (planned, runtime) = configured.plan(None)?;
     let mut plan = planned.plan;
     plan.litestream.env = Some(configured.helper_environment(&runtime.path).into_iter().filter_map(pair).collect());
-    Ok(Context { plan, _own: Some(Own(runtime)) })
+    Ok(Context { plan: tenants::expand(plan, named), _own: Some(Own(runtime)) })
 }
 
 fn left_plan(place: &Path) -> Option<Plan> {
@@ -184,6 +185,12 @@ fn pair(entry: CString) -> Option<(OsString, OsString)> {
     let at = bytes.iter().position(|b| *b == b'=')?;
     let (name, value) = bytes.split_at(at);
     Some((OsString::from_vec(name.to_vec()), OsString::from_vec(value.get(1..).unwrap_or_default().to_vec())))
+}
+
+/// Databases that are named by path: one in a directory may be missing here.
+fn paths(matches: &ArgMatches) -> Vec<PathBuf> {
+    let names = matches.get_many::<String>("db").into_iter().flatten();
+    names.filter(|name| name.contains('/')).filter_map(|name| std::path::absolute(name).ok()).collect()
 }
 
 fn chosen(plan: &Plan, matches: &ArgMatches) -> Result<Vec<Database>, Failure> {

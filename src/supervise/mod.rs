@@ -22,7 +22,7 @@ use nix::unistd::{Pid, pipe2};
 use crate::config::Document;
 use crate::exit::Failure;
 use crate::litestream::call;
-use crate::plan::{Database, PLAN_FILE, Plan};
+use crate::plan::{PLAN_FILE, Plan};
 use crate::report;
 use crate::restore::{self, Local};
 use crate::sys::{self, CHANNEL, Program};
@@ -338,8 +338,8 @@ impl Shell {
     }
 
     fn try_lock(&mut self) -> bool {
-        let databases: &[Database] = self.boot.plan.as_ref().map_or(&[], |p| &p.databases);
-        match Locks::take(databases) {
+        let databases = self.boot.plan.as_ref().map(Plan::locked).unwrap_or_default();
+        match Locks::take(&databases) {
             Ok(Ok(locks)) => {
                 self.boot.locks = Some(locks);
                 true

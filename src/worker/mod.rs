@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use crate::exit::{self, Failure};
 use crate::plan::Plan;
-use crate::report;
 use crate::sys::CHANNEL;
+use crate::{report, tenants};
 
 /// What a worker tells PID 1: a line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +135,7 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
         let plan: Plan = serde_yaml::from_str(&text).map_err(|e| internal(format!("{}: {e}", path.to_string_lossy())))?;
         report::set_debug(plan.entry.debug);
         let channel = Channel::inherited().map_err(|e| internal(format!("a worker without a channel: {e}")))?;
+        let plan = tenants::expand(plan, &[]);
         match work(&plan, &channel, rest) {
             Err(failure) => {
                 report::lines(&failure.message);

@@ -26,6 +26,13 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Why the start is refused, a line per database.
 pub fn run(plan: &Plan, channel: &Channel, repair: bool) -> Result<(), Failure> {
     if !repair {
+        for directory in &plan.directories {
+            report::line(format_args!(
+                "{}: what is missing in {} is not restored at a start; `litestream-entry restore PATH` does it",
+                directory.alias,
+                directory.path.display()
+            ));
+        }
         make_present(plan)?;
     }
     if plan.litestream.line == Line::V03 {

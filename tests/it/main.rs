@@ -33,6 +33,7 @@ mod replication;
 mod round_trip;
 mod secrets;
 mod signals;
+mod tenants;
 mod terminal;
 mod transparency;
 mod unreachable;

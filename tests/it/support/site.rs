@@ -68,6 +68,12 @@ impl Site {
         self
     }
 
+    /// Databases of these names in `data`.
+    pub(crate) fn with_databases(mut self, names: &[&str]) -> Self {
+        self.databases = names.iter().map(|name| self.path("data").join(name)).collect();
+        self
+    }
+
     /// Backups go to that server's bucket.
     pub(crate) fn in_bucket_of(mut self, server: &Server, prefix: &str) -> Self {
         self.replica = Replica::Bucket { endpoint: server.endpoint(), prefix: prefix.to_owned() };
