@@ -42,7 +42,7 @@ pub(super) fn complete(env: &Environment, databases: &mut [Database], problems: 
     let several = databases.len() > 1;
     let mut any = databases.is_empty() && decided_by(env).is_some();
     for database in databases.iter_mut() {
-        let view = View { env, suffix: Some(suffix(&database.alias)) };
+        let view = View::of(env, &database.alias);
         // The list form may bring its own.
         if database.replica.is_empty() && !database.extra.contains_key("replicas") {
             if let Some(replica) = view.replica(database, several, problems) {
@@ -52,7 +52,7 @@ pub(super) fn complete(env: &Environment, databases: &mut [Database], problems: 
         } else {
             any = true;
         }
-        for key in KEYS.iter().filter(|k| k.section == Section::Database) {
+        for key in KEYS.iter().filter(|k| k.section == Section::Database && is_mentioned(env, k)) {
             view.add(key, &key_names(key), &mut Extra(database), problems);
         }
     }
@@ -99,7 +99,7 @@ enum By {
 
 /// What is wrong with the variables of keys, whatever replica there is.
 pub(super) fn check(env: &Environment, problems: &mut Vec<String>) {
-    for key in KEYS {
+    for key in KEYS.iter().filter(|k| is_mentioned(env, k)) {
         for name in key_names(key) {
             if let Some(Kept::Bad(form)) = env.get(&name).map(|text| values::read(key.kind, text)) {
                 let problem = format!("{name}: {form}");
@@ -111,6 +111,19 @@ pub(super) fn check(env: &Environment, problems: &mut Vec<String>) {
     }
 }
 
+/// Whether a variable may set the key: dozens of keys are looked for at each start, and few are set.
+fn is_mentioned(env: &Environment, key: &Key) -> bool {
+    fn bare(name: &str) -> Option<&str> {
+        name.strip_prefix("LITESTREAM_").map(|rest| rest.strip_prefix("REPLICA_").unwrap_or(rest))
+    }
+    // These two have names of other families.
+    if matches!(key.name, "endpoint" | "region") {
+        return true;
+    }
+    let Some(wanted) = key.variable.and_then(bare) else { return false };
+    env.prefixed("LITESTREAM_").any(|(name, _)| bare(name).is_some_and(|rest| rest.starts_with(wanted)))
+}
+
 /// A key's names: as it stands in the schema, and without `REPLICA_` where nothing else is called so.
 pub(super) fn key_names(key: &Key) -> Vec<String> {
     let Some(variable) = key.variable else { return Vec::new() };
@@ -119,6 +132,15 @@ pub(super) fn key_names(key: &Key) -> Vec<String> {
         names.push(variable.replacen("REPLICA_", "", 1));
     }
     names
+}
+
+impl<'a> View<'a> {
+    /// Most have no variable of their own, which is seen at once.
+    fn of(env: &'a Environment, alias: &str) -> Self {
+        let suffix = suffix(alias);
+        let has_own = env.prefixed("").any(|(name, _)| name.ends_with(&suffix));
+        Self { env, suffix: has_own.then_some(suffix) }
+    }
 }
 
 impl View<'_> {
@@ -231,7 +253,8 @@ impl View<'_> {
 
     fn add_parts(&self, replica: &mut Replica, problems: &mut Vec<String>) {
         let (kind, dialect) = (replica.kind().to_owned(), self.dialect());
-        for key in KEYS.iter().filter(|k| k.section == Section::Replica && is_for(k, &kind)) {
+        let is_meant = |k: &&Key| k.section == Section::Replica && is_for(k, &kind) && is_mentioned(self.env, k);
+        for key in KEYS.iter().filter(is_meant) {
             self.add(key, &self.names_of(key, dialect), &mut *replica, problems);
         }
         match kind.as_str() {
