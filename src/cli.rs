@@ -72,7 +72,11 @@ pub fn parse(args: &[OsString]) -> Result<Invocation, Failure> {
     match (app, matches.subcommand()) {
         (Some([]), _) => Err(Failure::new(exit::USAGE, "no app after --; name one as in `litestream-entry -- gunicorn app.wsgi`")),
         (Some(app), _) => Ok(Invocation::Boot { app: app.to_vec(), flags }),
-        (None, Some((name, matches))) => Ok(Invocation::Command { name: name.to_owned(), matches: matches.clone(), flags }),
+        (None, Some((name, matches))) => {
+            let own = matches.try_get_one::<String>("config").ok().flatten();
+            let flags = flags.into_iter().chain(own.map(|path| ("LITESTREAM_CONFIG".to_owned(), path.clone()))).collect();
+            Ok(Invocation::Command { name: name.to_owned(), matches: matches.clone(), flags })
+        }
         (None, None) => {
             Err(Failure::new(exit::USAGE, "no app to run; name one as in `litestream-entry -- gunicorn app.wsgi` (see --help)"))
         }
@@ -191,9 +195,13 @@ fn replicate() -> Command {
     Command::new("replicate")
         .about("Boot with Litestream's spelling: -exec CMD is the app; without it, only replicate")
         .arg(value("exec", "CMD", "the app's command line, split as Litestream splits it"))
-        .arg(value("config", "PATH", "a configuration file of your own"))
+        .arg(own_config())
         .arg(value("log-level", "LEVEL", "Litestream's log level"))
-        .arg(Arg::new("no-expand-env").long("no-expand-env").action(ArgAction::SetTrue).hide(true))
+        .arg(flag("once", "only once, and end: where nothing else replicates (0.5)"))
+        .arg(flag("force-snapshot", "with -once: a snapshot of each database (0.5)").requires("once"))
+        .arg(flag("enforce-retention", "with -once: remove what is too old (0.5)").requires("once"))
+        .arg(flag("restore-if-db-not-exists", "").hide(true))
+        .arg(flag("no-expand-env", "").hide(true))
         .arg(Arg::new("db").value_name("DB").requires("url").help("the database's path, instead of the variables"))
         .arg(Arg::new("url").value_name("REPLICA_URL").help("and its replica"))
 }
@@ -203,7 +211,8 @@ fn sync() -> Command {
         .about("Wait until the replica has everything that is written now")
         .args(databases())
         .arg(value("timeout", "DURATION", "how long that may take [30s]"))
-        .arg(Arg::new("wait").long("wait").action(ArgAction::SetTrue).hide(true))
+        .arg(flag("wait", "").hide(true))
+        .arg(own_config())
 }
 
 fn config() -> Command {
@@ -212,6 +221,7 @@ fn config() -> Command {
         .arg(flag("explain", "with the variable behind each value"))
         .arg(flag("json", "as JSON"))
         .arg(flag("check", "only check it: exit 78 where something is to be corrected"))
+        .arg(own_config())
 }
 
 fn init() -> Command {
@@ -239,6 +249,14 @@ fn restore() -> Command {
         .arg(value("generation", "NAME", "from this generation (0.3)"))
         .arg(value("index", "N", "up to this WAL index (0.3)"))
         .arg(value("parallelism", "N", "downloads at once"))
+        .arg(value("replica", "NAME", "from this replica of several (0.3)"))
+        .arg(flag("v", "").hide(true))
+        .arg(own_config())
+}
+
+/// As every command of Litestream's has it.
+fn own_config() -> Arg {
+    value("config", "PATH", "a configuration file of your own, instead of the variables")
 }
 
 fn verify() -> Command {
@@ -248,6 +266,7 @@ fn verify() -> Command {
         .arg(value("timeout", "DURATION", "how long a write may take to reach the replica [30s]"))
         .arg(flag("quick", "leave out the comparison of pages"))
         .arg(flag("json", "print one JSON object per database"))
+        .arg(own_config())
 }
 
 fn version() -> Command {

@@ -85,11 +85,10 @@ fn replicate(matches: &clap::ArgMatches, mut flags: Vec<(String, String)>) -> Re
         None => Vec::new(),
     };
     let mut stands_for = |variable: &str, value: Option<&String>| flags.extend(value.map(|v| (variable.to_owned(), v.clone())));
-    stands_for("LITESTREAM_CONFIG", matches.get_one("config"));
     stands_for("LITESTREAM_LOG_LEVEL", matches.get_one("log-level"));
     stands_for("LITESTREAM_DB_PATH", matches.get_one("db"));
     stands_for("LITESTREAM_REPLICA_URL", matches.get_one("url"));
-    boot(app, flags)
+    if matches.get_flag("once") { operator::replicate_once(matches, flags) } else { boot(app, flags) }
 }
 
 /// What the environment says, before anything is looked at.

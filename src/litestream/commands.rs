@@ -121,10 +121,13 @@ pub fn argv(
     let snapshots = native.name == "snapshots" && line == Line::V05;
     let mut words: Vec<OsString> = vec![if snapshots { "ltx" } else { native.name }.into()];
     let has = |flag: &str| args.iter().filter_map(|a| flag_of(a)).any(|(name, _)| name == flag);
+    // Litestream refuses a URL beside a configuration.
+    let is_url = |word: &OsString| word.to_str().is_some_and(|text| !text.starts_with('-') && text.contains("://"));
     match native.given {
-        Given::Config if !has("config") => words.extend(config.iter().cloned()),
+        Given::Config if has("config") || args.iter().any(is_url) => {}
+        Given::Config => words.extend(config.iter().cloned()),
         Given::Socket if !has("socket") => words.extend(socket.into_iter().flat_map(|path| ["-socket".into(), path])),
-        _ => {}
+        Given::Socket => {}
     }
     if snapshots {
         words.extend(["-level".into(), "9".into()]);
@@ -174,7 +177,7 @@ mod tests {
         for (line, command, meant) in [
             (Line::V05, "ltx default", "ltx -config /c /d/app.db"),
             (Line::V05, "ltx -level 9 --json default", "ltx -config /c -level 9 --json /d/app.db"),
-            (Line::V05, "ltx -level=9 s3://b/p", "ltx -config /c -level=9 s3://b/p"),
+            (Line::V05, "ltx -level=9 s3://b/p", "ltx -level=9 s3://b/p"),
             (Line::V05, "ltx -config /mine default", "ltx -config /mine /d/app.db"),
             (Line::V05, "snapshots default", "ltx -config /c -level 9 /d/app.db"),
             (Line::V03, "snapshots -replica default default", "snapshots -config /c -replica default /d/app.db"),

@@ -42,8 +42,12 @@ pub(super) fn config(configured: &Configured, matches: &ArgMatches) -> Result<u8
     }
     let text = if matches.get_flag("json") {
         json(&planned.document.redacted())
+    } else if matches.get_flag("explain") {
+        // The keys that Litestream gets in its environment are named here alone.
+        let lines: Vec<String> = planned.plan.lines().iter().map(|line| format!("# {line}")).collect();
+        format!("{}\n{}", lines.join("\n"), planned.document.written(Style::Explained))
     } else {
-        planned.document.written(if matches.get_flag("explain") { Style::Explained } else { Style::Redacted })
+        planned.document.written(Style::Redacted)
     };
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(0)

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use clap::ArgMatches;
 
 use crate::exit::{self, Ended, Failure};
+use crate::litestream::Line;
 use crate::litestream::commands::{self, Native};
 use crate::plan::{Database, PLAN_FILE, Plan};
 use crate::restore::{self, Fetched, Local, Source};
@@ -114,6 +115,11 @@ pub fn run_native(native: &Native, args: &[OsString], flags: Vec<(String, String
     if matches!(native.name, "start" | "register") {
         plan.databases.iter().filter(|d| words.iter().any(|w| *w == d.path)).try_for_each(heal)?;
     }
+    hand_over(plan, &words)
+}
+
+/// Runs Litestream in our place; its exit code.
+fn hand_over(plan: &Plan, words: &[OsString]) -> Result<u8, Failure> {
     let mut command = std::process::Command::new(&plan.litestream.path);
     command.args(words).env_clear().envs(plan.litestream.env.iter().flatten().cloned());
     let status = command.status().map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", plan.litestream.path.display())))?;
@@ -121,6 +127,33 @@ pub fn run_native(native: &Native, args: &[OsString], flags: Vec<(String, String
         (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
         (None, signal) => Ended::Signal(signal.unwrap_or_default()).code(),
     })
+}
+
+/// `replicate -once`: 0.5's single pass over every database. Never beside a Litestream that runs: two that write one
+/// replica destroy it.
+///
+/// # Errors
+/// 71 where another process replicates a database; 64 on 0.3.
+pub fn replicate_once(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
+    let context = context(flags, &[])?;
+    let plan = &context.plan;
+    if plan.litestream.line == Line::V03 {
+        return Err(Failure::new(exit::USAGE, "replicate -once: Litestream 0.3 has no such thing; `sync DB` waits for the replica"));
+    }
+    let _locks = plan.databases.iter().map(|d| not_live(d, "stop it first")).collect::<Result<Vec<_>, _>>()?;
+    for database in &plan.databases {
+        if continuity::decide(continuity::survey(&database.path, true)) == continuity::Need::Truncate {
+            heal(database)?;
+        }
+    }
+    let mut words: Vec<OsString> = vec!["replicate".into()];
+    words.extend(plan.config().flags());
+    for flag in ["once", "force-snapshot", "enforce-retention"] {
+        if matches.get_flag(flag) {
+            words.push(format!("-{flag}").into());
+        }
+    }
+    hand_over(plan, &words)
 }
 
 /// What the app wrote while Litestream looked away is in no file of its own: with an emptied WAL it begins with a snapshot.
@@ -228,7 +261,7 @@ fn restore_all(plan: &Plan, databases: &[Database], matches: &ArgMatches) -> Res
         return Err(Failure::new(exit::USAGE, "-o takes one database; name one"));
     }
     let mut flags: Vec<OsString> = Vec::new();
-    for name in ["timestamp", "txid", "generation", "index", "parallelism"] {
+    for name in ["timestamp", "txid", "generation", "index", "parallelism", "replica"] {
         if let Some(value) = matches.get_one::<String>(name) {
             flags.extend([format!("-{name}").into(), value.into()]);
         }
@@ -255,7 +288,7 @@ fn restore_one(plan: &Plan, database: &Database, target: &Path, flags: &[OsStrin
         ));
     }
     // Held for as long as the file is replaced: no boot may begin meanwhile.
-    let _locks = if own { Some(not_live(database)?) } else { None };
+    let _locks = if own { Some(not_live(database, "stop the app first, or restore beside it with -o PATH")?) } else { None };
     let source = Source { flags, ..Source::newest(plan, database) };
     let folder = Folder(restore::folder(target));
     match source.fetch(&folder.0).map_err(|f| Failure::new(f.code, format!("{}: {}", database.alias, f.message)))? {
@@ -273,10 +306,8 @@ fn restore_one(plan: &Plan, database: &Database, target: &Path, flags: &[OsStrin
 }
 
 /// Nobody replicates the database and nobody has it open, and none can begin.
-fn not_live(database: &Database) -> Result<lock::Locks, Failure> {
-    let refused = |who: &str| {
-        Err(Failure::new(exit::SYSTEM, format!("{}: {who}: stop the app first, or restore beside it with -o PATH", database.alias)))
-    };
+fn not_live(database: &Database, instead: &str) -> Result<lock::Locks, Failure> {
+    let refused = |who: &str| Err(Failure::new(exit::SYSTEM, format!("{}: {who}: {instead}", database.alias)));
     let Ok(locks) = lock::Locks::take(std::slice::from_ref(database))? else {
         return refused("a running litestream-entry replicates it");
     };

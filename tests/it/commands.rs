@@ -43,6 +43,23 @@ fn replication_that_was_paused_goes_on_without_a_gap() {
     site.assert_saved();
 }
 
+/// Two that write one replica destroy it.
+#[test]
+fn a_single_pass_is_made_only_where_nothing_else_replicates() {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(Line::V05);
+    let mut container = site.writing("--every 3000").start();
+    container.ready();
+    let beside = container.exec(["replicate", "-once"]);
+    assert_eq!(beside.status.code(), Some(71), "{}", said(&beside));
+    assert_eq!(container.stop(), 0);
+    let (code, alone) = site.recipe().arguments(["replicate", "-once", "-force-snapshot"]).run();
+    assert_eq!(code, 0, "{}", alone.stderr());
+    site.assert_saved();
+}
+
 /// Each finding has its place and what to write; at a boot it is a warning.
 fn a_file_of_the_users_own_is_linted(line: Line) {
     if !namespaces() {
@@ -80,7 +97,7 @@ fn a_file_of_the_users_own_is_linted(line: Line) {
     }
 }
 
-/// Our words, and Litestream's: `@` stands for the flags that are added, `%` for the database's path.
+/// Our words, and Litestream's: `@` stands for the flags that are added, `%` for the database's path, `&` for its replica's URL.
 const BOTH: &[(&str, &str)] =
     &[("databases", "databases @"), ("wal default", "wal @ %"), ("wal -no-such-flag default", "wal @ -no-such-flag %"), ("wal", "wal @")];
 const V03: &[(&str, &str)] = &[
@@ -88,12 +105,14 @@ const V03: &[(&str, &str)] = &[
     ("snapshots default", "snapshots @ %"),
     ("snapshots --replica file default", "snapshots @ --replica file %"),
     ("generations /no/such.db", "generations @ /no/such.db"),
+    ("snapshots &", "snapshots &"),
 ];
 const V05: &[(&str, &str)] = &[
     ("ltx default", "ltx @ %"),
     ("ltx -level all -json default", "ltx @ -level all -json %"),
     ("ltx --level=0 %", "ltx @ --level=0 %"),
     ("ltx /no/such.db", "ltx @ /no/such.db"),
+    ("ltx &", "ltx &"),
     ("snapshots default", "ltx @ -level 9 %"),
     ("databases -json", "databases @ -json"),
     ("status default", "status @ %"),
@@ -121,6 +140,10 @@ fn at_rest(site: &Site) -> Container {
     container
 }
 
+fn url(site: &Site) -> String {
+    format!("file://{}", site.replica().display())
+}
+
 fn directly(site: &Site, words: &str) -> Output {
     let run = site.path("run");
     let mut command = Command::new(site.line.binary());
@@ -129,6 +152,7 @@ fn directly(site: &Site, words: &str) -> Output {
             "@" => command.arg("-config").arg(run.join("litestream.yml")).arg("-no-expand-env"),
             "!" => command.arg("-socket").arg(run.join("litestream.sock")),
             "%" => command.arg(site.database()),
+            "&" => command.arg(url(site)),
             word => command.arg(word),
         };
     }
@@ -160,8 +184,13 @@ fn each_command_says_what_litestream_says(line: Line) {
     let mut container = at_rest(&site);
     let own = if line == Line::V05 { V05 } else { V03 };
     for (ours, theirs) in BOTH.iter().chain(own) {
-        let words: Vec<&OsStr> =
-            ours.split_whitespace().map(|w| if w == "%" { site.database().as_os_str() } else { OsStr::new(w) }).collect();
+        let url = url(&site);
+        let word = |word| match word {
+            "%" => site.database().as_os_str(),
+            "&" => OsStr::new(&url),
+            word => OsStr::new(word),
+        };
+        let words: Vec<&OsStr> = ours.split_whitespace().map(word).collect();
         let (wrapped, direct) = (container.exec(&words), directly(&site, theirs));
         assert_eq!(told(&wrapped), told(&direct), "{ours}");
     }
