@@ -234,7 +234,11 @@ fn directory(database: &settings::Database, secrets: &Secrets) -> Directory {
 /// Replica types and directories that only 0.5 has.
 fn refuse_what_the_line_lacks(databases: &[settings::Database], litestream: &Litestream) -> Result<(), Failure> {
     if litestream.line == Line::V05 {
-        return Ok(());
+        let several = databases.iter().find(|d| d.extra.contains_key("replicas"));
+        let refused = |d: &settings::Database| {
+            format!("{}: {} has several replicas; Litestream 0.5 takes one: `replica: {{…}}`", d.named_by, d.alias)
+        };
+        return several.map_or(Ok(()), |database| Err(Failure::new(exit::CONFIG, refused(database))));
     }
     let needs = |what: &str, from: &str| format!("{from}: {what} needs Litestream 0.5, and this is {}", litestream.version);
     let mut lacking = Vec::new();

@@ -142,6 +142,9 @@ impl Found {
     }
 
     fn add_with(&mut self, name: &str, alias: &str, path: &str, is_dir: bool, mut extra: Mapping, problems: &mut Vec<String>) {
+        if path == ":memory:" {
+            return problems.push(format!("{name}: a database in memory cannot be replicated; name a file"));
+        }
         let Ok(path) = std::path::absolute(path) else {
             return problems.push(format!("{name}: a database without a path; name its file"));
         };

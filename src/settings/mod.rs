@@ -7,6 +7,7 @@ mod dialects;
 mod entry;
 mod environment;
 mod replica;
+mod replica_url;
 mod replicas;
 mod secrets;
 mod tuning;

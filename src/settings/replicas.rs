@@ -1,10 +1,13 @@
 //! Where each database is replicated to: one URL, or a bucket or host and its parts, in every dialect in use. Must
 //! never show a secret.
 
+use std::path::Path;
+
 use serde_yaml::{Mapping, Value};
 
 use super::dialects::{self, AZURE_ACCOUNTS, AZURE_CONNECTION, Dialect, GENERIC, PROVIDERS, TLS, URLS};
 use super::replica::Replica;
+use super::replica_url::{self, SCHEMES};
 use super::values::{self, Kept};
 use super::{Database, Environment};
 use crate::litestream::schema::{For, KEYS, Key, Section};
@@ -12,7 +15,6 @@ use crate::litestream::schema::{For, KEYS, Key, Section};
 const TYPES: [&str; 2] = ["LITESTREAM_REPLICA_TYPE", "LITESTREAM_TYPE"];
 const HOSTS: [&str; 1] = ["LITESTREAM_REPLICA_HOST"];
 const WEBDAV: [&str; 1] = ["LITESTREAM_REPLICA_WEBDAV_URL"];
-const SCHEMES: [&str; 10] = ["s3", "gs", "gcs", "abs", "sftp", "nats", "webdav", "webdavs", "oss", "file"];
 
 /// Every variable that is read here.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
@@ -95,6 +97,25 @@ enum By {
     Webdav,
     /// A folder, of a replica of type `file`.
     Folder,
+}
+
+/// Why a replica cannot be what was meant.
+fn impossible(replica: &Replica, database: &Path) -> Option<&'static str> {
+    let is = |key: &str, wrong: &dyn Fn(&str) -> bool| replica.get(key).is_some_and(wrong);
+    if ["bucket", "path", "host", "endpoint", "region"].iter().any(|key| is(key, &|text| text.contains(char::is_control))) {
+        return Some("a control character in a replica's setting; remove it");
+    }
+    if is("bucket", &|name| name.contains(['/', ':', ' '])) {
+        return Some("write the bucket's name alone here, the folder into LITESTREAM_REPLICA_PATH, a URL into LITESTREAM_REPLICA_URL");
+    }
+    let has_user = replica.value("user").is_some() || is("url", &|url| url.contains('@'));
+    if replica.kind() == "sftp" && !has_user {
+        return Some("SFTP needs a user; set LITESTREAM_REPLICA_USER, or write sftp://USER@HOST/PATH");
+    }
+    if replica.kind() == "file" && is("path", &|path| Path::new(path) == database) {
+        return Some("the replica is the database's own path; name a directory elsewhere");
+    }
+    None
 }
 
 /// What is wrong with the variables of keys, whatever replica there is.
@@ -203,8 +224,9 @@ impl View<'_> {
         let append = (several && !place.own).then_some(file_name.as_str());
         let mut replica = match place.by {
             By::Url => {
-                let replica =
-                    from_url(&place.name, &place.value, append).map_err(|why| problems.push(format!("{}: {why}", place.name))).ok()?;
+                let replica = replica_url::parse(&place.name, place.value.trim(), append)
+                    .map_err(|why| problems.push(format!("{}: {why}", place.name)))
+                    .ok()?;
                 if let Some((name, kind)) = kind.filter(|(_, kind)| kind != replica.kind()) {
                     problems.push(format!("{name} is {kind}, but {} is of type {}; unset one", place.name, replica.kind()));
                 }
@@ -212,6 +234,11 @@ impl View<'_> {
             }
             By::Bucket(dialect) => {
                 let kind = kind.map_or(dialect.kind.to_owned(), |(_, kind)| kind);
+                if !matches!(kind.as_str(), "s3" | "gs" | "abs" | "oss") {
+                    problems
+                        .push(format!("{}: a replica of type {kind} has no bucket; unset one, or set LITESTREAM_REPLICA_URL", place.name));
+                    return None;
+                }
                 let mut replica = self.at(&kind, &file_name);
                 replica.set("bucket", place.value.trim_matches('/'), &place.name);
                 replica
@@ -233,6 +260,9 @@ impl View<'_> {
             }
         };
         self.add_parts(&mut replica, problems);
+        if let Some(why) = impossible(&replica, &database.path) {
+            problems.push(format!("{}: {why}", place.name));
+        }
         Some(replica)
     }
 
@@ -368,7 +398,7 @@ pub(super) fn azure_part(text: &str, key: &str) -> Option<String> {
     text.split(';').find_map(|part| part.trim().strip_prefix(key)?.strip_prefix('=')).map(str::to_owned).filter(|v| !v.is_empty())
 }
 
-fn is_for(key: &Key, kind: &str) -> bool {
+pub(super) fn is_for(key: &Key, kind: &str) -> bool {
     match key.of {
         // Google's, a file's and a host's endpoints are none.
         For::Any => key.name != "endpoint" || matches!(kind, "s3" | "oss" | "abs"),
@@ -409,72 +439,6 @@ impl Keyed for Extra<'_> {
     }
 }
 
-/// A replica URL in Litestream's keys. S3 and file are taken apart, since 0.3 ignores a query and
-/// would talk to AWS; the other types are handed over as they are.
-fn from_url(name: &str, url: &str, file_name: Option<&str>) -> Result<Replica, String> {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Err("not a URL; write it as s3://BUCKET/PATH or file:///PATH".to_owned());
-    };
-    if !SCHEMES.contains(&scheme) {
-        return Err("no such replica type; one of s3://, gs://, abs://, sftp://, nats://, webdav://, oss://, file://".to_owned());
-    }
-    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let place = match file_name {
-        Some(file) => format!("{}/{file}", place.trim_end_matches('/')),
-        None => place.to_owned(),
-    };
-    let mut replica = Replica::default();
-    match scheme {
-        "file" if !place.starts_with('/') || place.trim_matches('/').is_empty() => {
-            return Err("a file replica needs an absolute path, as file:///backup/app".to_owned());
-        }
-        "file" => {
-            replica.set("type", "file", name);
-            replica.set("path", place.trim_end_matches('/'), name);
-        }
-        "s3" => s3(&mut replica, name, &place, query)?,
-        "nats" if file_name.is_some() => {
-            return Err("a NATS bucket holds one database; set LITESTREAM_REPLICA_URL_ALIAS for each".to_owned());
-        }
-        _ if place.trim_matches('/').is_empty() => return Err(format!("names no place; write it as {scheme}://HOST/PATH")),
-        _ => {
-            let query = if query.is_empty() { String::new() } else { format!("?{query}") };
-            replica.set("url", &format!("{scheme}://{place}{query}"), name);
-        }
-    }
-    Ok(replica)
-}
-
-fn s3(replica: &mut Replica, from: &str, place: &str, query: &str) -> Result<(), String> {
-    let (bucket, path) = place.split_once('/').unwrap_or((place, ""));
-    if bucket.is_empty() {
-        return Err("names no bucket; write it as s3://BUCKET/PATH".to_owned());
-    }
-    if bucket.contains('@') {
-        return Err("keys do not belong in the URL; set LITESTREAM_ACCESS_KEY_ID and LITESTREAM_SECRET_ACCESS_KEY".to_owned());
-    }
-    replica.set("type", "s3", from);
-    replica.set("bucket", bucket, from);
-    replica.set("path", path.trim_matches('/'), from);
-    for parameter in query.split('&').filter(|p| !p.is_empty()) {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, "true"));
-        let value = value.replace("%3A", ":").replace("%2F", "/").replace("%3a", ":").replace("%2f", "/");
-        // Litestream takes both forms: forcePathStyle and force-path-style.
-        let dashed: String =
-            name.chars().flat_map(|c| if c.is_ascii_uppercase() { vec!['-', c.to_ascii_lowercase()] } else { vec![c] }).collect();
-        let dashed = dashed.replace("-m-d5", "-md5");
-        let known = KEYS.iter().find(|k| k.section == Section::Replica && k.name == dashed && k.variable.is_some() && is_for(k, "s3"));
-        let Some(key) = known else {
-            return Err("an unknown parameter behind the ?; known are endpoint, region, force-path-style, skip-verify, sign-payload, storage-class, part-size, concurrency".to_owned());
-        };
-        match values::read(key.kind, &value) {
-            Kept::Value(value) => replica.set_value(key.name, value, from),
-            Kept::Bad(form) => return Err(format!("{}: {form}", key.name)),
-        }
-    }
-    Ok(())
-}
-
 fn refuse_shared_places(databases: &[Database], problems: &mut Vec<String>) {
     for (at, database) in databases.iter().enumerate().filter(|(_, d)| !d.replica.is_empty()) {
         if let Some(other) = databases.iter().take(at).find(|o| o.replica.place() == database.replica.place()) {
@@ -504,37 +468,4 @@ pub(super) fn take_listed(entry: &mut Mapping, from: &str) -> Replica {
         _ => Mapping::new(),
     };
     Replica::of(&mapping, from)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn url(text: &str, file: Option<&str>) -> Result<Replica, String> {
-        from_url("REPLICA_URL", text, file)
-    }
-
-    #[test]
-    fn an_s3_url_is_taken_apart_with_its_query() {
-        let replica = url("s3://b/p/q/?endpoint=http://127.0.0.1:9000&forcePathStyle=true&require-content-md5=false", None).unwrap();
-        assert_eq!(
-            (replica.get("bucket"), replica.get("path"), replica.get("endpoint")),
-            (Some("b"), Some("p/q"), Some("http://127.0.0.1:9000"))
-        );
-        assert_eq!((replica.value("force-path-style"), replica.value("require-content-md5")), (Some(&true.into()), Some(&false.into())));
-    }
-
-    #[test]
-    fn other_types_keep_their_url_and_several_databases_get_their_name() {
-        assert_eq!(url("sftp://u@h:22/p", Some("a.db")).unwrap().get("url"), Some("sftp://u@h:22/p/a.db"));
-        assert_eq!(url("file:///r/", Some("a.db")).unwrap().get("path"), Some("/r/a.db"));
-    }
-
-    #[test]
-    fn a_bad_url_says_how_to_write_it() {
-        for bad in ["nonsense", "s3://", "s3:///p", "s3://key:secret@b/p", "file://relative", "http://x", "s3://b?wat=1", "sftp://"] {
-            let why = url(bad, None).unwrap_err();
-            assert!(!why.contains("secret@"), "{why}");
-        }
-    }
 }
