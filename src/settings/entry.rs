@@ -53,6 +53,8 @@ pub struct Entry {
     pub restore: RestorePolicy,
     /// How long a restore may go without progress, default 60 s.
     pub restore_timeout: Duration,
+    /// Databases that are restored at once; by default as many as the memory allows, at most eight.
+    pub restore_parallelism: Option<usize>,
     /// From the stop signal to our own end, default 10 s (Docker's).
     pub stop_timeout: Duration,
     /// Signals go to the app's whole process group, default no.
@@ -78,6 +80,7 @@ pub struct Entry {
 struct Raw {
     restore: Option<String>,
     restore_timeout: Option<String>,
+    restore_parallelism: Option<String>,
     stop_timeout: Option<String>,
     signal_group: Option<String>,
     on_replication_failure: Option<String>,
@@ -90,9 +93,10 @@ struct Raw {
 }
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 11] = [
+pub const OPTIONS: [(&str, &str, &str); 12] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
+    ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 8 [auto]"),
     ("stop-timeout", "DURATION", "from the stop signal to the end, the last sync included [10s]"),
     ("signal-group", "true|false", "signal the app's process group instead of the app [false]"),
     ("on-replication-failure", "restart|exit|ignore", "what to do when Litestream ends and the app lives [restart]"),
@@ -125,6 +129,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
             &[("auto", RestorePolicy::Auto), ("required", RestorePolicy::Required), ("never", RestorePolicy::Never)],
         ),
         restore_timeout: check.duration("RESTORE_TIMEOUT", raw.restore_timeout.as_deref(), Duration::from_secs(60)),
+        restore_parallelism: check.count("RESTORE_PARALLELISM", raw.restore_parallelism.as_deref()),
         stop_timeout: check.duration("STOP_TIMEOUT", raw.stop_timeout.as_deref(), Duration::from_secs(10)),
         signal_group: check.flag("SIGNAL_GROUP", raw.signal_group),
         on_replication_failure: check.one_of(
@@ -182,6 +187,15 @@ impl Check<'_> {
         }
     }
 
+    /// None for `auto`.
+    fn count(&mut self, name: &str, value: Option<&str>) -> Option<usize> {
+        match value.map(|text| (text, text.parse::<usize>())) {
+            None | Some(("auto", _)) => None,
+            Some((_, Ok(count))) if (1..=64).contains(&count) => Some(count),
+            Some(_) => self.bad(name, "a number from 1 to 64, or auto", None),
+        }
+    }
+
     fn size(&mut self, name: &str, value: Option<&str>, default: u64) -> u64 {
         match value.map(size) {
             None => default,
@@ -230,7 +244,7 @@ mod tests {
         for (name, form, _) in OPTIONS {
             let value = match form {
                 "DURATION" => "7s",
-                "SIZE" => "7",
+                "SIZE" | "N" => "7",
                 "PATH" => "/x",
                 words => words.split('|').next_back().unwrap(),
             };

@@ -4,6 +4,7 @@
 pub mod exec;
 pub mod flush;
 pub mod hold;
+mod memory;
 mod pass;
 pub mod prepare;
 pub mod probe;
@@ -13,6 +14,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::exit::{self, Failure};
@@ -148,17 +150,26 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
     outcome.map_or_else(|failure: Failure| failure.code, |()| 0)
 }
 
-/// Runs `work` on each item, a few at a time, and keeps the order.
+/// Runs `work` on each item, a few at a time, and keeps the order. A panic in one loses what its thread did: fewer
+/// results than items tell.
 pub fn in_parallel<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let mut results = Vec::new();
-    for chunk in items.chunks(at_once.max(1)) {
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = chunk.iter().map(|item| scope.spawn(|| work(item))).collect();
-            // A panic in one is the worker's: its exit status tells PID 1.
-            results.extend(threads.into_iter().filter_map(|t| t.join().ok()));
-        });
-    }
-    results
+    let next = AtomicUsize::new(0);
+    let take_turns = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            match items.get(at) {
+                Some(item) => done.push((at, work(item))),
+                None => return done,
+            }
+        }
+    };
+    let mut results: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..at_once.clamp(1, items.len().max(1))).map(|_| scope.spawn(take_turns)).collect();
+        threads.into_iter().filter_map(|t| t.join().ok()).flatten().collect()
+    });
+    results.sort_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Waits for the other end of the channel to close.
@@ -203,5 +214,7 @@ mod tests {
     #[test]
     fn parallel_work_keeps_its_order() {
         assert_eq!(in_parallel(&[1, 2, 3, 4, 5], 2, |n| n * 10), [10, 20, 30, 40, 50]);
+        assert_eq!(in_parallel(&[1], 8, |n| n * 10), [10]);
+        assert!(in_parallel(&[] as &[i32], 8, |n| n * 10).is_empty());
     }
 }

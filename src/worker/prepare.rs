@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Channel, Message, in_parallel};
+use super::{Channel, Message, in_parallel, memory};
 use crate::continuity::{self, Mark, Need, Pin};
 use crate::exit::{self, Failure};
 use crate::litestream::{Line, socket};
@@ -13,8 +13,6 @@ use crate::plan::{Database, Plan};
 use crate::report;
 use crate::restore::{self, Decision, Fetched, Local, Source};
 
-/// Databases that are restored at once: each is a process of up to 80 MB and eight connections.
-const AT_ONCE: usize = 4;
 /// How long a live database's WAL is tried to be emptied before Litestream starts without proof.
 const TRUNCATE_FOR: Duration = Duration::from_secs(5);
 /// How often Litestream is asked whether it has its lock.
@@ -61,7 +59,9 @@ pub fn run(plan: &Plan, channel: &Channel, repair: bool) -> Result<(), Failure> 
 
 /// Brings back what is missing, all databases at once.
 fn make_present(plan: &Plan) -> Result<(), Failure> {
-    let outcomes = in_parallel(&plan.databases, AT_ONCE, |database| present(plan, database));
+    let outcomes = in_parallel(&plan.databases, plan.entry.restore_parallelism.unwrap_or_else(memory::restores_at_once), |database| {
+        present(plan, database)
+    });
     if outcomes.len() != plan.databases.len() {
         return Err(Failure::new(exit::INTERNAL, "a restore crashed; start again, or restore by hand with `litestream-entry restore`"));
     }
