@@ -172,6 +172,21 @@ mod tests {
     }
 
     #[test]
+    fn a_database_called_file_does_not_take_the_secrets_files_for_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "s").unwrap();
+        let path = secret.to_str().unwrap();
+        let vars = [
+            ("LITESTREAM_DBS", "/d/file.db,/d/b.db"),
+            ("LITESTREAM_REPLICA_BUCKET", "b"),
+            ("LITESTREAM_ACCESS_KEY_ID_FILE", path),
+            ("LITESTREAM_SECRET_ACCESS_KEY_FILE", path),
+        ];
+        assert!(databases(&vars)[0].replica.value("access-key-id").is_none());
+    }
+
+    #[test]
     fn tigris_names_of_fly_work_as_they_are() {
         let one = databases(&[
             ("DATABASE_PATH", "/data/app.db"),

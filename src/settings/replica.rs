@@ -68,6 +68,13 @@ impl Replica {
         self.set_value(key, Value::String(value.to_owned()), from);
     }
 
+    /// The same with a key set to a text.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: &str, from: &str) -> Self {
+        self.set(key, value, from);
+        self
+    }
+
     /// Sets a key.
     pub fn set_value(&mut self, key: &str, value: Value, from: &str) {
         self.keys.insert(key.to_owned(), value);

@@ -159,7 +159,8 @@ impl<'a> View<'a> {
     /// Most have no variable of their own, which is seen at once.
     fn of(env: &'a Environment, alias: &str) -> Self {
         let suffix = suffix(alias);
-        let has_own = env.prefixed("").any(|(name, _)| name.ends_with(&suffix));
+        // For a database called `file` they would be the names of files with secrets.
+        let has_own = suffix != "_FILE" && env.prefixed("").any(|(name, _)| name.ends_with(&suffix));
         Self { env, suffix: has_own.then_some(suffix) }
     }
 }
@@ -214,56 +215,52 @@ impl View<'_> {
     fn replica(&self, database: &Database, several: bool, problems: &mut Vec<String>) -> Option<Replica> {
         let place = self.place()?;
         let file_name = database.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let kind = self.any(&TYPES).map(|(name, kind)| (name, if kind == "gcs" { "gs".to_owned() } else { kind }));
-        if let Some((name, kind)) = &kind
-            && !SCHEMES.contains(&kind.as_str())
-        {
-            problems.push(format!("{name}: not a replica type; one of s3, gs, abs, sftp, nats, webdav, oss, file"));
-            return None;
+        let mut replica = self.start(&place, &file_name, several).map_err(|problem| problems.push(problem)).ok()?;
+        self.add_parts(&mut replica, problems);
+        if let Some(why) = impossible(&replica, &database.path) {
+            problems.push(format!("{}: {why}", place.name));
         }
-        let append = (several && !place.own).then_some(file_name.as_str());
-        let mut replica = match place.by {
+        Some(replica)
+    }
+
+    /// The type that a variable names, which may be another than the place says.
+    fn kind(&self) -> Result<Option<Found>, String> {
+        match self.any(&TYPES) {
+            Some((name, kind)) if SCHEMES.contains(&kind.as_str()) => Ok(Some((name, if kind == "gcs" { "gs".to_owned() } else { kind }))),
+            Some((name, _)) => Err(format!("{name}: not a replica type; one of s3, gs, abs, sftp, nats, webdav, oss, file")),
+            None => Ok(None),
+        }
+    }
+
+    /// A replica at this place, without its other parts.
+    fn start(&self, place: &Place, file_name: &str, several: bool) -> Result<Replica, String> {
+        let kind = self.kind()?;
+        let (name, value) = (place.name.as_str(), place.value.trim());
+        Ok(match place.by {
             By::Url => {
-                let replica = replica_url::parse(&place.name, place.value.trim(), append)
-                    .map_err(|why| problems.push(format!("{}: {why}", place.name)))
-                    .ok()?;
-                if let Some((name, kind)) = kind.filter(|(_, kind)| kind != replica.kind()) {
-                    problems.push(format!("{name} is {kind}, but {} is of type {}; unset one", place.name, replica.kind()));
+                let append = (several && !place.own).then_some(file_name);
+                let replica = replica_url::parse(name, value, append).map_err(|why| format!("{name}: {why}"))?;
+                if let Some((by, kind)) = kind.filter(|(_, kind)| kind != replica.kind()) {
+                    return Err(format!("{by} is {kind}, but {name} is of type {}; unset one", replica.kind()));
                 }
                 replica
             }
             By::Bucket(dialect) => {
                 let kind = kind.map_or(dialect.kind.to_owned(), |(_, kind)| kind);
                 if !matches!(kind.as_str(), "s3" | "gs" | "abs" | "oss") {
-                    problems
-                        .push(format!("{}: a replica of type {kind} has no bucket; unset one, or set LITESTREAM_REPLICA_URL", place.name));
-                    return None;
+                    return Err(format!("{name}: a replica of type {kind} has no bucket; unset one, or set LITESTREAM_REPLICA_URL"));
                 }
-                let mut replica = self.at(&kind, &file_name);
-                replica.set("bucket", place.value.trim_matches('/'), &place.name);
-                replica
+                self.at(&kind, file_name).with("bucket", value.trim_matches('/'), name)
             }
-            By::Host => {
-                let mut replica = self.at("sftp", &file_name);
-                replica.set("host", &place.value, &place.name);
-                replica
-            }
-            By::Webdav => self.at("webdav", &file_name),
+            By::Host => self.at("sftp", file_name).with("host", value, name),
+            By::Webdav => self.at("webdav", file_name),
+            By::Folder if !value.starts_with('/') => return Err(format!("{name}: a file replica needs an absolute path, as /backup")),
             By::Folder => {
-                let mut replica = self.at("file", &file_name);
-                let path = replica.get("path").unwrap_or_default().to_owned();
-                if !place.value.starts_with('/') {
-                    problems.push(format!("{}: a file replica needs an absolute path, as /backup", place.name));
-                }
-                replica.set("path", &format!("/{path}"), &place.name);
-                replica
+                let replica = self.at("file", file_name);
+                let path = format!("/{}", replica.get("path").unwrap_or_default());
+                replica.with("path", &path, name)
             }
-        };
-        self.add_parts(&mut replica, problems);
-        if let Some(why) = impossible(&replica, &database.path) {
-            problems.push(format!("{}: {why}", place.name));
-        }
-        Some(replica)
+        })
     }
 
     /// A replica of this type, in the folder that the variables name: `[prefix/]<file name>`.
@@ -275,10 +272,7 @@ impl View<'_> {
             (None, Some((name, prefix))) => (format!("{}/{file_name}", prefix.trim_matches('/')), name),
             (None, None) => (file_name.to_owned(), String::new()),
         };
-        let mut replica = Replica::default();
-        replica.set("type", kind, "");
-        replica.set("path", path.trim_matches('/'), &from);
-        replica
+        Replica::default().with("type", kind, "").with("path", path.trim_matches('/'), &from)
     }
 
     fn add_parts(&self, replica: &mut Replica, problems: &mut Vec<String>) {
