@@ -324,6 +324,24 @@ pub fn move_companions_aside(database: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// So many of each name are kept aside: a container that is started again and again must not fill its volume.
+const KEPT_ASIDE: usize = 5;
+
+/// Removes what was moved aside longest ago, beyond the number that is kept. What cannot be removed stays.
+fn forget_oldest(path: &Path) {
+    let prefix = format!("{}.aside-", path.file_name().unwrap_or_default().to_string_lossy());
+    let entries = fs::read_dir(path.parent().unwrap_or(Path::new("/"))).into_iter().flatten().flatten();
+    let mut aside: Vec<PathBuf> = entries.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).map(|e| e.path()).collect();
+    // Their names end with the time, and those of one second with a number.
+    aside.sort();
+    for oldest in aside.iter().take(aside.len().saturating_sub(KEPT_ASIDE)) {
+        let removed = if oldest.is_dir() { fs::remove_dir_all(oldest) } else { fs::remove_file(oldest) };
+        if removed.is_ok() {
+            report::line(format_args!("{}: removed, {KEPT_ASIDE} newer ones are kept", oldest.display()));
+        }
+    }
+}
+
 /// Renames a file or folder to `NAME.aside-TIME`, if it is there.
 ///
 /// # Errors
@@ -339,6 +357,7 @@ pub fn move_aside(path: &Path) -> io::Result<()> {
         if fs::symlink_metadata(&aside).is_err() {
             fs::rename(path, &aside)?;
             report::line(format_args!("{} is stale: kept as {}", path.display(), aside.display()));
+            forget_oldest(path);
             return Ok(());
         }
     }
@@ -385,6 +404,23 @@ mod tests {
         fs::remove_file(&path).unwrap();
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
         assert_eq!(look(&path).unwrap(), Local::Sqlite);
+    }
+
+    #[test]
+    fn of_what_is_moved_aside_the_newest_five_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db-wal");
+        for second in 0..7 {
+            fs::write(dir.path().join(format!("a.db-wal.aside-20200101T00000{second}Z")), "old").unwrap();
+        }
+        fs::write(dir.path().join("a.db-wal2.aside-20200101T000000Z"), "another's").unwrap();
+        fs::write(&path, "new").unwrap();
+        move_aside(&path).unwrap();
+        let mut kept: Vec<String> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        kept.sort();
+        assert_eq!(kept.len(), 6, "{kept:?}");
+        assert_eq!(kept[0], "a.db-wal.aside-20200101T000003Z");
+        assert!(kept[4].as_str() > "a.db-wal.aside-2026", "the newest is kept");
     }
 
     #[test]
