@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::unistd::{Group, User};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::continuity::{beside, meta_dir};
@@ -15,7 +16,7 @@ use crate::litestream::Litestream;
 use crate::litestream::call::{self, Config};
 use crate::plan::{Database, Plan};
 use crate::report;
-use crate::settings::RestorePolicy;
+use crate::settings::{Entry, RestorePolicy};
 use crate::time;
 
 /// What is at a database's path.
@@ -294,17 +295,37 @@ pub fn open_immutable(database: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)
 }
 
+/// Changes a file's owner to `USER[:GROUP]`, by name or number; a user's own group where none is named.
+fn give(file: &Path, owner: &str) -> io::Result<()> {
+    let unknown =
+        |what: &str| io::Error::new(io::ErrorKind::NotFound, format!("LITESTREAM_ENTRY_DB_OWNER: no such {what} here; use its number"));
+    let (user, group) = owner.split_once(':').map_or((owner, None), |(user, group)| (user, Some(group)));
+    let (uid, its_group) = match user.parse::<u32>() {
+        Ok(uid) => (uid, None),
+        Err(_) => User::from_name(user).ok().flatten().map(|u| (u.uid.as_raw(), Some(u.gid.as_raw()))).ok_or_else(|| unknown("user"))?,
+    };
+    let gid = match group.map(|group| (group, group.parse::<u32>())) {
+        None => its_group,
+        Some((_, Ok(gid))) => Some(gid),
+        Some((name, Err(_))) => Some(Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw()).ok_or_else(|| unknown("group"))?),
+    };
+    std::os::unix::fs::chown(file, Some(uid), gid)
+        .map_err(|error| io::Error::new(error.kind(), format!("LITESTREAM_ENTRY_DB_OWNER: {error}; only root may give a file away")))
+}
+
 /// Puts a restored file in its place: owner and mode, fsync, stale companions aside, rename, fsync.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn install(restored: &Path, database: &Path) -> io::Result<()> {
+pub fn install(restored: &Path, database: &Path, entry: &Entry) -> io::Result<()> {
     let directory = database.parent().unwrap_or(Path::new("/"));
     let place = fs::metadata(directory)?;
-    if nix::unistd::geteuid().is_root() {
-        std::os::unix::fs::chown(restored, Some(place.uid()), Some(place.gid()))?;
+    match &entry.db_owner {
+        Some(owner) => give(restored, owner)?,
+        None if nix::unistd::geteuid().is_root() => std::os::unix::fs::chown(restored, Some(place.uid()), Some(place.gid()))?,
+        None => {}
     }
-    fs::set_permissions(restored, fs::Permissions::from_mode(place.mode() & 0o666))?;
+    fs::set_permissions(restored, fs::Permissions::from_mode(entry.db_mode.unwrap_or(place.mode() & 0o666)))?;
     File::open(restored)?.sync_all()?;
     move_companions_aside(database)?;
     fs::rename(restored, database)?;

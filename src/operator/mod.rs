@@ -298,7 +298,7 @@ fn restore_one(plan: &Plan, database: &Database, target: &Path, flags: &[OsStrin
         Fetched::NoBackup => return Err(Failure::new(exit::NO_BACKUP, format!("{}: {} has no backup", database.alias, database.replica))),
         Fetched::Database(restored) => {
             // A crash in between leaves no database, which the next boot restores.
-            restore::move_aside(target).and_then(|()| restore::install(&restored, target)).map_err(system)?;
+            restore::move_aside(target).and_then(|()| restore::install(&restored, target, &plan.entry)).map_err(system)?;
             print(&format!("{}: restored from {} to {}", database.alias, database.replica, target.display()));
         }
     }

@@ -55,6 +55,10 @@ pub struct Entry {
     pub restore_timeout: Duration,
     /// Databases that are restored at once; by default as many as the memory allows, at most eight.
     pub restore_parallelism: Option<usize>,
+    /// Who owns a restored database, `USER[:GROUP]` by name or number; by default who owns its directory.
+    pub db_owner: Option<String>,
+    /// Its permission bits; by default the directory's, without those to execute.
+    pub db_mode: Option<u32>,
     /// From the stop signal to our own end, default 10 s (Docker's).
     pub stop_timeout: Duration,
     /// Signals go to the app's whole process group, default no.
@@ -81,6 +85,8 @@ struct Raw {
     restore: Option<String>,
     restore_timeout: Option<String>,
     restore_parallelism: Option<String>,
+    db_owner: Option<String>,
+    db_mode: Option<String>,
     stop_timeout: Option<String>,
     signal_group: Option<String>,
     on_replication_failure: Option<String>,
@@ -93,10 +99,12 @@ struct Raw {
 }
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 12] = [
+pub const OPTIONS: [(&str, &str, &str); 14] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
     ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 8 [auto]"),
+    ("db-owner", "USER[:GROUP]", "who owns a restored database [its directory's owner]"),
+    ("db-mode", "MODE", "permission bits of a restored database, as 0640 [its directory's]"),
     ("stop-timeout", "DURATION", "from the stop signal to the end, the last sync included [10s]"),
     ("signal-group", "true|false", "signal the app's process group instead of the app [false]"),
     ("on-replication-failure", "restart|exit|ignore", "what to do when Litestream ends and the app lives [restart]"),
@@ -130,6 +138,8 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
         ),
         restore_timeout: check.duration("RESTORE_TIMEOUT", raw.restore_timeout.as_deref(), Duration::from_secs(60)),
         restore_parallelism: check.count("RESTORE_PARALLELISM", raw.restore_parallelism.as_deref()),
+        db_owner: check.owner("DB_OWNER", raw.db_owner),
+        db_mode: check.mode("DB_MODE", raw.db_mode.as_deref()),
         stop_timeout: check.duration("STOP_TIMEOUT", raw.stop_timeout.as_deref(), Duration::from_secs(10)),
         signal_group: check.flag("SIGNAL_GROUP", raw.signal_group),
         on_replication_failure: check.one_of(
@@ -184,6 +194,24 @@ impl Check<'_> {
             None => default,
             Some(Some(duration)) if !duration.is_zero() => duration,
             Some(_) => self.bad(name, "a duration as 500ms, 10s or 2m", default),
+        }
+    }
+
+    fn owner(&mut self, name: &str, value: Option<String>) -> Option<String> {
+        let is_name = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-$".contains(c));
+        let owner = value?;
+        let parts: Vec<&str> = owner.split(':').collect();
+        if parts.len() <= 2 && parts.iter().all(|part| is_name(part)) {
+            Some(owner)
+        } else {
+            self.bad(name, "USER or USER:GROUP, by name or number", None)
+        }
+    }
+
+    fn mode(&mut self, name: &str, value: Option<&str>) -> Option<u32> {
+        match u32::from_str_radix(value?, 8) {
+            Ok(mode) if mode <= 0o777 => Some(mode),
+            _ => self.bad(name, "octal digits, as 0640", None),
         }
     }
 
@@ -244,7 +272,7 @@ mod tests {
         for (name, form, _) in OPTIONS {
             let value = match form {
                 "DURATION" => "7s",
-                "SIZE" | "N" => "7",
+                "SIZE" | "N" | "MODE" | "USER[:GROUP]" => "7",
                 "PATH" => "/x",
                 words => words.split('|').next_back().unwrap(),
             };

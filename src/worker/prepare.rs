@@ -108,7 +108,7 @@ fn fetch(plan: &Plan, database: &Database, folder: &Path) -> Result<Decision, Fa
     let installed = match &fetched {
         Ok(Fetched::Database(restored)) => {
             let size = fs::metadata(restored).map(|m| m.len()).unwrap_or_default();
-            restore::install(restored, &database.path).map(|()| {
+            restore::install(restored, &database.path, &plan.entry).map(|()| {
                 report::line(format_args!(
                     "{}: restored {} from {} in {:.1} s",
                     database.alias,

@@ -1,6 +1,7 @@
 //! What is here, what the replica has, and what comes of it: `docs` and README have the same table.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -15,6 +16,7 @@ both_lines!(
     database_here_is_used,
     missing_is_restored,
     zero_bytes_are_restored,
+    restored_belongs_to_its_directorys_owner_or_to_who_is_named,
     never_starts_empty_although_there_is_a_backup,
     no_backup_is_a_first_boot,
     no_backup_and_required_is_refused,
@@ -116,6 +118,33 @@ fn missing_is_restored(line: Line) {
         let (after, _) = boot(&site, policy);
         assert_eq!(before.difference(&after), None, "{policy}");
     }
+}
+
+fn restored_belongs_to_its_directorys_owner_or_to_who_is_named(line: Line) {
+    // Only root may give files away.
+    if !namespaces() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let (site, _) = backed_up(line);
+    let directory = site.database().parent().unwrap();
+    std::os::unix::fs::chown(directory, Some(4321), Some(1234)).unwrap();
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o750)).unwrap();
+    let restored = |variables: &[(&str, &str)]| {
+        lose(site.database());
+        let recipe = variables.iter().fold(site.recipe(), |recipe, (name, value)| recipe.env(name, value));
+        // The app looks: Litestream's own writes to it change nothing of this.
+        let (code, container) = recipe.shell("stat -c '%u:%g %a' data/app.db").run();
+        assert_eq!(code, 0, "{}", container.stderr());
+        String::from_utf8_lossy(&container.stdout()).trim().to_owned()
+    };
+    assert_eq!(restored(&[]), "4321:1234 640");
+    assert_eq!(restored(&[("LITESTREAM_ENTRY_DB_OWNER", "777:888"), ("LITESTREAM_ENTRY_DB_MODE", "0600")]), "777:888 600");
+    assert_eq!(restored(&[("LITESTREAM_ENTRY_DB_OWNER", "root")]), "0:0 640");
+    lose(site.database());
+    let (code, refused) = note(&site, site.recipe().env("LITESTREAM_ENTRY_DB_OWNER", "nobody-of-that-name")).run();
+    assert_eq!(code, 71, "{}", refused.stderr());
+    assert!(refused.stderr().contains("LITESTREAM_ENTRY_DB_OWNER: no such user"), "{}", refused.stderr());
+    assert!(!site.database().exists() && !site.path("ran").exists());
 }
 
 fn zero_bytes_are_restored(line: Line) {
