@@ -53,7 +53,7 @@ pub struct Entry {
     pub restore: RestorePolicy,
     /// How long a restore may go without progress, default 60 s.
     pub restore_timeout: Duration,
-    /// Databases that are restored at once; by default as many as the memory allows, at most eight.
+    /// Databases that are restored at once; by default as many as the memory allows, at most sixteen.
     pub restore_parallelism: Option<usize>,
     /// Who owns a restored database, `USER[:GROUP]` by name or number; by default who owns its directory.
     pub db_owner: Option<String>,
@@ -102,7 +102,7 @@ struct Raw {
 pub const OPTIONS: [(&str, &str, &str); 14] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
-    ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 8 [auto]"),
+    ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 16 [auto]"),
     ("db-owner", "USER[:GROUP]", "who owns a restored database [its directory's owner]"),
     ("db-mode", "MODE", "permission bits of a restored database, as 0640 [its directory's]"),
     ("stop-timeout", "DURATION", "from the stop signal to the end, the last sync included [10s]"),

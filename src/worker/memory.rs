@@ -6,15 +6,15 @@ use std::fs;
 /// A restore by Litestream 0.5.17: 33 MB at rest, up to 80 MB seen on a database of 821 MB.
 const EACH: u64 = 96 << 20;
 /// Each also has up to eight connections to its storage.
-const MOST: u64 = 8;
+const MOST: u64 = 16;
 
-/// As many as fit, 1 to 8.
+/// As many as fit, 1 to 16.
 pub(super) fn restores_at_once() -> usize {
     usize::try_from(fitting(available())).unwrap_or(1)
 }
 
 fn fitting(bytes: Option<u64>) -> u64 {
-    bytes.map_or(MOST / 2, |bytes| (bytes / EACH).clamp(1, MOST))
+    bytes.map_or(MOST / 4, |bytes| (bytes / EACH).clamp(1, MOST))
 }
 
 /// What the kernel says is to be had, in the machine and in the container (proc(5), cgroup-v2), whichever is less.
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn as_many_fit_as_there_is_memory_for() {
-        for (megabytes, at_once) in [(0, 1), (100, 1), (256, 2), (512, 5), (1 << 20, 8)] {
+        for (megabytes, at_once) in [(0, 1), (100, 1), (256, 2), (512, 5), (1 << 20, 16)] {
             assert_eq!(fitting(Some(megabytes << 20)), at_once, "{megabytes} MB");
         }
         assert_eq!(fitting(None), 4);
