@@ -27,3 +27,4 @@ docker:
 bench:
 	benches/startup
 	benches/loss
+	benches/restore

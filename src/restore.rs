@@ -14,6 +14,7 @@ use crate::continuity::{beside, meta_dir};
 use crate::exit::{self, Failure};
 use crate::litestream::Litestream;
 use crate::litestream::call::{self, Config};
+use crate::litestream::verdict::{self, Verdict};
 use crate::plan::{Database, Plan};
 use crate::report;
 use crate::settings::{Entry, RestorePolicy};
@@ -136,13 +137,17 @@ impl<'a> Source<'a> {
         let mut patience = Patience::new(self.timeout);
         let mut pause = Duration::from_millis(250);
         loop {
-            let reason = match self.attempt(folder, &mut patience)? {
+            let (reason, verdict) = match self.attempt(folder, &mut patience)? {
                 Attempt::Fetched(fetched) => return Ok(fetched),
-                Attempt::Failed(reason) => reason,
+                Attempt::Failed(reason, verdict) => (reason, verdict),
             };
+            let hint = verdict.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+            if verdict.permanent {
+                return Err(Failure::new(exit::UNREACHABLE, format!("cannot be restored: {reason}{hint}")));
+            }
             if patience.is_over_after(pause) {
                 let waited = patience.waited().as_secs();
-                return Err(Failure::new(exit::UNREACHABLE, format!("cannot be restored: {reason} (no progress for {waited} s)")));
+                return Err(Failure::new(exit::UNREACHABLE, format!("cannot be restored: {reason} (no progress for {waited} s){hint}")));
             }
             report::line(format_args!("{}: restore failed, trying again: {reason}", self.alias));
             std::thread::sleep(pause);
@@ -166,7 +171,12 @@ impl<'a> Source<'a> {
             let bytes = size_of_folder(folder);
             patience.progress(bytes);
             if patience.is_over_after(Duration::ZERO) {
-                return Ok(Attempt::Failed(format!("no answer in time; litestream's last words: {}", call::reason(&running.said()))));
+                let said = running.said();
+                // The time is over: whatever it is, it is not tried again.
+                return Ok(Attempt::Failed(
+                    format!("no answer in time; litestream's last words: {}", call::reason(&said)),
+                    verdict::judge(&said),
+                ));
             }
             if said_at.elapsed() >= SAY_EVERY {
                 said_at = Instant::now();
@@ -183,8 +193,11 @@ impl<'a> Source<'a> {
                 )
             }),
             (true, Ok(Local::Missing)) => Ok(Attempt::Fetched(Fetched::NoBackup)),
-            (true, _) => Ok(Attempt::Failed("litestream restored something that is not a SQLite database".to_owned())),
-            (false, _) => Ok(Attempt::Failed(call::reason(&running.said()))),
+            (true, _) => Ok(Attempt::Failed("litestream restored something that is not a SQLite database".to_owned(), verdict::judge(""))),
+            (false, _) => {
+                let said = running.said();
+                Ok(Attempt::Failed(call::reason(&said), verdict::judge(&said)))
+            }
         }
     }
 
@@ -196,7 +209,7 @@ impl<'a> Source<'a> {
 
 enum Attempt {
     Fetched(Fetched),
-    Failed(String),
+    Failed(String, Verdict),
 }
 
 /// Counts the time without progress.

@@ -109,7 +109,10 @@ pub fn reason(said: &str) -> String {
     let complaint = said.lines().rev().find(|l| l.contains("rror")).or_else(|| said.lines().rev().find(|l| !l.trim().is_empty()));
     let line = complaint.unwrap_or("no reason given").trim();
     let line = line.split_once("error=").map_or_else(|| line.to_owned(), |(_, value)| unquoted(value));
-    let line = line.strip_prefix("Error: ").unwrap_or(&line).to_owned();
+    let line = line.strip_prefix("Error: ").unwrap_or(&line);
+    // AWS's client puts the request before the reason.
+    let line = ["api error ", "HostID: , "].iter().find_map(|before| line.split_once(before)).map_or(line, |(_, reason)| reason);
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= 240 { line } else { line.chars().take(240).chain(['…']).collect() }
 }
 

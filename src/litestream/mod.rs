@@ -7,6 +7,7 @@ pub mod duration;
 pub mod expand;
 pub mod schema;
 pub mod socket;
+pub mod verdict;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

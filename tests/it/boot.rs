@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use crate::support::container::Recipe;
 use crate::support::contents::{Contents, beside};
+use crate::support::s3::Server;
 use crate::support::server::closed_port;
 use crate::support::site::{Site, lose};
 use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
@@ -21,6 +22,7 @@ both_lines!(
     no_backup_is_a_first_boot,
     no_backup_and_required_is_refused,
     unreachable_and_missing_is_refused,
+    denied_is_refused_at_once_with_what_helps,
     unreachable_and_never_starts_empty,
     broken_backup_is_refused,
     not_a_database_is_refused,
@@ -196,6 +198,25 @@ fn no_backup_and_required_is_refused(line: Line) {
     let site = Site::new(line);
     refused(&site, site.recipe().env("LITESTREAM_ENTRY_RESTORE", "required"), 66);
     assert!(!site.database().exists());
+}
+
+fn denied_is_refused_at_once_with_what_helps(line: Line) {
+    let Some(server) = Server::start() else { return };
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line).in_bucket_of(&server, "denied");
+    for (name, value, helps) in [
+        ("LITESTREAM_SECRET_ACCESS_KEY", "wrong-secret", "the secret does not belong to this key id"),
+        ("LITESTREAM_ACCESS_KEY_ID", "wrong-id", "does not know this key id"),
+        ("LITESTREAM_REPLICA_BUCKET", "no-such-bucket", "no such bucket"),
+    ] {
+        let (code, container) = note(&site, site.recipe().env(name, value)).run();
+        let stderr = container.stderr();
+        assert_eq!(code, 69, "{name}: {stderr}");
+        assert!(stderr.contains(helps) && !stderr.contains("trying again") && !stderr.contains("wrong-secret"), "{name}: {stderr}");
+        assert!(!site.path("ran").exists(), "{name}");
+    }
 }
 
 fn unreachable_and_missing_is_refused(line: Line) {
