@@ -254,6 +254,18 @@ impl Document {
         self.top.get("dbs").and_then(Value::as_sequence).map_or(&[], Vec::as_slice)
     }
 
+    /// The same with one database's replica at another path.
+    #[must_use]
+    pub fn with_replica_path(&self, database: &Path, path: &str) -> Self {
+        let mut top = self.top.clone();
+        for entry in top.get_mut("dbs").and_then(Value::as_sequence_mut).into_iter().flatten() {
+            if entry.get("path").and_then(Value::as_str).is_some_and(|p| Path::new(p) == database) {
+                replicas(entry).for_each(|replica| put(replica, "path", path.to_owned()));
+            }
+        }
+        Self { top, origins: BTreeMap::new() }
+    }
+
     /// For a start under a live app: 0.5 looks at its databases and uploads by two clocks of a second each, so
     /// that an upload may just miss what was found. An upload clock that ticks more often costs nothing: there
     /// is one file a second either way.

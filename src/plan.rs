@@ -26,6 +26,8 @@ pub struct Database {
     pub replica: String,
     /// The variables that decided it.
     pub from: Vec<String>,
+    /// Other paths in the same bucket under which an earlier configuration may have kept it, where we chose ours.
+    pub elsewhere: Vec<String>,
 }
 
 /// A directory whose files that match are databases (0.5).
@@ -48,7 +50,13 @@ pub struct Directory {
 impl Directory {
     /// As a database of its own, for the lock on it.
     pub fn as_database(&self) -> Database {
-        Database { alias: self.alias.clone(), path: self.path.clone(), replica: self.replica.clone(), from: self.from.clone() }
+        Database {
+            alias: self.alias.clone(),
+            path: self.path.clone(),
+            replica: self.replica.clone(),
+            from: self.from.clone(),
+            elsewhere: Vec::new(),
+        }
     }
 }
 
@@ -221,11 +229,30 @@ fn named(database: &settings::Database, secrets: &Secrets) -> Database {
             seen.push(name.to_owned());
         }
     }
-    Database { alias: database.alias.clone(), path: database.path.clone(), replica: replica.shown(), from: seen }
+    let elsewhere = elsewhere(database);
+    Database { alias: database.alias.clone(), path: database.path.clone(), replica: replica.shown(), from: seen, elsewhere }
+}
+
+/// Where a `litestream.yml` of before may have put it: the prefix itself (`path: ${LITESTREAM_REPLICA_PATH}`), the database's whole
+/// path (litestream-ruby), its folder and name, its name without the ending.
+fn elsewhere(database: &settings::Database) -> Vec<String> {
+    let replica = &database.replica;
+    let ours = replica.get("path").filter(|_| replica.get("bucket").is_some() && replica.is_path_ours());
+    let (Some(ours), Some(name)) = (ours, database.path.file_name().and_then(|n| n.to_str())) else { return Vec::new() };
+    let text = |path: &Path| path.to_string_lossy().trim_start_matches('/').to_owned();
+    let folder = database.path.parent().and_then(Path::file_name).map(|folder| text(&Path::new(folder).join(name)));
+    let prefix = ours.strip_suffix(name).map(|prefix| prefix.trim_end_matches('/').to_owned());
+    let mut places = Vec::new();
+    for place in [prefix, Some(text(&database.path)), folder, Some(text(&Path::new(name).with_extension("")))].into_iter().flatten() {
+        if !place.is_empty() && place != ours && !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    places
 }
 
 fn directory(database: &settings::Database, secrets: &Secrets) -> Directory {
-    let Database { alias, path, replica, from } = named(database, secrets);
+    let Database { alias, path, replica, from, .. } = named(database, secrets);
     let pattern = database.extra.get("pattern").and_then(serde_yaml::Value::as_str).unwrap_or("*").to_owned();
     let recursive = database.extra.get("recursive").and_then(serde_yaml::Value::as_bool).unwrap_or_default();
     Directory { alias, path, pattern, recursive, replica, from }
@@ -265,6 +292,7 @@ fn from_file(document: &Document) -> Vec<Database> {
             path: d.path,
             replica: d.replica,
             from: Vec::new(),
+            elsewhere: Vec::new(),
         })
         .collect();
     if let [only] = databases.as_mut_slice() {

@@ -52,7 +52,7 @@ fn databases_in(directory: &Directory, named: &[PathBuf]) -> Vec<Database> {
         let relative = path.strip_prefix(&directory.path).unwrap_or(&path).to_string_lossy().into_owned();
         let alias = Path::new(&relative).with_extension("").to_string_lossy().into_owned();
         let replica = format!("{}/{relative}", directory.replica.trim_end_matches('/'));
-        Database { alias, path, replica, from: directory.from.clone() }
+        Database { alias, path, replica, from: directory.from.clone(), elsewhere: Vec::new() }
     };
     paths.into_iter().map(entry).collect()
 }

@@ -81,6 +81,11 @@ impl Replica {
         self.from.insert(key.to_owned(), from.to_owned());
     }
 
+    /// Whether its path was put together here, from the file's name and at most a prefix that is everybody's.
+    pub fn is_path_ours(&self) -> bool {
+        self.from("path").is_none_or(|from| super::dialects::all().any(|d| d.prefixes.contains(&from)))
+    }
+
     /// Its type, from the URL where that says it.
     pub fn kind(&self) -> &str {
         let of_url = self.get("url").and_then(|url| url.split_once("://")).map(|(scheme, _)| scheme);

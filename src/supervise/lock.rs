@@ -72,7 +72,13 @@ mod tests {
     #[test]
     fn a_lock_is_exclusive_all_or_nothing_and_gone_with_its_holder() {
         let dir = tempfile::tempdir().unwrap();
-        let db = |name: &str| Database { alias: name.into(), path: dir.path().join(name), replica: String::new(), from: Vec::new() };
+        let db = |name: &str| Database {
+            alias: name.into(),
+            path: dir.path().join(name),
+            replica: String::new(),
+            from: Vec::new(),
+            elsewhere: Vec::new(),
+        };
         let (a, b) = (db("a"), db("b"));
         let first = Locks::take(std::slice::from_ref(&b)).unwrap().unwrap();
         assert!(is_held(&b.path) && !is_held(&a.path));

@@ -6,13 +6,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Channel, Message, in_parallel, memory};
+use crate::config::Document;
 use crate::continuity::{self, Mark, Need, Pin};
 use crate::exit::{self, Failure};
-use crate::litestream::{Line, socket};
+use crate::litestream::{Line, call, socket};
 use crate::plan::{Database, Plan};
 use crate::report;
 use crate::restore::{self, Decision, Fetched, Local, Source};
+use crate::{runtime, settings};
 
+/// How long each other place is asked.
+const ELSEWHERE_FOR: Duration = Duration::from_secs(10);
 /// How long a live database's WAL is tried to be emptied before Litestream starts without proof.
 const TRUNCATE_FOR: Duration = Duration::from_secs(5);
 /// How often Litestream is asked whether it has its lock.
@@ -141,10 +145,40 @@ fn fetch(plan: &Plan, database: &Database, folder: &Path) -> Result<Decision, Fa
             ),
         )),
         Fetched::NoBackup => {
+            if let Some(place) = elsewhere(plan, database, folder) {
+                return Err(Failure::new(
+                    exit::NO_BACKUP,
+                    format!(
+                        "{}: {} has no backup, but {place} has one: set LITESTREAM_REPLICA_URL{}={place} to go on with it, or start empty with LITESTREAM_ENTRY_RESTORE=never",
+                        database.alias,
+                        database.replica,
+                        if plan.databases.len() > 1 { settings::suffix(&database.alias) } else { String::new() }
+                    ),
+                ));
+            }
             report::line(format_args!("{}: first boot: {} has no backup yet", database.alias, database.replica));
             Ok(Decision::StartEmpty)
         }
     }
+}
+
+/// Where else in the bucket there is a backup of it, before an empty database takes its place: who comes from a
+/// `litestream.yml` may have had another path in it. Only at a first boot, and only where we chose the path.
+fn elsewhere(plan: &Plan, database: &Database, folder: &Path) -> Option<String> {
+    let text = fs::read_to_string(&plan.config).ok()?;
+    let document = Document::parse(&text).ok().filter(|_| !plan.users_file)?;
+    let number = plan.databases.iter().position(|d| d.path == database.path)?;
+    let file = plan.runtime.join(format!("elsewhere-{number}.yml"));
+    let found = database.elsewhere.iter().find(|place| {
+        let written = runtime::write(&file, &document.with_replica_path(&database.path, place).text());
+        let config = call::Config { path: &file, expand: false };
+        let source = Source { config, timeout: ELSEWHERE_FOR.min(plan.entry.restore_timeout), ..Source::newest(plan, database) };
+        written.is_ok() && matches!(source.fetch(folder), Ok(Fetched::Database(_)))
+    });
+    let _ = (fs::remove_file(&file), restore::clear(folder));
+    let (bucket, _) = database.replica.split_once("://").and_then(|(_, rest)| rest.split_once('/'))?;
+    let scheme = database.replica.split("://").next().unwrap_or_default();
+    found.map(|place| format!("{scheme}://{bucket}/{place}"))
 }
 
 /// Pins or empties one WAL, and notes what is then known.

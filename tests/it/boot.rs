@@ -20,6 +20,7 @@ both_lines!(
     restored_belongs_to_its_directorys_owner_or_to_who_is_named,
     never_starts_empty_although_there_is_a_backup,
     no_backup_is_a_first_boot,
+    a_backup_under_an_earlier_path_is_not_passed_over,
     no_backup_and_required_is_refused,
     unreachable_and_missing_is_refused,
     denied_is_refused_at_once_with_what_helps,
@@ -174,6 +175,40 @@ fn never_starts_empty_although_there_is_a_backup(line: Line) {
     // Nothing was written, so whether Litestream could save that is another test's question.
     assert_ne!(code, 9, "the database is there: {}", container.stderr());
     assert!(site.path("ran").exists(), "{}", container.stderr());
+}
+
+/// Who comes from a `litestream.yml` had another path in it: the app must not begin anew beside its backup.
+fn a_backup_under_an_earlier_path_is_not_passed_over(line: Line) {
+    let Some(server) = Server::start() else { return };
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line).in_bucket_of(&server, "app");
+    let prefixed = || site.recipe();
+    let named = |path: &str| site.recipe().without("LITESTREAM_REPLICA_PATH").env("LITESTREAM_REPLICA_URL", format!("s3://test/{path}"));
+    // An empty bucket is a first boot all the same.
+    let (code, first) = note(&site, prefixed()).run();
+    assert_eq!(code, 0, "{}", first.stderr());
+    for earlier in ["app", "data/app.db"] {
+        lose(site.database());
+        // The writer begins anew, too.
+        let _ = fs::remove_file(site.path("ack"));
+        let mut container = named(earlier).app(site.writer("--every 0 --rows 50")).start();
+        container.ready();
+        eventually("50 rows", PATIENCE, || when(site.acknowledged() == 50));
+        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        let before = Contents::of(site.database());
+        lose(site.database());
+        let _ = fs::remove_file(site.path("ran"));
+        let other = site.recipe().env("LITESTREAM_REPLICA_PATH", if earlier == "app" { "app" } else { "nowhere" });
+        let (code, refused) = note(&site, other).run();
+        let place = format!("LITESTREAM_REPLICA_URL=s3://test/{earlier}");
+        assert!(code == 66 && refused.stderr().contains(&place), "{code}: {}", refused.stderr());
+        assert!(!site.database().exists() && !site.path("ran").exists());
+        let (code, told) = note(&site, named(earlier)).run();
+        assert_eq!(code, 0, "{}", told.stderr());
+        assert_eq!(Contents::of(site.database()).difference(&before), None);
+    }
 }
 
 fn no_backup_is_a_first_boot(line: Line) {
