@@ -245,9 +245,8 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         report::line(line);
     }
     if entry.export_paths {
-        let name_of = |e: &CString| e.to_bytes().split(|b| *b == b'=').next().unwrap_or_default().to_vec();
         let paths = plan.exported_paths();
-        boot.env.retain(|entry| !paths.iter().any(|path| name_of(path) == name_of(entry)));
+        boot.env.retain(|entry| !paths.iter().any(|path| plan::name_of(path) == plan::name_of(entry)));
         boot.env.extend(paths);
     }
     boot.locks = locks;

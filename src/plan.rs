@@ -96,6 +96,8 @@ pub struct Planned {
 
 /// The generated configuration's name in the runtime directory.
 pub const CONFIG_FILE: &str = "litestream.yml";
+/// The same for a Litestream that is started again under a live app.
+pub const CONFIG_AGAIN_FILE: &str = "litestream-again.yml";
 /// The plan's name there: what `docker exec` reads.
 pub const PLAN_FILE: &str = "plan.yml";
 /// Google's service account there, where a variable holds it: Litestream reads it from a file alone.
@@ -112,7 +114,7 @@ impl Plan {
 
     /// The configuration for a Litestream that is started again under a live app.
     pub fn config_again(&self) -> PathBuf {
-        if self.users_file { self.config.clone() } else { self.runtime.join("litestream-again.yml") }
+        if self.users_file { self.config.clone() } else { self.runtime.join(CONFIG_AGAIN_FILE) }
     }
 
     /// The database that an operator names: an alias, `default` for the only one, or a path.
@@ -311,6 +313,11 @@ fn notes(settings: &Settings, litestream: &Litestream) -> Vec<String> {
     notes
 }
 
+/// The name in `NAME=value`.
+pub fn name_of(entry: &CString) -> &[u8] {
+    entry.to_bytes().split(|b| *b == b'=').next().unwrap_or_default()
+}
+
 /// What must not reach Litestream: `LOG_LEVEL`, which apps use too and which beats its configuration;
 /// `AWS_CA_BUNDLE`, which breaks 0.5's S3 client; `LITESTREAM_CONFIG`, since it is told.
 const MISLEADING: [&str; 3] = ["LOG_LEVEL", "AWS_CA_BUNDLE", "LITESTREAM_CONFIG"];
@@ -324,7 +331,6 @@ pub fn litestream_environment(app: &[CString], secrets: &Secrets, google: Option
         // It belongs to the other pair.
         drop.push("AWS_SESSION_TOKEN");
     }
-    let name_of = |entry: &CString| entry.to_bytes().split(|b| *b == b'=').next().unwrap_or_default().to_vec();
     let mut env: Vec<CString> = app.iter().filter(|e| !drop.iter().any(|d| d.as_bytes() == name_of(e))).cloned().collect();
     let mut add = |name: &str, value: &[u8]| {
         if let Ok(entry) = CString::new([name.as_bytes(), b"=", value].concat()) {

@@ -9,10 +9,15 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::config::Document;
 use crate::exit::{self, Failure};
+use crate::plan::{CONFIG_AGAIN_FILE, CONFIG_FILE, GOOGLE_FILE, PLAN_FILE, Plan};
 
 /// The usual place.
 pub const USUAL: &str = "/run/litestream-entry";
+
+/// What every boot makes anew there. The directory may be one that is used for other things, too.
+const LEFT: [&str; 4] = [CONFIG_FILE, CONFIG_AGAIN_FILE, PLAN_FILE, GOOGLE_FILE];
 
 /// A directory that is ours for as long as this lives.
 #[derive(Debug)]
@@ -107,7 +112,14 @@ fn claim(path: &Path) -> io::Result<Runtime> {
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(path.join("lock"))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Runtime { path: path.to_owned(), _lock: lock }),
+        Ok(lock) => {
+            // What an earlier boot left is out of date, and a rename over a file makes ext4 write the new one out at once
+            // (ext4(5), auto_da_alloc): half a millisecond each.
+            for name in LEFT {
+                let _ = std::fs::remove_file(path.join(name));
+            }
+            Ok(Runtime { path: path.to_owned(), _lock: lock })
+        }
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "another litestream-entry uses it")),
         Err((_, errno)) => Err(errno.into()),
     }
@@ -119,20 +131,27 @@ pub fn is_held(path: &Path) -> bool {
     matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::errno::Errno::EWOULDBLOCK)))
 }
 
+/// The configuration that a plan's Litestream reads, as it reads it.
+///
+/// # Errors
+/// A line that says why it cannot be read.
+pub fn document(plan: &Plan) -> Result<Document, String> {
+    let text = std::fs::read_to_string(&plan.config).map_err(|e| format!("{}: {e}", plan.config.display()))?;
+    if plan.users_file { Document::parse_expanded(&text, &|name| std::env::var(name).ok()) } else { Document::parse(&text) }
+}
+
 /// Writes a file that only we can read, whole or not at all, in the place of an older one.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
+    // Several commands may write at once.
+    temporary.push(format!(".{}.new", std::process::id()));
     let _ = std::fs::remove_file(&temporary);
     let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(text.as_bytes())?;
     drop(file);
-    // A rename over a file makes ext4 write the new one out at once (ext4(5), auto_da_alloc): half a
-    // millisecond each at every boot, for files that the next boot makes anew.
-    let _ = std::fs::remove_file(path);
     std::fs::rename(&temporary, path)
 }
 
@@ -149,6 +168,30 @@ mod tests {
         assert!(is_held(&place) && take(Some(&place), None).is_err());
         drop(first);
         assert!(!is_held(&place) && take(Some(&place), None).is_ok());
+    }
+
+    #[test]
+    fn a_reader_never_finds_a_file_missing_or_half_while_it_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plan.yml");
+        write(&path, &"x".repeat(9000)).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| (0..500).for_each(|_| write(&path, &"x".repeat(9000)).unwrap()));
+            while !writer.is_finished() {
+                assert_eq!(std::fs::read_to_string(&path).unwrap().len(), 9000);
+            }
+        });
+    }
+
+    #[test]
+    fn a_boot_begins_without_what_an_earlier_one_left_and_touches_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [CONFIG_FILE, PLAN_FILE, "somebody-elses.yml"] {
+            std::fs::write(dir.path().join(name), "old").unwrap();
+        }
+        let _taken = take(Some(dir.path()), None).unwrap();
+        let there = |name: &str| dir.path().join(name).exists();
+        assert!(!there(CONFIG_FILE) && !there(PLAN_FILE) && there("somebody-elses.yml"));
     }
 
     #[test]

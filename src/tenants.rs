@@ -5,12 +5,9 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::config::Document;
 use crate::plan::{Database, Directory, Plan};
 use crate::{report, runtime};
 
-/// The configuration with an entry for each database, in the runtime directory.
-const EACH_FILE: &str = "litestream-each.yml";
 /// Directories below one that is searched are followed so deep, as a guard against links in a circle.
 const DEEPEST: usize = 16;
 
@@ -22,25 +19,29 @@ pub fn expand(mut plan: Plan, named: &[PathBuf]) -> Plan {
         return plan;
     }
     let found: Vec<Database> = plan.directories.iter().flat_map(|directory| databases_in(directory, named)).collect();
-    match each(&plan, &found) {
-        Ok(text) => {
-            let path = plan.runtime.join(EACH_FILE);
-            match runtime::write(&path, &text) {
-                Ok(()) => (plan.config, plan.users_file) = (path, false),
-                Err(error) => report::line(format_args!("{}: {error}", path.display())),
-            }
-        }
+    let path = each_file(&plan);
+    let paths: Vec<&Path> = found.iter().map(|d| d.path.as_path()).collect();
+    let written = runtime::document(&plan).and_then(|document| {
+        runtime::write(&path, &document.with_each(&paths).text()).map_err(|error| format!("{}: {error}", path.display()))
+    });
+    match written {
+        Ok(()) => (plan.config, plan.users_file) = (path, false),
         Err(why) => report::line(why),
     }
     plan.databases.extend(found);
     plan
 }
 
-fn each(plan: &Plan, found: &[Database]) -> Result<String, String> {
-    let text = fs::read_to_string(&plan.config).map_err(|e| format!("{}: {e}", plan.config.display()))?;
-    let document = if plan.users_file { Document::parse_expanded(&text, &|name| std::env::var(name).ok()) } else { Document::parse(&text) };
-    let paths: Vec<&Path> = found.iter().map(|d| d.path.as_path()).collect();
-    Ok(document?.with_each(&paths).text())
+/// Removes what [`expand`] wrote for this process.
+pub fn forget(plan: &Plan) {
+    if plan.config == each_file(plan) {
+        let _ = fs::remove_file(&plan.config);
+    }
+}
+
+/// Each process has its own: another one's may not have the database that was named here.
+fn each_file(plan: &Plan) -> PathBuf {
+    plan.runtime.join(format!("litestream-each-{}.yml", std::process::id()))
 }
 
 fn databases_in(directory: &Directory, named: &[PathBuf]) -> Vec<Database> {

@@ -29,6 +29,12 @@ struct Context {
     _own: Option<Own>,
 }
 
+impl Drop for Context {
+    fn drop(&mut self) {
+        tenants::forget(&self.plan);
+    }
+}
+
 /// Our own runtime directory: what is in it goes with us.
 struct Own(Runtime);
 

@@ -2,12 +2,10 @@
 //! write, and never take an exit code of 0.5's `replicate` for proof (it is 0 in a black hole).
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Channel, Message, in_parallel, pass};
-use crate::config::Document;
 use crate::continuity::{self, Mark, Need};
 use crate::exit::Failure;
 use crate::litestream::{Line, call, socket};
@@ -76,10 +74,9 @@ fn by_socket(database: &Database, socket: &Path, deadline: Instant) -> Result<()
 
 /// Writes the configuration of one database's pass; its path.
 pub(super) fn pass_config(plan: &Plan, database: &Database) -> Result<PathBuf, String> {
-    let text = fs::read_to_string(&plan.config).map_err(|e| format!("{}: {e}", plan.config.display()))?;
-    let document = if plan.users_file { Document::parse_expanded(&text, &|name| std::env::var(name).ok()) } else { Document::parse(&text) };
+    let document = runtime::document(plan)?;
     let path = pass_file(plan, database, "yml");
-    let text = document?.last_pass(plan.litestream.line, &database.path).text();
+    let text = document.last_pass(plan.litestream.line, &database.path).text();
     runtime::write(&path, &text).map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(path)
 }

@@ -138,7 +138,9 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
         report::set_debug(plan.entry.debug);
         let channel = Channel::inherited().map_err(|e| internal(format!("a worker without a channel: {e}")))?;
         let plan = tenants::expand(plan, &[]);
-        match work(&plan, &channel, rest) {
+        let outcome = work(&plan, &channel, rest);
+        tenants::forget(&plan);
+        match outcome {
             Err(failure) => {
                 report::lines(&failure.message);
                 channel.say(&Message::Refused(failure.code));

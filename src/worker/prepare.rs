@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Channel, Message, in_parallel, memory};
-use crate::config::Document;
 use crate::continuity::{self, Mark, Need, Pin};
 use crate::exit::{self, Failure};
 use crate::litestream::{Line, call, socket};
@@ -165,8 +164,7 @@ fn fetch(plan: &Plan, database: &Database, folder: &Path) -> Result<Decision, Fa
 /// Where else in the bucket there is a backup of it, before an empty database takes its place: who comes from a
 /// `litestream.yml` may have had another path in it. Only at a first boot, and only where we chose the path.
 fn elsewhere(plan: &Plan, database: &Database, folder: &Path) -> Option<String> {
-    let text = fs::read_to_string(&plan.config).ok()?;
-    let document = Document::parse(&text).ok().filter(|_| !plan.users_file)?;
+    let document = runtime::document(plan).ok().filter(|_| !plan.users_file)?;
     let number = plan.databases.iter().position(|d| d.path == database.path)?;
     let file = plan.runtime.join(format!("elsewhere-{number}.yml"));
     let found = database.elsewhere.iter().find(|place| {

@@ -56,6 +56,18 @@ fn each_is_verified_by_its_name_or_path_and_one_that_comes_later_is_too() {
     eventually("the new one is verified", PATIENCE, || when(container.exec(["verify", "--timeout", "3s", "later"]).status.success()));
     let all = container.exec(["ltx", "later"]);
     assert!(all.status.success() && String::from_utf8_lossy(&all.stdout).lines().count() > 1, "{}", said(&all));
+    // Each command has a configuration of its own, and takes it away with it.
+    let four = |name: &'static str| {
+        std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| container.exec(["verify", name]))).collect();
+            runs.into_iter().map(|run| run.join().unwrap()).collect::<Vec<_>>()
+        })
+    };
+    assert!(four("one").iter().all(|output| output.status.success()));
+    let left =
+        fs::read_dir(site.path("run")).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().starts_with("litestream-each-"));
+    // Only the worker's that holds the pins.
+    assert!(left.count() <= 1);
     let unknown = container.exec(["verify", "nobody"]);
     assert_eq!(unknown.status.code(), Some(66), "{}", said(&unknown));
     assert_eq!(container.stop(), 0, "{}", container.stderr());
