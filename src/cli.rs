@@ -233,7 +233,7 @@ fn init() -> Command {
 
 fn restore() -> Command {
     Command::new("restore")
-        .about("Restore databases now; what is replaced is kept aside")
+        .about("Restore databases now, or a replica's URL into -o PATH; what is replaced is kept aside")
         .args(databases())
         .arg(
             Arg::new("o")
@@ -250,6 +250,9 @@ fn restore() -> Command {
         .arg(value("index", "N", "up to this WAL index (0.3)"))
         .arg(value("parallelism", "N", "downloads at once"))
         .arg(value("replica", "NAME", "from this replica of several (0.3)"))
+        .arg(flag("dry-run", "only say what would be restored, from where, how large and how old"))
+        .arg(flag("discard", "remove the database that is replaced instead of keeping it aside"))
+        .arg(flag("json", "print one JSON object per database"))
         .arg(flag("v", "").hide(true))
         .arg(own_config())
 }

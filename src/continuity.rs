@@ -9,14 +9,19 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+
+use crate::litestream::Line;
+use crate::litestream::backup::Position;
+use crate::plan::Database;
+use crate::report;
 
 /// A WAL's salts: they change whenever it is restarted (SQLite's file format, section 4.1).
 pub type Salts = [u8; 8];
@@ -137,7 +142,7 @@ pub fn is_open_elsewhere(database: &Path) -> bool {
 }
 
 /// What is known of a backup's past, kept beside the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark {
     /// Nothing: earlier boots, not under us, may have left a gap.
     None,
@@ -145,9 +150,14 @@ pub enum Mark {
     Open,
     /// Ended well under us at this transaction: a later one here means that somebody else replicated.
     Clean(u64),
+    /// Restored by us from a backup that ended here; Litestream has no position of its own yet.
+    Restored(Position),
     /// Started without proof, because neither pin nor truncation could be had.
     Unproven,
 }
+
+/// For so long after a clean end nobody else is expected to have written the replica.
+const FRESH: Duration = Duration::from_secs(10);
 
 impl Mark {
     /// Reads it.
@@ -158,6 +168,7 @@ impl Mark {
             (Some("open"), _) => Self::Open,
             (Some("clean"), Some(txid)) => Self::Clean(txid),
             (Some("unproven"), _) => Self::Unproven,
+            (Some("restored"), _) => text.split_whitespace().nth(1).and_then(|p| p.parse().ok()).map_or(Self::None, Self::Restored),
             _ => Self::None,
         }
     }
@@ -166,28 +177,88 @@ impl Mark {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn write(self, database: &Path) -> io::Result<()> {
+    pub fn write(&self, database: &Path) -> io::Result<()> {
         let text = match self {
             Self::None => "none\n".to_owned(),
             Self::Open => "open\n".to_owned(),
-            Self::Clean(txid) => format!("clean {txid}\n"),
+            Self::Clean(txid) => format!("clean {txid} {}\n", here(database)),
+            Self::Restored(position) => format!("restored {position}\n"),
             Self::Unproven => "unproven\n".to_owned(),
         };
         std::fs::write(mark_path(database), text)
     }
 
-    /// The mark of a clean end: the position that Litestream's own files show.
+    /// The mark of a clean end: the position that Litestream's own files show, 0 where 0.3 has none of this kind.
     pub fn clean(database: &Path) -> Self {
-        newest_ltx(database).map_or(Self::Open, |ltx| Self::Clean(ltx.txid))
+        Self::Clean(newest_ltx(database).map_or(0, |ltx| ltx.txid))
     }
 
-    fn proves(self, newest: Option<u64>) -> bool {
+    fn proves(&self, newest: Option<u64>) -> bool {
         match self {
-            Self::Open => true,
-            Self::Clean(txid) => newest.is_none_or(|n| n == txid),
+            Self::Open | Self::Restored(_) => true,
+            Self::Clean(txid) => newest.is_none_or(|n| n == *txid),
             Self::None | Self::Unproven => false,
         }
     }
+}
+
+/// A life begins under 0.3, which needs no mark but this: after a crash the last clean end proves nothing.
+pub fn begin(database: &Database) {
+    if matches!(Mark::read(&database.path), Mark::Clean(_))
+        && let Err(error) = Mark::Open.write(&database.path)
+    {
+        report::line(format_args!("{}: {}: {error}", database.alias, mark_path(&database.path).display()));
+    }
+}
+
+/// Whether its last life ended well under us a moment ago, in this kernel's life and in this very file: then its replica need
+/// not be asked whether another one has written there since.
+pub fn is_fresh(database: &Path) -> bool {
+    let text = std::fs::read_to_string(mark_path(database)).unwrap_or_default();
+    let ended = std::fs::metadata(mark_path(database)).and_then(|m| m.modified()).ok();
+    let moment = ended.and_then(|at| at.elapsed().ok()).is_some_and(|ago| ago < FRESH);
+    let at = text.trim_end().split(' ').skip(2).collect::<Vec<_>>().join(" ");
+    moment && text.starts_with("clean ") && !at.is_empty() && at == here(database)
+}
+
+/// This kernel's life and this file: a copy of the volume, or the same on another machine, is another place.
+fn here(database: &Path) -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let Ok(file) = std::fs::metadata(database) else { return String::new() };
+    // A number may be given to the next file.
+    let born = file.created().ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0, |d| d.as_micros());
+    if boot.is_empty() { String::new() } else { format!("{} {} {born}", boot.trim(), file.ino()) }
+}
+
+/// Litestream's own position beside a database, or the one that we have restored: `None` where nothing is known.
+pub fn position(database: &Path, line: Line) -> Option<Position> {
+    let own = match line {
+        Line::V05 => newest_ltx(database).map(|ltx| Position::Txid(ltx.txid)),
+        Line::V03 => shadow_position(database),
+    };
+    own.or_else(|| match Mark::read(database) {
+        Mark::Restored(position) => Some(position),
+        _ => None,
+    })
+}
+
+/// 0.3 keeps the name of its generation, and a copy of the WAL: `generations/NAME/wal/0000002a.wal`.
+fn shadow_position(database: &Path) -> Option<Position> {
+    let generation = std::fs::read_to_string(generation_path(database)).ok()?.trim().to_owned();
+    let entries = std::fs::read_dir(meta_dir(database).join("generations").join(&generation).join("wal")).ok()?;
+    let newest = entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let path = entry.path();
+        (path.extension()? == "wal").then_some(())?;
+        Some((u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok()?, entry.metadata().ok()?.len()))
+    });
+    let (index, offset) = newest.max()?;
+    Some(Position::Wal { generation, index, offset })
+}
+
+/// Where 0.3 keeps the name of its generation.
+pub fn generation_path(database: &Path) -> PathBuf {
+    meta_dir(database).join("generation")
 }
 
 /// A read transaction that keeps the WAL from being restarted for as long as it lives.
@@ -336,12 +407,31 @@ mod tests {
     fn a_clean_end_proves_only_its_own_position() {
         let (_dir, path, _app) = database();
         assert_eq!(Mark::read(&path), Mark::None);
-        for mark in [Mark::Open, Mark::Clean(42), Mark::Unproven] {
+        for mark in [Mark::Open, Mark::Clean(42), Mark::Restored(Position::Txid(7)), Mark::Unproven] {
             mark.write(&path).unwrap();
             assert_eq!(Mark::read(&path), mark);
         }
         assert!(Mark::Clean(42).proves(Some(42)) && !Mark::Clean(42).proves(Some(43)));
         assert!(Mark::Open.proves(Some(1)) && !Mark::None.proves(None) && !Mark::Unproven.proves(Some(1)));
+    }
+
+    #[test]
+    fn only_a_clean_end_a_moment_ago_in_this_very_file_is_fresh() {
+        let (dir, path, _app) = database();
+        assert!(!is_fresh(&path));
+        for mark in [Mark::Open, Mark::Unproven, Mark::Restored(Position::Txid(7))] {
+            mark.write(&path).unwrap();
+            assert!(!is_fresh(&path), "{mark:?}");
+        }
+        Mark::Clean(42).write(&path).unwrap();
+        assert!(is_fresh(&path));
+        let copy = dir.path().join("copy.db");
+        std::fs::copy(&path, &copy).unwrap();
+        std::fs::copy(mark_path(&path), mark_path(&copy)).unwrap();
+        assert!(!is_fresh(&copy), "a copy");
+        let mark = File::options().write(true).open(mark_path(&path)).unwrap();
+        mark.set_modified(std::time::SystemTime::now() - FRESH).unwrap();
+        assert!(!is_fresh(&path), "long ago");
     }
 
     #[test]

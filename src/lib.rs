@@ -17,10 +17,13 @@ pub mod cli;
 pub mod config;
 pub mod continuity;
 pub mod exit;
+pub mod interrupt;
 pub mod lint;
 pub mod litestream;
 pub mod operator;
+pub mod pages;
 pub mod plan;
+pub mod progress;
 pub mod report;
 pub mod restore;
 pub mod runtime;
@@ -106,8 +109,20 @@ impl Configured {
     /// # Errors
     /// 78 with a line per problem.
     pub fn read(flags: Vec<(String, String)>) -> Result<Self, Failure> {
+        Self::read_with(flags, &|path| path.is_file())
+    }
+
+    /// The same as if there were no configuration file.
+    ///
+    /// # Errors
+    /// 78 with a line per problem.
+    pub fn read_without_file(flags: Vec<(String, String)>) -> Result<Self, Failure> {
+        Self::read_with(flags, &|_| false)
+    }
+
+    fn read_with(flags: Vec<(String, String)>, exists: &dyn Fn(&Path) -> bool) -> Result<Self, Failure> {
         let env = Environment::load(std::env::vars_os(), flags);
-        let settings = settings::read(&env, &|path| path.is_file())?;
+        let settings = settings::read(&env, exists)?;
         report::set_debug(settings.entry.debug);
         Ok(Self { settings, env: sys::raw_environment() })
     }
@@ -253,7 +268,10 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     rules.names = plan.locked().into_iter().map(|d| d.alias).collect::<Vec<_>>().join(", ");
     boot.plan = Some(plan);
     boot.document = Some(planned.document);
-    rules.present = boot.present();
+    rules.present = boot.is_here() && (rules.standby || boot.is_settled());
+    if rules.present && !rules.repairs && !rules.standby {
+        boot.plan.iter().flat_map(|plan| &plan.databases).for_each(continuity::begin);
+    }
     Ok(supervise::run(boot, rules, signals))
 }
 

@@ -11,7 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::Document;
 use crate::exit::{self, Failure};
-use crate::plan::{CONFIG_AGAIN_FILE, CONFIG_FILE, GOOGLE_FILE, PLAN_FILE, Plan};
+use crate::plan::{CONFIG_AGAIN_FILE, CONFIG_FILE, Database, GOOGLE_FILE, PLAN_FILE, Plan};
 
 /// The usual place.
 pub const USUAL: &str = "/run/litestream-entry";
@@ -153,6 +153,24 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     drop(file);
     std::fs::rename(&temporary, path)
+}
+
+/// Writes the configuration of one database's pass; its path.
+///
+/// # Errors
+/// Why it cannot be written.
+pub fn pass_config(plan: &Plan, database: &Database) -> Result<PathBuf, String> {
+    let document = document(plan)?;
+    let path = pass_file(plan, database, "yml");
+    let text = document.last_pass(plan.litestream.line, &database.path).text();
+    write(&path, &text).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(path)
+}
+
+/// A file of one database's pass in the runtime directory.
+pub fn pass_file(plan: &Plan, database: &Database, extension: &str) -> PathBuf {
+    let number = plan.databases.iter().position(|d| d.path == database.path).unwrap_or_default();
+    plan.runtime.join(format!("last-pass-{number}.{extension}"))
 }
 
 #[cfg(test)]

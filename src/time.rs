@@ -14,6 +14,75 @@ pub fn compact(time: SystemTime) -> String {
     format!("{y:04}{mo:02}{d:02}T{h:02}{mi:02}{s:02}Z")
 }
 
+/// How long ago that was, in one unit: `12 s`, `3 h`; none for what is no time, or still to come.
+pub fn since(text: &str, now: SystemTime) -> Option<String> {
+    let at = UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds(text)?))?;
+    let seconds = now.duration_since(at).ok()?.as_secs();
+    Some(match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    })
+}
+
+/// A time as people write it (RFC 3339, any offset) in UTC, a fraction kept; none for anything else.
+pub fn utc(text: &str) -> Option<String> {
+    let whole = rfc3339(UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds(text)?))?);
+    let fraction: String = text.trim().chars().skip(19).take_while(|c| *c == '.' || c.is_ascii_digit()).collect();
+    Some(format!("{}{fraction}Z", whole.trim_end_matches('Z')))
+}
+
+/// A time (RFC 3339) in seconds since 1970.
+fn seconds(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (date, rest) = (text.get(..19)?, text.get(19..)?);
+    let digits = |range: std::ops::Range<usize>| {
+        let part = date.get(range)?;
+        if part.bytes().all(|b| b.is_ascii_digit()) { part.parse::<u64>().ok() } else { None }
+    };
+    let separated = [(4_usize, '-'), (7, '-'), (10, 'T'), (13, ':'), (16, ':')]
+        .iter()
+        .all(|(at, c)| date.chars().nth(*at).is_some_and(|found| found.eq_ignore_ascii_case(c) || (*c == 'T' && found == ' ')));
+    let [year, month, day] = [digits(0..4)?, digits(5..7)?, digits(8..10)?];
+    let [hour, minute, second] = [digits(11..13)?, digits(14..16)?, digits(17..19)?];
+    let fraction_end = rest.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (fraction, zone) = rest.split_at(fraction_end);
+    let fraction_ok = fraction.is_empty() || (fraction.starts_with('.') && fraction.len() > 1 && fraction.matches('.').count() == 1);
+    if !separated || !fraction_ok || year < 1970 || second > 60 {
+        return None;
+    }
+    let local = days(year, month, day)?.checked_mul(86_400)?.checked_add(of_day(hour, minute)?.checked_add(second)?)?;
+    match zone {
+        "Z" | "z" => Some(local),
+        _ => {
+            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+            let (hours, minutes): (u64, u64) = (hours.parse().ok()?, minutes.parse().ok()?);
+            let offset = of_day(hours, minutes)?;
+            // East of Greenwich it is later.
+            if zone.starts_with('+') { local.checked_sub(offset) } else { zone.starts_with('-').then(|| local.checked_add(offset))? }
+        }
+    }
+}
+
+fn of_day(hours: u64, minutes: u64) -> Option<u64> {
+    if hours > 23 || minutes > 59 { None } else { hours.checked_mul(3600)?.checked_add(minutes.checked_mul(60)?) }
+}
+
+/// A date to days since 1970, where there is such a day.
+fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    let shifted = if month > 2 { year } else { year.checked_sub(1)? };
+    let (era, of_era) = (shifted / 400, shifted % 400);
+    let of_year = (153_u64.checked_mul(if month > 2 { month.checked_sub(3)? } else { month.checked_add(9)? })?.checked_add(2)? / 5)
+        .checked_add(day.checked_sub(1)?)?;
+    let of_era = of_era.checked_mul(365)?.checked_add(of_era / 4)?.checked_sub(of_era / 100)?.checked_add(of_year)?;
+    let days = era.checked_mul(146_097)?.checked_add(of_era)?.checked_sub(719_468)?;
+    // The 31st of a month of 30 days comes out as another day.
+    let seconds = std::time::Duration::from_secs(days.checked_mul(86_400)?);
+    let [y, m, d, ..] = parts(UNIX_EPOCH.checked_add(seconds)?);
+    ([y, m, d] == [year, month, day]).then_some(days)
+}
+
 /// Days since 1970 to a date: Howard Hinnant's `civil_from_days`, years from March on.
 #[expect(clippy::arithmetic_side_effects, reason = "seconds since 1970 in 64 bits are far from any limit here")]
 fn parts(time: SystemTime) -> [u64; 6] {
@@ -34,6 +103,36 @@ fn parts(time: SystemTime) -> [u64; 6] {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_time_is_read_as_people_write_it_and_nothing_else_is() {
+        for (text, meant) in [
+            ("2026-11-25T02:28:14Z", "2026-11-25T02:28:14Z"),
+            ("2026-11-25 02:28:14z", "2026-11-25T02:28:14Z"),
+            ("2026-11-25T02:28:14.25Z", "2026-11-25T02:28:14.25Z"),
+            ("2026-03-01T00:30:00+01:00", "2026-02-28T23:30:00Z"),
+            ("2024-02-29T23:30:00-00:45", "2024-03-01T00:15:00Z"),
+        ] {
+            assert_eq!(utc(text).as_deref(), Some(meant), "{text}");
+        }
+        for bad in [
+            "",
+            "now",
+            "2026-11-25",
+            "2026-11-25T02:28:14",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-04-31T00:00:00Z",
+            "2026-11-25T25:00:00Z",
+            "2026-11-25T02:28:14.Z",
+            "2026-11-25T02:28:14+1",
+            "2026-00-10T00:00:00Z",
+            "2026-11-25T02:28:1é4Z",
+            "1969-01-01T00:00:00Z",
+        ] {
+            assert_eq!(utc(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

@@ -2,23 +2,21 @@
 //! Litestream's sync, and leaves nothing behind but its (empty) table.
 
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File};
-use std::hash::{DefaultHasher, Hasher};
-use std::io::{self, Read};
+use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::exit::{self, Failure};
 use crate::litestream::call;
 use crate::litestream::socket::json_string;
 use crate::plan::{Database, Plan};
 use crate::restore::{self, Fetched, Source};
-use crate::{report, time};
+use crate::{interrupt, pages, report, time};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -27,8 +25,6 @@ pub struct Options {
     pub timeout: Duration,
     /// Leave the comparison of pages out.
     pub quick: bool,
-    /// Set by a signal: clean up and end.
-    pub interrupted: Arc<AtomicBool>,
 }
 
 /// What was proved.
@@ -138,7 +134,7 @@ impl Check<'_> {
     fn round(&self, began: Instant) -> Result<Outcome, Failure> {
         let sqlite = |error: rusqlite::Error| Failure::new(exit::DAMAGED, format!("{}: {error}", self.database.path.display()));
         let mut steps = Vec::new();
-        let before = if self.options.quick { Vec::new() } else { self.local_pages().map_err(sqlite)? };
+        let before = if self.options.quick { Vec::new() } else { pages::of_live(&self.database.path, &self.scratch.0).map_err(sqlite)? };
         let listed = self.listing();
         let sentinel = Sentinel::write(&self.database.path).map_err(sqlite)?;
         let wrote = Instant::now();
@@ -148,8 +144,8 @@ impl Check<'_> {
         steps.push(("current", wrote.elapsed().saturating_sub(restored.took), "a row written now has come back".to_owned()));
         if !self.options.quick {
             let compared = Instant::now();
-            let after = self.local_pages().map_err(sqlite)?;
-            let there = pages(&restored.path).map_err(|e| Failure::new(exit::SYSTEM, e.to_string()))?;
+            let after = pages::of_live(&self.database.path, &self.scratch.0).map_err(sqlite)?;
+            let there = pages::of_file(&restored.path).map_err(|e| Failure::new(exit::SYSTEM, e.to_string()))?;
             let compare = compare(&before, &after, &there);
             if compare.different > 0 {
                 return Ok(Outcome::Different(format!(
@@ -183,9 +179,7 @@ impl Check<'_> {
         let deadline = Instant::now() + self.options.timeout;
         let mut last = None;
         loop {
-            if self.options.interrupted.load(Ordering::Relaxed) {
-                return Err(Failure::new(exit::INTERNAL, "interrupted"));
-            }
+            interrupt::check()?;
             let now_listed = self.listing();
             let late = Instant::now() >= deadline;
             if (now_listed != listed && !now_listed.is_empty()) || late {
@@ -217,9 +211,12 @@ impl Check<'_> {
         let left = deadline.saturating_duration_since(began).max(Duration::from_secs(2));
         let source = Source { timeout: left, ..Source::newest(self.plan, self.database) };
         // Whatever keeps it from coming back, it is not proved.
-        match source.fetch(&self.scratch.0.join("restore")).map_err(|f| Failure::new(exit::DAMAGED, f.message))? {
+        match source
+            .fetch(&self.scratch.0.join("restore"))
+            .map_err(|f| interrupt::check().err().unwrap_or_else(|| Failure::new(exit::DAMAGED, f.message)))?
+        {
             Fetched::NoBackup => Err(Failure::new(exit::DAMAGED, format!("{} has no backup", self.database.replica))),
-            Fetched::Database(path) => {
+            Fetched::Database(restore::Restored { file: path, .. }) => {
                 let took = began.elapsed();
                 let checking = Instant::now();
                 restore::check(&path).map_err(|why| Failure::new(exit::DAMAGED, format!("the backup is damaged: {why}")))?;
@@ -227,34 +224,12 @@ impl Check<'_> {
             }
         }
     }
-
-    /// A hash of every page of the local database at one moment, by SQLite's own online copy.
-    fn local_pages(&self) -> rusqlite::Result<Vec<u64>> {
-        let copy = self.scratch.0.join("local.db");
-        let _ = fs::remove_file(&copy);
-        let source = open(&self.database.path)?;
-        // One read transaction: without it the copy would start again at each write of the app's.
-        source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
-        let mut target = Connection::open(&copy)?;
-        target.execute_batch("PRAGMA journal_mode=off; PRAGMA synchronous=off;")?;
-        rusqlite::backup::Backup::new(&source, &mut target)?.run_to_completion(4096, Duration::ZERO, None)?;
-        drop(target);
-        let hashes = pages(&copy).unwrap_or_default();
-        let _ = fs::remove_file(&copy);
-        Ok(hashes)
-    }
 }
 
 struct Restored {
     path: PathBuf,
     took: Duration,
     checked: Duration,
-}
-
-fn open(database: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(Duration::from_secs(10))?;
-    Ok(connection)
 }
 
 /// The row that must come back; removed when dropped, together with those of runs that were killed.
@@ -265,7 +240,7 @@ struct Sentinel {
 
 impl Sentinel {
     fn write(database: &Path) -> rusqlite::Result<Self> {
-        let connection = open(database)?;
+        let connection = pages::open(database)?;
         connection.execute_batch("CREATE TABLE IF NOT EXISTS _litestream_verification(id INTEGER PRIMARY KEY, code TEXT, created TEXT)")?;
         let code: String = connection.query_row("SELECT hex(randomblob(16))", [], |row| row.get(0))?;
         connection
@@ -312,37 +287,6 @@ impl Drop for Scratch {
     }
 }
 
-/// A hash of each page of a file.
-fn pages(path: &Path) -> io::Result<Vec<u64>> {
-    let mut file = io::BufReader::with_capacity(1 << 16, File::open(path)?);
-    let mut header = [0; 100];
-    file.read_exact(&mut header)?;
-    // The file format: page size at 16, big-endian, 1 for 65,536.
-    let size = match u16::from_be_bytes([header.get(16).copied().unwrap_or(0), header.get(17).copied().unwrap_or(0)]) {
-        1 => 65_536,
-        size => usize::from(size).max(512),
-    };
-    let mut hashes = Vec::new();
-    let mut page = vec![0; size];
-    if let Some(start) = page.get_mut(..100) {
-        start.copy_from_slice(&header);
-    }
-    let mut filled = 100;
-    while file.read_exact(page.get_mut(filled..).unwrap_or_default()).is_ok() {
-        if hashes.is_empty() {
-            // A copy gets its own change counter, schema cookie and version stamps.
-            for range in [24..28, 40..44, 92..100] {
-                page.get_mut(range).unwrap_or_default().fill(0);
-            }
-        }
-        let mut digest = DefaultHasher::new();
-        digest.write(&page);
-        hashes.push(digest.finish());
-        filled = 0;
-    }
-    Ok(hashes)
-}
-
 #[derive(Debug, PartialEq, Eq)]
 struct Compared {
     unchanged: usize,
@@ -382,20 +326,5 @@ mod tests {
         assert_eq!(compare(&[1, 2], &[1, 2], &[1]), same(1, 2, 2));
         assert_eq!(compare(&[1], &[1], &[1, 7]).different, 1);
         assert_eq!(compare(&[1], &[1, 7], &[1, 7]), same(0, 0, 1));
-    }
-
-    #[test]
-    fn a_copy_by_sqlite_has_the_same_pages_as_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        let db = Connection::open(&a).unwrap();
-        db.execute_batch("PRAGMA page_size=1024; CREATE TABLE t(x); WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<500) INSERT INTO t SELECT hex(randomblob(40)) FROM c;").unwrap();
-        let mut copy = Connection::open(&b).unwrap();
-        rusqlite::backup::Backup::new(&db, &mut copy).unwrap().run_to_completion(1000, Duration::ZERO, None).unwrap();
-        drop(copy);
-        assert!(pages(&a).unwrap().len() > 40);
-        assert_eq!(pages(&a).unwrap(), pages(&b).unwrap());
-        db.execute("UPDATE t SET x = 'changed' WHERE rowid = 250", []).unwrap();
-        assert_ne!(pages(&a).unwrap(), pages(&b).unwrap());
     }
 }

@@ -162,6 +162,12 @@ impl Running {
         }
     }
 
+    /// Bytes that it has read from anywhere so far (proc(5), `io`); 0 where that is not told.
+    pub fn read(&self) -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap_or_default();
+        io.lines().find_map(|l| l.strip_prefix("rchar: ")).and_then(|n| n.trim().parse().ok()).unwrap_or_default()
+    }
+
     /// Everything that it has said so far, the last 64 kB of it.
     pub fn said(&mut self) -> String {
         tail(&mut self.output)

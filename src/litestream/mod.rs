@@ -1,10 +1,12 @@
 //! The Litestream binary: where it is, which line, how it is called. Must never interpret databases.
 
+pub mod backup;
 pub mod buildinfo;
 pub mod call;
 pub mod commands;
 pub mod duration;
 pub mod expand;
+pub mod ltx;
 pub mod schema;
 pub mod socket;
 pub mod verdict;

@@ -2,13 +2,12 @@
 //! replace a database that anybody has open.
 
 mod files;
+mod restore;
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
@@ -17,15 +16,16 @@ use crate::exit::{self, Ended, Failure};
 use crate::litestream::Line;
 use crate::litestream::commands::{self, Native};
 use crate::plan::{Database, PLAN_FILE, Plan};
-use crate::restore::{self, Fetched, Local, Source};
 use crate::runtime::{self, Runtime};
 use crate::supervise::lock;
 use crate::verify::{self, Options};
-use crate::{Configured, cli, continuity, litestream, report, settings, sys, tenants};
+use crate::{Configured, cli, continuity, interrupt, litestream, report, settings, sys, tenants};
 
 /// A plan to work with, and our own runtime directory where no PID 1 has left one.
 struct Context {
     plan: Plan,
+    /// Made for a replica's URL alone.
+    of_url: bool,
     _own: Option<Own>,
 }
 
@@ -49,24 +49,28 @@ impl Drop for Own {
 /// # Errors
 /// What is wrong in one line, with its code.
 pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
+    interrupt::watch();
     match name {
         "verify" => {
             let context = context(flags, &paths(matches))?;
-            let options = Options { timeout: timeout(matches)?, quick: matches.get_flag("quick"), interrupted: interrupted() };
+            let options = Options { timeout: timeout(matches)?, quick: matches.get_flag("quick") };
             Ok(verify_all(&context.plan, &chosen(&context.plan, matches)?, &options, matches.get_flag("json")))
         }
         "sync" => {
             let context = context(flags, &paths(matches))?;
             let databases = chosen(&context.plan, matches)?;
-            let options = Options { timeout: timeout(matches)?, quick: true, interrupted: interrupted() };
+            let options = Options { timeout: timeout(matches)?, quick: true };
             Ok(sync_all(&context.plan, &databases, &options))
         }
         "config" => files::config(&Configured::read(with_options_of_pid_1(flags))?, matches),
         "init" => files::init(&Configured::read(with_options_of_pid_1(flags))?, matches),
         "restore" => {
-            let context = context(flags, &paths(matches))?;
-            let databases = chosen(&context.plan, matches)?;
-            restore_all(&context.plan, &databases, matches)
+            let context = match restore::url(matches)? {
+                Some(url) => context_of_url(flags, restore::variables(&url, matches)?)?,
+                None => context(flags, &paths(matches))?,
+            };
+            let databases = if context.of_url { context.plan.databases.clone() } else { chosen(&context.plan, matches)? };
+            restore::run(&context, &databases, matches)
         }
         _ => {
             print(&versions(flags));
@@ -172,15 +176,6 @@ fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
 }
 
-/// INT, TERM and HUP set it: what runs then cleans up and ends.
-fn interrupted() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
-    }
-    flag
-}
-
 /// The plan of the PID 1 that runs here, or one made from this environment.
 fn context(flags: Vec<(String, String)>, named: &[PathBuf]) -> Result<Context, Failure> {
     let configured = Configured::read(with_options_of_pid_1(flags));
@@ -193,13 +188,26 @@ fn context(flags: Vec<(String, String)>, named: &[PathBuf]) -> Result<Context, F
     if let Some((place, mut plan)) = live.and_then(|place| Some((place.clone(), left_plan(&place)?))) {
         let env = configured.map_or_else(|_| sys::raw_environment(), |c| c.helper_environment(&place));
         plan.litestream.env = Some(env.into_iter().filter_map(pair).collect());
-        return Ok(Context { plan: tenants::expand(plan, named), _own: None });
+        return Ok(Context { plan: tenants::expand(plan, named), of_url: false, _own: None });
     }
-    let configured = configured?;
+    let (plan, own) = own_plan(&configured?)?;
+    Ok(Context { plan: tenants::expand(plan, named), of_url: false, _own: Some(own) })
+}
+
+/// A plan for what `variables` say, whatever is configured here; the keys are those of the environment.
+fn context_of_url(mut flags: Vec<(String, String)>, variables: Vec<(String, String)>) -> Result<Context, Failure> {
+    flags = with_options_of_pid_1(flags);
+    flags.extend(variables);
+    let (plan, own) = own_plan(&Configured::read_without_file(flags)?)?;
+    Ok(Context { plan, of_url: true, _own: Some(own) })
+}
+
+/// A plan of our own, where there is none to work with, in a runtime directory of our own.
+fn own_plan(configured: &Configured) -> Result<(Plan, Own), Failure> {
     let (planned, runtime) = configured.plan(None)?;
     let mut plan = planned.plan;
     plan.litestream.env = Some(configured.helper_environment(&runtime.path).into_iter().filter_map(pair).collect());
-    Ok(Context { plan: tenants::expand(plan, named), _own: Some(Own(runtime)) })
+    Ok((plan, Own(runtime)))
 }
 
 fn left_plan(place: &Path) -> Option<Plan> {
@@ -261,56 +269,6 @@ fn verify_all(plan: &Plan, databases: &[Database], options: &Options, json: bool
     code
 }
 
-fn restore_all(plan: &Plan, databases: &[Database], matches: &ArgMatches) -> Result<u8, Failure> {
-    let output = matches.get_one::<OsString>("o").map(PathBuf::from);
-    if output.is_some() && databases.len() > 1 {
-        return Err(Failure::new(exit::USAGE, "-o takes one database; name one"));
-    }
-    let mut flags: Vec<OsString> = Vec::new();
-    for name in ["timestamp", "txid", "generation", "index", "parallelism", "replica"] {
-        if let Some(value) = matches.get_one::<String>(name) {
-            flags.extend([format!("-{name}").into(), value.into()]);
-        }
-    }
-    for database in databases {
-        let target = output.clone().unwrap_or_else(|| database.path.clone());
-        restore_one(plan, database, &std::path::absolute(&target).unwrap_or(target), &flags, matches)?;
-    }
-    Ok(0)
-}
-
-fn restore_one(plan: &Plan, database: &Database, target: &Path, flags: &[OsString], matches: &ArgMatches) -> Result<(), Failure> {
-    let system = |error: std::io::Error| Failure::new(exit::SYSTEM, format!("{}: {}: {error}", database.alias, target.display()));
-    let present = restore::look(target).map_err(system)?;
-    if present != Local::Missing && matches.get_flag("if-db-not-exists") {
-        report::line(format_args!("{}: {} exists: nothing to do", database.alias, target.display()));
-        return Ok(());
-    }
-    let own = target == database.path;
-    if !own && present != Local::Missing {
-        return Err(Failure::new(
-            exit::SYSTEM,
-            format!("{}: {} exists; name another file with -o, or move it away", database.alias, target.display()),
-        ));
-    }
-    // Held for as long as the file is replaced: no boot may begin meanwhile.
-    let _locks = if own { Some(not_live(database, "stop the app first, or restore beside it with -o PATH")?) } else { None };
-    let source = Source { flags, ..Source::newest(plan, database) };
-    let folder = Folder(restore::folder(target));
-    match source.fetch(&folder.0).map_err(|f| Failure::new(f.code, format!("{}: {}", database.alias, f.message)))? {
-        Fetched::NoBackup if matches.get_flag("if-replica-exists") => {
-            report::line(format_args!("{}: {} has no backup", database.alias, database.replica));
-        }
-        Fetched::NoBackup => return Err(Failure::new(exit::NO_BACKUP, format!("{}: {} has no backup", database.alias, database.replica))),
-        Fetched::Database(restored) => {
-            // A crash in between leaves no database, which the next boot restores.
-            restore::move_aside(target).and_then(|()| restore::install(&restored, target, &plan.entry)).map_err(system)?;
-            print(&format!("{}: restored from {} to {}", database.alias, database.replica, target.display()));
-        }
-    }
-    Ok(())
-}
-
 /// Nobody replicates the database and nobody has it open, and none can begin.
 fn not_live(database: &Database, instead: &str) -> Result<lock::Locks, Failure> {
     let refused = |who: &str| Err(Failure::new(exit::SYSTEM, format!("{}: {who}: {instead}", database.alias)));
@@ -318,15 +276,6 @@ fn not_live(database: &Database, instead: &str) -> Result<lock::Locks, Failure> 
         return refused("a running litestream-entry replicates it");
     };
     if continuity::is_open_elsewhere(&database.path) { refused("another process has it open") } else { Ok(locks) }
-}
-
-/// Removed when dropped.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = restore::clear(&self.0);
-    }
 }
 
 fn versions(flags: Vec<(String, String)>) -> String {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Environment;
+use crate::restore::point::Point;
 use crate::text::nearest;
+use crate::time;
 
 const PREFIX: &str = "LITESTREAM_ENTRY_";
 
@@ -19,6 +21,17 @@ pub enum RestorePolicy {
     Required,
     /// Start empty.
     Never,
+}
+
+/// What happens to a database that is behind its replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StalePolicy {
+    /// Refuse to start.
+    Refuse,
+    /// Move it aside and restore.
+    Restore,
+    /// Do not look: it is the one to go on with.
+    Keep,
 }
 
 /// What happens when Litestream ends while the app lives.
@@ -55,6 +68,12 @@ pub struct Entry {
     pub restore_timeout: Duration,
     /// Databases that are restored at once; by default as many as the memory allows, at most sixteen.
     pub restore_parallelism: Option<usize>,
+    /// Default `refuse`.
+    pub stale: StalePolicy,
+    /// A damaged backup is restored as of the newest point before the damage, default no.
+    pub restore_ladder: bool,
+    /// Where every database is to go back to, once.
+    pub restore_point: Option<Point>,
     /// Who owns a restored database, `USER[:GROUP]` by name or number; by default who owns its directory.
     pub db_owner: Option<String>,
     /// Its permission bits; by default the directory's, without those to execute.
@@ -85,6 +104,10 @@ struct Raw {
     restore: Option<String>,
     restore_timeout: Option<String>,
     restore_parallelism: Option<String>,
+    stale: Option<String>,
+    restore_ladder: Option<String>,
+    restore_timestamp: Option<String>,
+    restore_txid: Option<String>,
     db_owner: Option<String>,
     db_mode: Option<String>,
     stop_timeout: Option<String>,
@@ -99,10 +122,14 @@ struct Raw {
 }
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 14] = [
+pub const OPTIONS: [(&str, &str, &str); 18] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
     ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 16 [auto]"),
+    ("stale", "refuse|restore|keep", "what to do about a database that is behind its replica [refuse]"),
+    ("restore-ladder", "true|false", "restore a damaged backup as of the newest point before the damage [false]"),
+    ("restore-timestamp", "TIME", "go back to this time, RFC 3339, once [none]"),
+    ("restore-txid", "TXID", "go back to this transaction, once; one database, Litestream 0.5 [none]"),
     ("db-owner", "USER[:GROUP]", "who owns a restored database [its directory's owner]"),
     ("db-mode", "MODE", "permission bits of a restored database, as 0640 [its directory's]"),
     ("stop-timeout", "DURATION", "from the stop signal to the end, the last sync included [10s]"),
@@ -129,15 +156,24 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
     // envy stops at its first error and quotes values, so it only ever sees known names and plain text.
     let raw: Raw = envy::prefixed(PREFIX).from_iter(pairs).unwrap_or_default();
     let mut check = Check { problems };
+    let restore = check.one_of(
+        "RESTORE",
+        raw.restore,
+        RestorePolicy::Auto,
+        &[("auto", RestorePolicy::Auto), ("required", RestorePolicy::Required), ("never", RestorePolicy::Never)],
+    );
     Entry {
-        restore: check.one_of(
-            "RESTORE",
-            raw.restore,
-            RestorePolicy::Auto,
-            &[("auto", RestorePolicy::Auto), ("required", RestorePolicy::Required), ("never", RestorePolicy::Never)],
-        ),
+        restore,
         restore_timeout: check.duration("RESTORE_TIMEOUT", raw.restore_timeout.as_deref(), Duration::from_secs(60)),
         restore_parallelism: check.count("RESTORE_PARALLELISM", raw.restore_parallelism.as_deref()),
+        stale: check.one_of(
+            "STALE",
+            raw.stale,
+            StalePolicy::Refuse,
+            &[("refuse", StalePolicy::Refuse), ("restore", StalePolicy::Restore), ("keep", StalePolicy::Keep)],
+        ),
+        restore_ladder: check.flag("RESTORE_LADDER", raw.restore_ladder),
+        restore_point: check.point(restore, raw.restore_timestamp.as_deref(), raw.restore_txid.as_deref()),
         db_owner: check.owner("DB_OWNER", raw.db_owner),
         db_mode: check.mode("DB_MODE", raw.db_mode.as_deref()),
         stop_timeout: check.duration("STOP_TIMEOUT", raw.stop_timeout.as_deref(), Duration::from_secs(10)),
@@ -215,6 +251,28 @@ impl Check<'_> {
         }
     }
 
+    fn point(&mut self, restore: RestorePolicy, time: Option<&str>, txid: Option<&str>) -> Option<Point> {
+        let time =
+            time.map(|text| time::utc(text).map_or_else(|| self.bad("RESTORE_TIMESTAMP", "a time as 2026-01-31T12:00:00Z", None), Some));
+        let is_txid = |text: &str| text.len() == 16 && text.chars().all(|c| c.is_ascii_hexdigit());
+        let txid = txid.map(|text| {
+            if is_txid(text) {
+                Some(text.to_ascii_lowercase())
+            } else {
+                self.bad("RESTORE_TXID", "sixteen hexadecimal digits, as `ltx` prints them", None)
+            }
+        });
+        let contradicts = |with: &str| {
+            format!("{PREFIX}RESTORE_{} contradicts {PREFIX}{with}; unset one", if time.is_some() { "TIMESTAMP" } else { "TXID" })
+        };
+        if time.is_some() && txid.is_some() {
+            self.problems.push(contradicts("RESTORE_TXID"));
+        } else if (time.is_some() || txid.is_some()) && restore == RestorePolicy::Never {
+            self.problems.push(contradicts("RESTORE=never"));
+        }
+        time.flatten().map(Point::Time).or_else(|| txid.flatten().map(Point::Txid))
+    }
+
     /// None for `auto`.
     fn count(&mut self, name: &str, value: Option<&str>) -> Option<usize> {
         match value.map(|text| (text, text.parse::<usize>())) {
@@ -274,6 +332,8 @@ mod tests {
                 "DURATION" => "7s",
                 "SIZE" | "N" | "MODE" | "USER[:GROUP]" => "7",
                 "PATH" => "/x",
+                "TIME" => "2026-01-31T12:00:00Z",
+                "TXID" => "000000000000002a",
                 words => words.split('|').next_back().unwrap(),
             };
             let mut problems = Vec::new();

@@ -32,6 +32,7 @@ impl Environment {
             }
         }
         env.values.extend(flags);
+        env.values.retain(|_, value| !value.is_empty());
         env.read_secret_files();
         env
     }

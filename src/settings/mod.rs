@@ -16,7 +16,7 @@ mod values;
 use std::path::{Path, PathBuf};
 
 pub use databases::Database;
-pub use entry::{Entry, LockPolicy, OPTIONS, OnFailure, RestorePolicy, duration, variable};
+pub use entry::{Entry, LockPolicy, OPTIONS, OnFailure, RestorePolicy, StalePolicy, duration, variable};
 pub use environment::Environment;
 pub use replica::Replica;
 pub use replicas::suffix;
@@ -74,6 +74,14 @@ pub fn read(env: &Environment, exists: &dyn Fn(&Path) -> bool) -> Result<Setting
         return Err(Failure::new(exit::CONFIG, problems.join("\n")));
     }
     Ok(Settings { entry, source, litestream: env.get("LITESTREAM_BIN").map(PathBuf::from), tuning, secrets, notes })
+}
+
+/// What stands for the variables when one replica's URL is to be restored to a path, whatever is configured: an empty value
+/// is unset.
+pub fn of_url(path: &str, url: &str) -> Vec<(String, String)> {
+    let unset = databases::names().map(|name| (name.to_owned(), String::new()));
+    let config = [("LITESTREAM_CONFIG", ""), ("LITESTREAM_DB_PATH", path), ("LITESTREAM_REPLICA_URL", url)];
+    unset.chain(config.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
 }
 
 fn source(env: &Environment, exists: &dyn Fn(&Path) -> bool, entry: &Entry, problems: &mut Vec<String>, notes: &mut Vec<String>) -> Source {

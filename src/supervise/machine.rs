@@ -128,6 +128,8 @@ pub enum Action {
     Flush(Sync, Now),
     /// Send a signal to the app.
     SignalApp(i32),
+    /// Ask a child to end, with its group.
+    Stop(Role),
     /// Kill a child, with its group.
     Kill(Role),
     /// Close our end of the socket to Litestream's stand-in: Litestream then ends by itself.
@@ -145,8 +147,16 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Boot,
+    /// The boot is given up: `__prepare` takes away what it has begun, but has not for ever.
+    Leave {
+        code: u8,
+        by: Now,
+    },
     Run,
-    Drain { kill_at: Now, next: Now },
+    Drain {
+        kill_at: Now,
+        next: Now,
+    },
     Sync,
     Close,
     End,
@@ -157,6 +167,8 @@ const COME_UP: Duration = Duration::from_secs(10);
 /// When an unproven backup is tried to be made whole, and how the pause grows.
 const HEAL_AFTER: Duration = Duration::from_secs(30);
 const HEAL_AT_MOST: Duration = Duration::from_secs(600);
+/// How long a restore that is given up has to take away what it has begun.
+const LEAVE_FOR: Duration = Duration::from_secs(2);
 const LOCK_EVERY: Duration = Duration::from_secs(1);
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
 /// What the left-behind have between TERM and KILL, at most.
@@ -272,6 +284,7 @@ impl Machine {
             Phase::Boot | Phase::Run => [replicator, self.heal_at, self.come_up_by].into_iter().flatten().min(),
             Phase::Drain { next, .. } => Some(next),
             Phase::Close => self.close_by,
+            Phase::Leave { by, .. } => Some(by),
             Phase::Sync | Phase::End => None,
         };
         [phase, self.app_by, self.stop_by].into_iter().flatten().min()
@@ -318,7 +331,7 @@ impl Machine {
         match self.app {
             AppState::Waiting if self.phase == Phase::Boot => {
                 if stops || signal == HUP {
-                    return self.abandon(Ended::Signal(signal).code());
+                    return self.leave(Ended::Signal(signal).code(), now);
                 }
                 // It belongs to the app; a flood of it need not be kept.
                 if self.early_signals.len() < 64 {
@@ -327,6 +340,13 @@ impl Machine {
                 Vec::new()
             }
             AppState::Waiting if stops && self.phase == Phase::Run => self.app_ended(0, now),
+            AppState::Waiting if let Phase::Leave { code, .. } = self.phase => {
+                if stops {
+                    self.abandon(code)
+                } else {
+                    Vec::new()
+                }
+            }
             AppState::Running => {
                 if stops {
                     self.begin_stop(now);
@@ -396,10 +416,11 @@ impl Machine {
 
     fn prepare_ended(&mut self, now: Now) -> Actions {
         let was_held = std::mem::take(&mut self.held);
-        if self.prepared || was_held {
+        if (self.prepared || was_held) && !matches!(self.phase, Phase::Leave { .. }) {
             return Vec::new();
         }
         match self.phase {
+            Phase::Leave { code, .. } => self.abandon(code),
             // It refuses with a message, so this is an accident: nothing may start on what it left.
             Phase::Boot => {
                 let mut actions = vec![Action::Say("the databases could not be looked at: the worker died; see above".to_owned())];
@@ -413,6 +434,8 @@ impl Machine {
 
     fn said(&mut self, message: Message, now: Now) -> Actions {
         match message {
+            // Whatever it came to, nothing is left of it.
+            Message::Ready { .. } | Message::Refused(_) if let Phase::Leave { code, .. } = self.phase => self.abandon(code),
             Message::Ready { held, unproven } => self.ready(held, unproven, now),
             Message::Released => {
                 self.untouched = false;
@@ -477,6 +500,7 @@ impl Machine {
                 // 0 only counts: a second TERM is not what a daemon expects.
                 actions.push(Action::Drain(if now >= kill_at { KILL } else { 0 }));
             }
+            Phase::Leave { code, by } if by <= now => actions.extend(self.abandon(code)),
             // 0.3 hangs at its end when the replica takes no writes.
             Phase::Close if due(self.close_by) => {
                 self.close_by = None;

@@ -23,11 +23,12 @@ use crate::config::Document;
 use crate::exit::Failure;
 use crate::litestream::call;
 use crate::plan::{PLAN_FILE, Plan};
-use crate::report;
 use crate::restore::{self, Local};
+use crate::settings::StalePolicy;
 use crate::sys::{self, CHANNEL, Program};
 use crate::worker::exec::{AT_ONCE, GATED, OPEN};
 use crate::worker::{LONGEST, Message, hold};
+use crate::{continuity, report};
 use lock::Locks;
 use machine::{Action, Event, Lock, Machine, Role, Rules, Sync};
 use signals::Signals;
@@ -56,9 +57,17 @@ pub struct Boot {
 impl Boot {
     /// Whether every database is here, and nothing is left of a restore that was killed. Reads a few
     /// bytes of each, on the disk that the app is on.
-    pub fn present(&self) -> bool {
+    pub fn is_here(&self) -> bool {
         let here = |path: &Path| matches!(restore::look(path), Ok(Local::Sqlite)) && !restore::folder(path).exists();
         self.plan.iter().flat_map(|p| &p.databases).all(|d| here(&d.path))
+    }
+
+    /// Whether nothing is to be asked or done about them before Litestream starts.
+    pub fn is_settled(&self) -> bool {
+        let Some(plan) = &self.plan else { return true };
+        let settled = |path: &Path| plan.entry.stale == StalePolicy::Keep || continuity::is_fresh(path);
+        // What is in a directory is for the worker to see.
+        plan.directories.is_empty() && plan.entry.restore_point.is_none() && plan.databases.iter().all(|d| settled(&d.path))
     }
 }
 
@@ -218,6 +227,12 @@ impl Shell {
                 self.signal_app(signal);
                 None
             }
+            Action::Stop(role) => {
+                if let Some(pid) = self.pid_of(role) {
+                    let _ = sys::kill_group(pid, nix::libc::SIGTERM);
+                }
+                None
+            }
             Action::Kill(role) => {
                 self.kill(role);
                 None
@@ -230,7 +245,7 @@ impl Shell {
                 let helpers: Vec<i32> = self.children.iter().filter(|c| c.role != Role::App).map(|c| c.pid.as_raw()).collect();
                 Some(Event::Left(drain::signal_all(Pid::this().as_raw(), &helpers, signal)))
             }
-            Action::TryLock => Some(Event::Lock(if self.try_lock() { Lock::Ours } else { Lock::Theirs { present: self.boot.present() } })),
+            Action::TryLock => Some(Event::Lock(if self.try_lock() { Lock::Ours } else { Lock::Theirs { present: self.boot.is_here() } })),
             Action::Say(text) => {
                 report::line(text);
                 None

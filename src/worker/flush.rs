@@ -2,7 +2,7 @@
 //! write, and never take an exit code of 0.5's `replicate` for proof (it is 0 in a black hole).
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Channel, Message, in_parallel, pass};
@@ -37,7 +37,8 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     for (database, outcome) in databases.iter().zip(&outcomes) {
         match outcome {
             Err(why) => channel.say(&Message::Unsaved(format!("{}: {why}", database.alias))),
-            Ok(()) if plan.litestream.line == Line::V05 && Mark::read(&database.path) == Mark::Open => {
+            // A gap that was not healed is still there; without one of ours there is no mark to set.
+            Ok(()) if !matches!(Mark::read(&database.path), Mark::Unproven | Mark::None if plan.litestream.line == Line::V05) => {
                 let _ = Mark::clean(&database.path).write(&database.path);
             }
             Ok(()) => {}
@@ -72,27 +73,12 @@ fn by_socket(database: &Database, socket: &Path, deadline: Instant) -> Result<()
     Err(why)
 }
 
-/// Writes the configuration of one database's pass; its path.
-pub(super) fn pass_config(plan: &Plan, database: &Database) -> Result<PathBuf, String> {
-    let document = runtime::document(plan)?;
-    let path = pass_file(plan, database, "yml");
-    let text = document.last_pass(plan.litestream.line, &database.path).text();
-    runtime::write(&path, &text).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(path)
-}
-
-/// A file of one database's pass in the runtime directory.
-pub(super) fn pass_file(plan: &Plan, database: &Database, extension: &str) -> PathBuf {
-    let number = plan.databases.iter().position(|d| d.path == database.path).unwrap_or_default();
-    plan.runtime.join(format!("last-pass-{number}.{extension}"))
-}
-
 /// 0.5 without a running Litestream: `replicate -once`, whose exit code has a meaning.
 fn by_once(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
     if continuity::decide(continuity::survey(&database.path, true)) == Need::Truncate {
         continuity::truncate(&database.path, deadline)?;
     }
-    let path = pass_config(plan, database)?;
+    let path = runtime::pass_config(plan, database)?;
     let mut args: Vec<OsString> = vec!["replicate".into()];
     args.extend(call::Config { path: &path, expand: false }.flags());
     args.push("-once".into());

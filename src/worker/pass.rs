@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::flush::{PAUSE, pass_config, pass_file};
+use super::flush::PAUSE;
 use super::hold;
 use crate::continuity;
 use crate::litestream::call;
 use crate::plan::{Database, Plan};
+use crate::runtime::{pass_config, pass_file};
 use crate::sys;
 
 /// How long it must do nothing in its replica before a pass is taken to have nothing more to do: three intervals.

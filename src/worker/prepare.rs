@@ -1,21 +1,19 @@
 //! `__prepare`: makes every database fit for Litestream's start: restored, and pinned or emptied. Must
 //! never let Litestream start on a WAL that may have a gap without saying so.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Channel, Message, in_parallel, memory};
 use crate::continuity::{self, Mark, Need, Pin};
 use crate::exit::{self, Failure};
-use crate::litestream::{Line, call, socket};
+use crate::litestream::{Line, socket};
 use crate::plan::{Database, Plan};
 use crate::report;
-use crate::restore::{self, Decision, Fetched, Local, Source};
-use crate::{runtime, settings};
+use crate::restore::present::make_present;
+use crate::restore::{self, Local};
+use crate::{interrupt, progress};
 
-/// How long each other place is asked.
-const ELSEWHERE_FOR: Duration = Duration::from_secs(10);
 /// How long a live database's WAL is tried to be emptied before Litestream starts without proof.
 const TRUNCATE_FOR: Duration = Duration::from_secs(5);
 /// How often Litestream is asked whether it has its lock.
@@ -27,6 +25,7 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Why the start is refused, a line per database.
 pub fn run(plan: &Plan, channel: &Channel, repair: bool) -> Result<(), Failure> {
     if !repair {
+        interrupt::watch();
         for directory in &plan.directories {
             report::line(format_args!(
                 "{}: what is missing in {} is not restored at a start; `litestream-entry restore PATH` does it",
@@ -34,9 +33,10 @@ pub fn run(plan: &Plan, channel: &Channel, repair: bool) -> Result<(), Failure> 
                 directory.path.display()
             ));
         }
-        make_present(plan)?;
+        make_all_present(plan)?;
     }
     if plan.litestream.line == Line::V03 {
+        plan.databases.iter().for_each(continuity::begin);
         channel.say(&Message::Ready { held: false, unproven: false });
         return Ok(());
     }
@@ -61,10 +61,12 @@ pub fn run(plan: &Plan, channel: &Channel, repair: bool) -> Result<(), Failure> 
 }
 
 /// Brings back what is missing, all databases at once.
-fn make_present(plan: &Plan) -> Result<(), Failure> {
+fn make_all_present(plan: &Plan) -> Result<(), Failure> {
+    progress::leave_in(&plan.runtime);
     let outcomes = in_parallel(&plan.databases, plan.entry.restore_parallelism.unwrap_or_else(memory::restores_at_once), |database| {
-        present(plan, database)
+        make_present(plan, database)
     });
+    progress::finish();
     if outcomes.len() != plan.databases.len() {
         return Err(Failure::new(exit::INTERNAL, "a restore crashed; start again, or restore by hand with `litestream-entry restore`"));
     }
@@ -75,115 +77,15 @@ fn make_present(plan: &Plan) -> Result<(), Failure> {
     }
 }
 
-fn present(plan: &Plan, database: &Database) -> Result<(), Failure> {
-    let path = &database.path;
-    let system = |error: std::io::Error| {
-        Failure::new(
-            exit::SYSTEM,
-            format!("{}: {}: {error}; check that uid {} may use it", database.alias, path.display(), nix::unistd::geteuid()),
-        )
-    };
-    let folder = restore::folder(path);
-    restore::clear(&folder).map_err(system)?;
-    let policy = plan.entry.restore;
-    let decision = match restore::decide(restore::look(path).map_err(system)?, policy) {
-        Decision::Fetch => fetch(plan, database, &folder)?,
-        decision => decision,
-    };
-    match decision {
-        Decision::Use | Decision::Fetch => Ok(()),
-        Decision::StartEmpty => restore::move_companions_aside(path).map_err(system),
-        Decision::Refuse => Err(Failure::new(
-            exit::DAMAGED,
-            format!(
-                "{}: {} is not a SQLite database; move it away to have the backup restored, or correct the path",
-                database.alias,
-                path.display()
-            ),
-        )),
-    }
-}
-
-fn fetch(plan: &Plan, database: &Database, folder: &Path) -> Result<Decision, Failure> {
-    let started = Instant::now();
-    let source = Source::newest(plan, database);
-    let fetched = source.fetch(folder);
-    let installed = match &fetched {
-        Ok(Fetched::Database(restored)) => {
-            let size = fs::metadata(restored).map(|m| m.len()).unwrap_or_default();
-            restore::install(restored, &database.path, &plan.entry).map(|()| {
-                report::line(format_args!(
-                    "{}: restored {} from {} in {:.1} s",
-                    database.alias,
-                    report::human_size(size),
-                    database.replica,
-                    started.elapsed().as_secs_f32()
-                ));
-            })
-        }
-        _ => Ok(()),
-    };
-    let cleared = restore::clear(folder);
-    let fetched = fetched.map_err(|failure| {
-        let advice = match failure.code {
-            exit::UNREACHABLE => "; correct the replica's settings, or start empty with LITESTREAM_ENTRY_RESTORE=never",
-            _ => "",
-        };
-        Failure::new(failure.code, format!("{}: {}{advice}", database.alias, failure.message))
-    })?;
-    installed.and(cleared).map_err(|error| {
-        Failure::new(exit::SYSTEM, format!("{}: {}: {error}; make it writable", database.alias, database.path.display()))
-    })?;
-    match fetched {
-        Fetched::Database(_) => Ok(Decision::Use),
-        Fetched::NoBackup if restore::without_backup(plan.entry.restore) == Decision::Refuse => Err(Failure::new(
-            exit::NO_BACKUP,
-            format!(
-                "{}: {} has no backup, and LITESTREAM_ENTRY_RESTORE=required; set it to auto for the first boot",
-                database.alias, database.replica
-            ),
-        )),
-        Fetched::NoBackup => {
-            if let Some(place) = elsewhere(plan, database, folder) {
-                return Err(Failure::new(
-                    exit::NO_BACKUP,
-                    format!(
-                        "{}: {} has no backup, but {place} has one: set LITESTREAM_REPLICA_URL{}={place} to go on with it, or start empty with LITESTREAM_ENTRY_RESTORE=never",
-                        database.alias,
-                        database.replica,
-                        if plan.databases.len() > 1 { settings::suffix(&database.alias) } else { String::new() }
-                    ),
-                ));
-            }
-            report::line(format_args!("{}: first boot: {} has no backup yet", database.alias, database.replica));
-            Ok(Decision::StartEmpty)
-        }
-    }
-}
-
-/// Where else in the bucket there is a backup of it, before an empty database takes its place: who comes from a
-/// `litestream.yml` may have had another path in it. Only at a first boot, and only where we chose the path.
-fn elsewhere(plan: &Plan, database: &Database, folder: &Path) -> Option<String> {
-    let document = runtime::document(plan).ok().filter(|_| !plan.users_file)?;
-    let number = plan.databases.iter().position(|d| d.path == database.path)?;
-    let file = plan.runtime.join(format!("elsewhere-{number}.yml"));
-    let found = database.elsewhere.iter().find(|place| {
-        let written = runtime::write(&file, &document.with_replica_path(&database.path, place).text());
-        let config = call::Config { path: &file, expand: false };
-        let source = Source { config, timeout: ELSEWHERE_FOR.min(plan.entry.restore_timeout), ..Source::newest(plan, database) };
-        written.is_ok() && matches!(source.fetch(folder), Ok(Fetched::Database(_)))
-    });
-    let _ = (fs::remove_file(&file), restore::clear(folder));
-    let (bucket, _) = database.replica.split_once("://").and_then(|(_, rest)| rest.split_once('/'))?;
-    let scheme = database.replica.split("://").next().unwrap_or_default();
-    found.map(|place| format!("{scheme}://{bucket}/{place}"))
-}
-
 /// Pins or empties one WAL, and notes what is then known.
 fn make_continuous(database: &Database, shows_lock: bool) -> Result<Option<Pin>, String> {
     let path = &database.path;
     let mut pin = None;
-    let mut mark = Mark::Open;
+    // Until Litestream has a position of its own, the restored one counts.
+    let mut mark = match Mark::read(path) {
+        restored @ Mark::Restored(_) => restored,
+        _ => Mark::Open,
+    };
     let mut failed = None;
     // Only a database is looked at: what does not exist yet has no past.
     if matches!(restore::look(path), Ok(Local::Sqlite)) {

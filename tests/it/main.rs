@@ -30,6 +30,7 @@ mod mistakes;
 mod operator;
 mod replicas;
 mod replication;
+mod restore;
 mod round_trip;
 mod secrets;
 mod signals;

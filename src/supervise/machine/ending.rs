@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::replicator::Replicator;
-use super::{Action, Actions, AppState, DRAIN_GRACE, KILL, Machine, Now, Phase, Role, Sync};
+use super::{Action, Actions, AppState, DRAIN_GRACE, KILL, LEAVE_FOR, Machine, Now, Phase, Role, Sync};
 use crate::exit::{self, Ended};
 
 impl Machine {
@@ -69,6 +69,16 @@ impl Machine {
         }
         actions.push(Action::Exit(self.code));
         actions
+    }
+
+    /// Gives a boot up before the app: a restore that is under way leaves nothing behind.
+    pub(super) fn leave(&mut self, code: u8, now: Now) -> Actions {
+        if self.prepared || matches!(self.replicator, Replicator::Standby(_)) {
+            return self.abandon(code);
+        }
+        self.phase = Phase::Leave { code, by: now.saturating_add(LEAVE_FOR) };
+        self.replicator = Replicator::Off;
+        vec![Action::Kill(Role::Litestream), Action::Stop(Role::Prepare)]
     }
 
     /// Ends a boot before the app: nothing was written that could be saved.

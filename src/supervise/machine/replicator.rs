@@ -83,7 +83,7 @@ impl Machine {
                 return Vec::new();
             }
             Phase::Boot | Phase::Run => {}
-            Phase::Drain { .. } | Phase::End => return Vec::new(),
+            Phase::Drain { .. } | Phase::Leave { .. } | Phase::End => return Vec::new(),
             // It died under the last sync: a pass of our own takes over.
             Phase::Sync => {
                 let mut actions = vec![Action::Kill(Role::Flush)];

@@ -101,7 +101,14 @@ fn a_refused_restore_ends_the_boot_with_its_code_and_the_app_never_starts() {
 #[test]
 fn a_stop_during_the_boot_ends_it_and_other_signals_wait_for_the_app() {
     let kill = [Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(143)];
-    Life::begin(rules()).then(Event::Signal(TERM)).does(&kill);
+    // A restore takes away what it has begun; not for ever, and not if it is asked twice.
+    let stop = [Action::Kill(Role::Litestream), Action::Stop(Role::Prepare)];
+    let life = || Life::begin(rules()).then(Event::Signal(TERM)).does(&stop);
+    life().then(Event::Ended(Role::Prepare, Ended::Code(143))).does(&kill).then(READY).does(&[]);
+    life().then(Event::Said(Message::Refused(143))).does(&kill);
+    life().then(READY).does(&kill);
+    life().then(Event::Signal(10)).does(&[]).after(1.9).does(&[]).after(0.1).does(&kill);
+    life().then(Event::Signal(TERM)).does(&kill);
     let life = Life::begin(rules()).then(Event::Signal(10)).does(&[]).then(READY).then(Event::Hello);
     life.does(&[Action::StartApp, Action::SignalApp(10)]);
 }

@@ -64,6 +64,13 @@ impl Recipe {
         self.arguments(["--"]).arguments(words)
     }
 
+    /// Everything in it runs as this user and group, with nothing of root's.
+    pub(crate) fn of_user(mut self, id: u32) -> Self {
+        let words = ["setpriv".into(), format!("--reuid={id}"), format!("--regid={id}"), "--clear-groups".into()];
+        self.words.splice(0..0, words.map(OsString::from));
+        self
+    }
+
     /// A shell script as the app.
     pub(crate) fn shell(self, script: &str) -> Self {
         self.app(["/bin/sh", "-c", script])

@@ -16,6 +16,7 @@ pub(crate) mod pty;
 pub(crate) mod s3;
 pub(crate) mod server;
 pub(crate) mod site;
+pub(crate) mod slow;
 pub(crate) mod stores;
 pub(crate) mod trials;
 

@@ -1,0 +1,343 @@
+//! Fetches a backup into a private folder, by Litestream, until it is there and checked or there is no hope. Must never
+//! touch the database's own file, nor take Litestream's exit code for "restored".
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{Local, check, clear, look};
+use crate::exit::{self, Failure};
+use crate::interrupt;
+use crate::litestream::backup::{self, Depth, Ended, Position};
+use crate::litestream::call::{self, Config, Running};
+use crate::litestream::verdict::{self, Kind};
+use crate::litestream::{Line, Litestream};
+use crate::plan::{Database, Plan};
+use crate::progress::Meter;
+use crate::report;
+
+/// What asking the replica came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetched {
+    /// The database.
+    Database(Restored),
+    /// The replica answered that it has no backup.
+    NoBackup,
+}
+
+/// A database that was fetched and has passed SQLite's check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The file, in the folder of the restore.
+    pub file: PathBuf,
+    /// Where in its history it ends, where Litestream said so.
+    pub position: Option<Position>,
+    /// It is from before the newest file there, which cannot be read.
+    pub newest_is_damaged: bool,
+    /// What is to be said of it besides, as ` of Litestream 0.3`.
+    pub remark: String,
+}
+
+/// One restore's parts that do not change from try to try.
+#[derive(Debug)]
+pub struct Source<'a> {
+    /// The binary.
+    pub litestream: &'a Litestream,
+    /// Its configuration.
+    pub config: Config<'a>,
+    /// The database's path in it.
+    pub database: &'a Path,
+    /// What it is called in progress lines; errors leave it to the caller.
+    pub alias: &'a str,
+    /// How long there may be no progress.
+    pub timeout: Duration,
+    /// Litestream's own flags (`-timestamp …`).
+    pub flags: &'a [OsString],
+    /// How often a damaged backup is tried: a connection that breaks in the middle of a file looks the same.
+    pub tries: u32,
+}
+
+/// How often a running restore is looked at.
+const POLL: Duration = Duration::from_millis(20);
+/// How long a list of the backup is waited for, where it only serves a message.
+const LIST_FOR: Duration = Duration::from_secs(10);
+
+impl<'a> Source<'a> {
+    /// The newest backup of a database of the plan, with the configured patience.
+    pub fn newest(plan: &'a Plan, database: &'a Database) -> Self {
+        Self {
+            litestream: &plan.litestream,
+            config: plan.config(),
+            database: &database.path,
+            alias: &database.alias,
+            timeout: plan.entry.restore_timeout,
+            flags: &[],
+            tries: 3,
+        }
+    }
+
+    /// Fetches into `folder`, trying again until there has been no progress for the timeout.
+    ///
+    /// # Errors
+    /// 69 where the replica did not give it, 65 where it gave a damaged one, 71 where it cannot be written, 128+n where this
+    /// process has been asked to end. Then there is no folder.
+    pub fn fetch(&self, folder: &Path) -> Result<Fetched, Failure> {
+        let fetched = self.fetch_patiently(folder);
+        if fetched.is_err() {
+            let _ = clear(folder);
+        }
+        fetched
+    }
+
+    /// Fetches the state at a point of the past. 0.3 finds none after its last write, where the whole is meant.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub fn fetch_past(&self, folder: &Path) -> Result<Fetched, Failure> {
+        let fetched = self.fetch(folder)?;
+        let time = self.flags.iter().position(|f| f == "-timestamp").and_then(|at| self.flags.get(at.checked_add(1)?)?.to_str());
+        let (Line::V03, Fetched::NoBackup, Some(time)) = (self.litestream.line, &fetched, time) else { return Ok(fetched) };
+        let by = Instant::now() + self.timeout;
+        let files = backup::list(self.litestream, &self.config, self.database, Depth::All, by).unwrap_or_default();
+        match backup::up_to(&files, time).filter(|flags| flags.iter().any(|f| f == "-generation")) {
+            Some(flags) => Source { flags: &flags, config: self.config.clone(), ..*self }.fetch(folder),
+            None => Ok(fetched),
+        }
+    }
+
+    fn fetch_patiently(&self, folder: &Path) -> Result<Fetched, Failure> {
+        let mut patience = Patience::new(self.timeout);
+        let mut pause = Duration::from_millis(250);
+        let mut damaged = (0_u32, String::new());
+        let mut one_by_one = false;
+        loop {
+            let failed = match self.attempt(folder, &mut patience, one_by_one)? {
+                Attempt::Fetched(fetched) => return Ok(fetched),
+                Attempt::Failed(failed) => failed,
+            };
+            let reason = failed.reason;
+            let refused = |more: &str| {
+                let hint = failed.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+                Failure::new(exit::UNREACHABLE, format!("cannot be restored: {reason}{more}{hint}"))
+            };
+            // 0.3 downloads at once, and one download's failure may hide behind the others' end.
+            one_by_one |= reason == "context canceled";
+            // Damage says the same each time; a connection breaks now here, now there.
+            let before = if damaged.1 == reason { damaged.0 } else { 0 };
+            damaged = (if failed.kind == Kind::Damaged { before.saturating_add(1) } else { 0 }, reason.clone());
+            match failed.kind {
+                Kind::Permanent => return Err(refused("")),
+                Kind::NoRoom => return Err(self.no_room(folder)),
+                Kind::Damaged if damaged.0 >= self.tries => {
+                    return Err(Failure::new(exit::DAMAGED, format!("the backup is damaged: {reason}")));
+                }
+                Kind::Damaged | Kind::Temporary if patience.is_over_after(pause) => {
+                    return Err(refused(&format!(" (no progress for {} s)", patience.waited().as_secs())));
+                }
+                Kind::Damaged | Kind::Temporary => {}
+            }
+            report::line(format_args!("{}: restore failed, trying again: {reason}", self.alias));
+            wait(pause)?;
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
+    }
+
+    fn attempt(&self, folder: &Path, patience: &mut Patience, one_by_one: bool) -> Result<Attempt, Failure> {
+        let system = |error: io::Error| Self::cannot_write(folder, &error);
+        fresh_folder(folder).map_err(system)?;
+        let output = folder.join(self.database.file_name().unwrap_or_default());
+        let log = File::options().read(true).append(true).create_new(true).open(folder.join("log")).map_err(system)?;
+        let mut flags = self.flags.to_vec();
+        if self.litestream.line == Line::V05 && self.litestream.version.has_sync_status() {
+            // It says where the restore ended.
+            flags.push("-json".into());
+        }
+        if one_by_one {
+            flags.extend(["-parallelism".into(), "1".into()]);
+        }
+        let args = call::restore(&self.config, self.database, &output, &flags);
+        let mut running = call::start(self.litestream, &args, log)
+            .map_err(|e| Failure::new(exit::SYSTEM, format!("{} cannot be run: {e}", self.litestream.path.display())))?;
+        let Some(ended) = self.watch(&mut running, folder, patience)? else {
+            let said = running.said();
+            // The time is over: whatever it is, it is not tried again.
+            return Ok(Attempt::failed(format!("no answer in time; litestream's last words: {}", call::reason(&said)), &said));
+        };
+        let said = running.said();
+        match (ended.ok(), look(&output)) {
+            // 0.5 and 0.3 end well for "restored" and for "nothing there" alike: only the file tells.
+            (true, Ok(Local::Sqlite)) => Ok(match check(&output) {
+                Ok(()) => Attempt::Fetched(Fetched::Database(self.restored(output, &said))),
+                Err(reason) => Attempt::Failed(Failed { reason, kind: Kind::Damaged, hint: None }),
+            }),
+            (true, Ok(Local::Missing)) => Ok(Attempt::Fetched(Fetched::NoBackup)),
+            (true, _) => Ok(Attempt::failed("litestream restored something that is not a SQLite database".to_owned(), "")),
+            (false, _) => Ok(Attempt::failed(call::reason(&said), &said)),
+        }
+    }
+
+    /// Until Litestream has ended, or the patience.
+    fn watch(&self, running: &mut Running, folder: &Path, patience: &mut Patience) -> Result<Option<exit::Ended>, Failure> {
+        let meter = Meter::begin(self.alias);
+        let mut size = Size::default();
+        loop {
+            if let Some(ended) = running.ended() {
+                return Ok(Some(ended));
+            }
+            interrupt::check()?;
+            let written = size_of_folder(folder);
+            patience.progress(written);
+            if patience.is_over_after(Duration::ZERO) {
+                return Ok(None);
+            }
+            if meter.is_wanted() {
+                meter.update(written, size.of(self).map(|whole| (running.read().min(whole), whole)));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn restored(&self, file: PathBuf, said: &str) -> Restored {
+        let (position, remark) = match backup::ended(self.litestream.line, said) {
+            Ended::At(position) => (Some(position), ""),
+            Ended::Of03 => (None, " (a backup of Litestream 0.3; from here on it is one of 0.5)"),
+            Ended::Unsaid => (None, ""),
+        };
+        Restored { file, position, newest_is_damaged: false, remark: remark.to_owned() }
+    }
+
+    /// What a restore would fetch; nothing where that is not to be had.
+    fn needed(&self) -> Option<u64> {
+        let by = Instant::now() + LIST_FOR;
+        Some(backup::needed(self.litestream, &self.config, self.database, self.flags, by).ok()??.bytes)
+    }
+
+    fn no_room(&self, folder: &Path) -> Failure {
+        // What is free when it is gone is what counts.
+        let _ = clear(folder);
+        let place = folder.parent().unwrap_or(folder);
+        let free = nix::sys::statvfs::statvfs(place).map_or(0, |s| s.blocks_available().saturating_mul(s.fragment_size()));
+        let needed = self.needed().map_or_else(
+            || "does not fit".to_owned(),
+            |bytes| format!("is {} compressed and needs more than that", report::human_size(bytes)),
+        );
+        Failure::new(
+            exit::SYSTEM,
+            format!(
+                "no room in {}: the backup {needed}, {} are free; make room, or mount a larger volume there",
+                place.display(),
+                report::human_size(free)
+            ),
+        )
+    }
+
+    fn cannot_write(folder: &Path, error: &io::Error) -> Failure {
+        let place = folder.parent().unwrap_or(folder).display();
+        let instead = match error.raw_os_error() {
+            Some(nix::libc::ENOSPC | nix::libc::EDQUOT) => "make room there".to_owned(),
+            _ => format!("make it writable for uid {}", nix::unistd::geteuid()),
+        };
+        Failure::new(exit::SYSTEM, format!("cannot restore into {place}: {error}; {instead}"))
+    }
+}
+
+enum Attempt {
+    Fetched(Fetched),
+    Failed(Failed),
+}
+
+struct Failed {
+    reason: String,
+    kind: Kind,
+    hint: Option<&'static str>,
+}
+
+impl Attempt {
+    fn failed(reason: String, said: &str) -> Self {
+        let verdict = verdict::judge(said);
+        Self::Failed(Failed { reason, kind: verdict.kind, hint: verdict.hint })
+    }
+}
+
+/// Waits, unless this process has been asked to end.
+fn wait(pause: Duration) -> Result<(), Failure> {
+    let until = Instant::now() + pause;
+    while Instant::now() < until {
+        interrupt::check()?;
+        std::thread::sleep(POLL);
+    }
+    interrupt::check()
+}
+
+/// How large the whole is: asked for once, beside the restore, and only when somebody is waiting for it.
+#[derive(Default)]
+struct Size {
+    answer: Option<std::sync::mpsc::Receiver<Option<u64>>>,
+    known: Option<u64>,
+}
+
+impl Size {
+    fn of(&mut self, source: &Source<'_>) -> Option<u64> {
+        let answer = self.answer.get_or_insert_with(|| {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let (litestream, database, flags) = (source.litestream.clone(), source.database.to_owned(), source.flags.to_vec());
+            let (path, expand) = (source.config.path.to_owned(), source.config.expand);
+            std::thread::spawn(move || {
+                let config = Config { path: &path, expand };
+                let needed = backup::needed(&litestream, &config, &database, &flags, Instant::now() + LIST_FOR);
+                let _ = sender.send(needed.ok().flatten().map(|n| n.bytes));
+            });
+            receiver
+        });
+        if let Ok(bytes) = answer.try_recv() {
+            self.known = bytes;
+        }
+        self.known
+    }
+}
+
+/// Counts the time without progress.
+struct Patience {
+    timeout: Duration,
+    since: Instant,
+    bytes: u64,
+}
+
+impl Patience {
+    fn new(timeout: Duration) -> Self {
+        Self { timeout, since: Instant::now(), bytes: 0 }
+    }
+
+    /// Only more than ever before is progress: a retry that gets as far as the last is none.
+    fn progress(&mut self, bytes: u64) {
+        if bytes > self.bytes {
+            self.bytes = bytes;
+            self.since = Instant::now();
+        }
+    }
+
+    fn waited(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    fn is_over_after(&self, pause: Duration) -> bool {
+        self.waited().saturating_add(pause) >= self.timeout
+    }
+}
+
+fn fresh_folder(folder: &Path) -> io::Result<()> {
+    clear(folder)?;
+    // Where the folder is to be, there may be nothing yet on a new volume.
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    DirBuilder::new().mode(0o700).create(folder)
+}
+
+fn size_of_folder(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.filter_map(|e| e.metadata().ok()).map(|m| m.blocks().saturating_mul(512).max(m.len())).fold(0, u64::saturating_add)
+}

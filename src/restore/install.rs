@@ -1,0 +1,85 @@
+//! Puts a restored file in its place, in one step. Must never leave the place without what was there before it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::SystemTime;
+
+use nix::unistd::{Group, User};
+
+use super::aside::{discard, move_companions_aside, move_database_aside};
+use super::fetch::Restored;
+use crate::continuity::{Mark, meta_dir};
+use crate::litestream::backup::Position;
+use crate::litestream::ltx;
+use crate::pages;
+use crate::settings::Entry;
+
+/// Changes a file's owner to `USER[:GROUP]`, by name or number; a user's own group where none is named.
+fn give(file: &Path, owner: &str) -> io::Result<()> {
+    let unknown =
+        |what: &str| io::Error::new(io::ErrorKind::NotFound, format!("LITESTREAM_ENTRY_DB_OWNER: no such {what} here; use its number"));
+    let (user, group) = owner.split_once(':').map_or((owner, None), |(user, group)| (user, Some(group)));
+    let (uid, its_group) = match user.parse::<u32>() {
+        Ok(uid) => (uid, None),
+        Err(_) => User::from_name(user).ok().flatten().map(|u| (u.uid.as_raw(), Some(u.gid.as_raw()))).ok_or_else(|| unknown("user"))?,
+    };
+    let gid = match group.map(|group| (group, group.parse::<u32>())) {
+        None => its_group,
+        Some((_, Ok(gid))) => Some(gid),
+        Some((name, Err(_))) => Some(Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw()).ok_or_else(|| unknown("group"))?),
+    };
+    std::os::unix::fs::chown(file, Some(uid), gid)
+        .map_err(|error| io::Error::new(error.kind(), format!("LITESTREAM_ENTRY_DB_OWNER: {error}; only root may give a file away")))
+}
+
+/// What becomes of a database that is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Old {
+    /// It is kept aside.
+    Keep,
+    /// It is removed, once the new one is in its place.
+    Discard,
+}
+
+/// Puts a restored file in its place: owner and mode, fsync, what is there aside, rename, fsync.
+///
+/// # Errors
+/// What the kernel says.
+pub fn install(restored: &Restored, database: &Path, entry: &Entry, old: Old) -> io::Result<()> {
+    let directory = database.parent().unwrap_or(Path::new("/"));
+    let place = fs::metadata(directory)?;
+    let file = &restored.file;
+    match &entry.db_owner {
+        Some(owner) => give(file, owner)?,
+        None if nix::unistd::geteuid().is_root() => std::os::unix::fs::chown(file, Some(place.uid()), Some(place.gid()))?,
+        None => {}
+    }
+    fs::set_permissions(file, fs::Permissions::from_mode(entry.db_mode.unwrap_or(place.mode() & 0o666)))?;
+    File::open(file)?.sync_all()?;
+    // A crash from here to the rename leaves no database, which the next boot restores.
+    let aside = if fs::metadata(database).is_ok_and(|m| m.len() > 0) { move_database_aside(database)? } else { None };
+    move_companions_aside(database)?;
+    fs::rename(file, database)?;
+    File::open(directory)?.sync_all()?;
+    if let (Some(aside), Old::Discard) = (aside, old) {
+        discard(&aside)?;
+    }
+    Ok(())
+}
+
+/// Notes where the restored database ends, or for one from the past, what it is meant to replace.
+///
+/// # Errors
+/// What the kernel says.
+pub fn note_position(restored: &Restored, database: &Path) -> io::Result<()> {
+    let Some(position) = &restored.position else { return Ok(()) };
+    if let (true, Position::Txid(txid)) = (restored.newest_is_damaged, position) {
+        let folder = meta_dir(database).join("ltx/0");
+        fs::create_dir_all(&folder)?;
+        let (page_size, pages) = pages::shape(database)?;
+        fs::write(folder.join(ltx::name(*txid)), ltx::without_pages(*txid, page_size, pages, SystemTime::now()))?;
+    }
+    Mark::Restored(position.clone()).write(database)
+}

@@ -1,0 +1,225 @@
+//! Restores: decides from what is here and what the policy says, then fetches into a private folder,
+//! checks, and renames. Must never replace or delete a database, nor leave a part of one behind.
+
+pub mod aside;
+pub mod fetch;
+pub mod install;
+pub mod ladder;
+pub mod point;
+pub mod present;
+pub mod standing;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+
+pub use fetch::{Fetched, Restored, Source};
+
+use crate::settings::{RestorePolicy, StalePolicy};
+use standing::Standing;
+
+/// What is at a database's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Local {
+    /// Nothing.
+    Missing,
+    /// A file without content.
+    Empty,
+    /// A SQLite database.
+    Sqlite,
+    /// Something else, which may be somebody's data.
+    Other,
+}
+
+/// What a boot does about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It is here: use it.
+    Use,
+    /// Ask the replica.
+    Fetch,
+    /// Let the app make a new one.
+    StartEmpty,
+    /// Do not start.
+    Refuse,
+}
+
+/// The first half of the table: before anybody has asked the replica.
+pub fn decide(local: Local, policy: RestorePolicy) -> Decision {
+    match (local, policy) {
+        (Local::Sqlite, _) => Decision::Use,
+        (Local::Other, _) => Decision::Refuse,
+        (Local::Missing | Local::Empty, RestorePolicy::Never) => Decision::StartEmpty,
+        (Local::Missing | Local::Empty, RestorePolicy::Auto | RestorePolicy::Required) => Decision::Fetch,
+    }
+}
+
+/// The second half of the table: the replica has answered that there is no backup.
+pub fn without_backup(policy: RestorePolicy) -> Decision {
+    if policy == RestorePolicy::Required { Decision::Refuse } else { Decision::StartEmpty }
+}
+
+/// What a boot does about a database that is here, once its replica has been asked.
+pub fn with_standing(standing: &Standing, policy: StalePolicy) -> Decision {
+    match (standing, policy) {
+        (Standing::Behind(_), StalePolicy::Refuse) => Decision::Refuse,
+        (Standing::Behind(_), StalePolicy::Restore) => Decision::Fetch,
+        // A replica that does not answer keeps nobody from working with what is here.
+        (Standing::Current | Standing::Unknown | Standing::NotAsked(_), _) | (Standing::Behind(_), StalePolicy::Keep) => Decision::Use,
+    }
+}
+
+/// Looks at a database's path.
+///
+/// # Errors
+/// What the kernel says, where it cannot be read.
+pub fn look(path: &Path) -> io::Result<Local> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Local::Missing),
+        Err(error) => return Err(error),
+    };
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Ok(Local::Other);
+    }
+    if meta.len() == 0 {
+        return Ok(Local::Empty);
+    }
+    let mut header = [0; 16];
+    // Every SQLite database begins so (its file format, section 1.3).
+    let is_sqlite = meta.len() >= 512 && file.read_exact(&mut header).is_ok() && &header == b"SQLite format 3\0";
+    Ok(if is_sqlite { Local::Sqlite } else { Local::Other })
+}
+
+/// Above this size `quick_check` is made instead of `integrity_check`, which also compares each index with its table.
+pub const QUICK_CHECK_ABOVE: u64 = 1 << 30;
+/// The private folder of a database's restore, in the same directory: same disk, so a rename is one step.
+pub fn folder(database: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(database.file_name().unwrap_or_default());
+    name.push("-restoring");
+    database.with_file_name(name)
+}
+
+/// Removes what a killed restore left behind.
+///
+/// # Errors
+/// What the kernel says.
+pub fn clear(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// SQLite's own check of a file that nobody else has open.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(database: &Path) -> Result<(), String> {
+    let size = fs::metadata(database).map(|m| m.len()).unwrap_or_default();
+    let pragma = if size > QUICK_CHECK_ABOVE { "quick_check" } else { "integrity_check" };
+    // `immutable`: no -wal and -shm are made beside it.
+    let connection = open_immutable(database).map_err(|e| e.to_string())?;
+    let verdict = connection.query_row(&format!("PRAGMA {pragma}(1)"), [], |row| row.get::<_, String>(0));
+    match verdict {
+        Ok(text) if text == "ok" => Ok(()),
+        Ok(text) => Err(text),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Opens a database that nobody writes.
+///
+/// # Errors
+/// What SQLite says.
+pub fn open_immutable(database: &Path) -> rusqlite::Result<Connection> {
+    let path: String = database
+        .to_string_lossy()
+        .chars()
+        .map(|c| match c {
+            '%' | '?' | '#' => format!("%{:02x}", u32::from(c)),
+            c => c.to_string(),
+        })
+        .collect();
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decision_table_holds() {
+        use RestorePolicy::{Auto, Never, Required};
+        for (local, policy, decision) in [
+            (Local::Sqlite, Auto, Decision::Use),
+            (Local::Sqlite, Required, Decision::Use),
+            (Local::Sqlite, Never, Decision::Use),
+            (Local::Missing, Auto, Decision::Fetch),
+            (Local::Empty, Auto, Decision::Fetch),
+            (Local::Missing, Required, Decision::Fetch),
+            (Local::Empty, Required, Decision::Fetch),
+            (Local::Missing, Never, Decision::StartEmpty),
+            (Local::Empty, Never, Decision::StartEmpty),
+            (Local::Other, Auto, Decision::Refuse),
+            (Local::Other, Required, Decision::Refuse),
+            (Local::Other, Never, Decision::Refuse),
+        ] {
+            assert_eq!(decide(local, policy), decision, "{local:?} {policy:?}");
+        }
+        assert_eq!(without_backup(Auto), Decision::StartEmpty);
+        assert_eq!(without_backup(Required), Decision::Refuse);
+    }
+
+    #[test]
+    fn what_is_at_the_path_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        assert_eq!(look(&path).unwrap(), Local::Missing);
+        fs::write(&path, "").unwrap();
+        assert_eq!(look(&path).unwrap(), Local::Empty);
+        fs::write(&path, "somebody's letters").unwrap();
+        assert_eq!(look(&path).unwrap(), Local::Other);
+        assert_eq!(look(dir.path()).unwrap(), Local::Other);
+        fs::remove_file(&path).unwrap();
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
+        assert_eq!(look(&path).unwrap(), Local::Sqlite);
+    }
+
+    #[test]
+    fn only_a_database_that_is_known_to_be_behind_is_not_used() {
+        use StalePolicy::{Keep, Refuse, Restore};
+        let behind = Standing::Behind(String::new());
+        for policy in [Refuse, Restore, Keep] {
+            for standing in [Standing::Current, Standing::Unknown, Standing::NotAsked(String::new())] {
+                assert_eq!(with_standing(&standing, policy), Decision::Use, "{standing:?} {policy:?}");
+            }
+        }
+        assert_eq!(with_standing(&behind, Refuse), Decision::Refuse);
+        assert_eq!(with_standing(&behind, Restore), Decision::Fetch);
+        assert_eq!(with_standing(&behind, Keep), Decision::Use);
+    }
+
+    #[test]
+    fn a_damaged_database_does_not_pass_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("50% a?.db");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("CREATE TABLE t(x); CREATE INDEX i ON t(x); INSERT INTO t SELECT value FROM generate_series(1,1)")
+            .unwrap_or_default();
+        db.execute_batch("CREATE TABLE IF NOT EXISTS t(x); WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<5000) INSERT INTO t SELECT hex(randomblob(20)) FROM c").unwrap();
+        drop(db);
+        assert_eq!(check(&path), Ok(()));
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 4096].fill(0xaa);
+        fs::write(&path, bytes).unwrap();
+        assert!(check(&path).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,257 @@
+//! Makes a database present at a boot: used as it is, restored, or refused. Must never start on an empty database, or on
+//! an old one, where the replica may have what is missing.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::fetch::{Fetched, Restored, Source};
+use super::install::{Old, install, note_position};
+use super::point::Point;
+use super::standing::{self, Standing};
+use super::{Decision, aside, clear, decide, folder, ladder, look, with_standing, without_backup};
+use crate::exit::{self, Failure};
+use crate::litestream::backup::{self, Depth};
+use crate::litestream::{Line, call};
+use crate::plan::{Database, Plan};
+use crate::settings::{self, StalePolicy};
+use crate::{report, runtime};
+
+/// How long each other place is asked.
+const ELSEWHERE_FOR: Duration = Duration::from_secs(10);
+
+/// Makes one database present.
+///
+/// # Errors
+/// Why the start is refused, in one line with the database's name.
+pub fn make_present(plan: &Plan, database: &Database) -> Result<(), Failure> {
+    let boot = Boot { plan, database, folder: folder(&database.path) };
+    let done = boot.run();
+    let cleared = clear(&boot.folder);
+    done.and_then(|()| cleared.map_err(|e| boot.system(&e))).map_err(|f| Failure::new(f.code, format!("{}: {}", database.alias, f.message)))
+}
+
+struct Boot<'a> {
+    plan: &'a Plan,
+    database: &'a Database,
+    folder: PathBuf,
+}
+
+impl Boot<'_> {
+    fn run(&self) -> Result<(), Failure> {
+        let path = &self.database.path;
+        clear(&self.folder).map_err(|e| self.system(&e))?;
+        match decide(look(path).map_err(|e| self.system(&e))?, self.plan.entry.restore) {
+            Decision::Use => self.use_it(),
+            Decision::Fetch => self.restore_missing(),
+            Decision::StartEmpty => aside::move_companions_aside(path).map_err(|e| self.system(&e)),
+            Decision::Refuse => Err(Failure::new(
+                exit::DAMAGED,
+                format!("{} is not a SQLite database; move it away to have the backup restored, or correct the path", path.display()),
+            )),
+        }
+    }
+
+    fn system(&self, error: &std::io::Error) -> Failure {
+        let place = self.database.path.display();
+        Failure::new(exit::SYSTEM, format!("{place}: {error}; check that uid {} may write there", nix::unistd::geteuid()))
+    }
+
+    // ---- a database that is here
+
+    fn use_it(&self) -> Result<(), Failure> {
+        if let Some(point) = &self.plan.entry.restore_point
+            && !has_gone_back(point, &self.database.path)?
+        {
+            return self.go_back(point);
+        }
+        let policy = self.plan.entry.stale;
+        if policy == StalePolicy::Keep {
+            return Ok(());
+        }
+        let mut standing = standing::ask(self.plan, self.database);
+        if standing == Standing::Unknown {
+            report::line(format_args!(
+                "{}: Litestream has left no position beside {}: comparing it with its backup",
+                self.database.alias,
+                self.database.path.display()
+            ));
+            standing = match standing::compare_contents(self.plan, self.database, &self.folder) {
+                Ok(standing) => standing,
+                Err(failure) if failure.code == exit::UNREACHABLE => Standing::NotAsked(failure.message),
+                Err(failure) => return Err(failure),
+            };
+        }
+        if let Standing::NotAsked(why) = &standing {
+            report::line(format_args!("{}: whether it is behind its replica is not known: {why}", self.database.alias));
+        }
+        match with_standing(&standing, policy) {
+            Decision::Fetch => self.replace_stale(),
+            Decision::Refuse => Err(Failure::new(exit::DAMAGED, self.refusal(&standing))),
+            Decision::Use | Decision::StartEmpty => Ok(()),
+        }
+    }
+
+    fn refusal(&self, standing: &Standing) -> String {
+        let how = if let Standing::Behind(how) = standing { how.as_str() } else { "" };
+        format!(
+            "{} is behind its replica {} ({how}): an old volume, or another host wrote there; take what is there with \
+             LITESTREAM_ENTRY_STALE=restore (this file is kept aside), or go on with this file with LITESTREAM_ENTRY_STALE=keep",
+            self.database.path.display(),
+            self.database.replica
+        )
+    }
+
+    fn replace_stale(&self) -> Result<(), Failure> {
+        let began = Instant::now();
+        match self.fetch_newest()? {
+            Fetched::Database(restored) => self.install(&restored, began),
+            // It had one a moment ago.
+            Fetched::NoBackup => Err(Failure::new(exit::UNREACHABLE, format!("{} has no backup any more", self.database.replica))),
+        }
+    }
+
+    // ---- a database that is missing
+
+    fn restore_missing(&self) -> Result<(), Failure> {
+        let began = Instant::now();
+        let restored = match self.fetch_newest()? {
+            Fetched::Database(restored) => restored,
+            Fetched::NoBackup => return self.start_without_backup(),
+        };
+        match &self.plan.entry.restore_point {
+            // On a new disk only the backup itself knows that it has gone back already.
+            Some(point) if !has_gone_back(point, &restored.file)? => self.go_back(point),
+            _ => self.install(&restored, began),
+        }
+    }
+
+    fn fetch_newest(&self) -> Result<Fetched, Failure> {
+        let source = Source::newest(self.plan, self.database);
+        ladder::fetch(&source, &self.folder, self.plan.entry.restore_ladder).map_err(|failure| {
+            let advice = match failure.code {
+                exit::UNREACHABLE => "; correct the replica's settings, or start empty with LITESTREAM_ENTRY_RESTORE=never",
+                _ => "",
+            };
+            Failure::new(failure.code, format!("{}{advice}", failure.message))
+        })
+    }
+
+    fn start_without_backup(&self) -> Result<(), Failure> {
+        let (database, replica) = (self.database, &self.database.replica);
+        if without_backup(self.plan.entry.restore) == Decision::Refuse {
+            let what = format!("{replica} has no backup, and LITESTREAM_ENTRY_RESTORE=required; set it to auto for the first boot");
+            return Err(Failure::new(exit::NO_BACKUP, what));
+        }
+        if self.is_of_the_newer_line() {
+            let what =
+                format!("{replica} has a backup of Litestream 0.5, which 0.3 cannot read; run Litestream 0.5, or name another replica");
+            return Err(Failure::new(exit::NO_BACKUP, what));
+        }
+        if let Some(place) = self.elsewhere() {
+            let name = if self.plan.databases.len() > 1 { settings::suffix(&database.alias) } else { String::new() };
+            return Err(Failure::new(
+                exit::NO_BACKUP,
+                format!(
+                    "{replica} has no backup, but {place} has one: set LITESTREAM_REPLICA_URL{name}={place} to go on with it, or start empty with LITESTREAM_ENTRY_RESTORE=never"
+                ),
+            ));
+        }
+        report::line(format_args!("{}: first boot: {replica} has no backup yet", database.alias));
+        aside::move_companions_aside(&database.path).map_err(|e| self.system(&e))
+    }
+
+    /// 0.3 does not see 0.5's backups. Only a folder can be looked into.
+    fn is_of_the_newer_line(&self) -> bool {
+        let folder = self.database.replica.strip_prefix("file://").filter(|_| self.plan.litestream.line == Line::V03);
+        folder.is_some_and(|folder| Path::new(folder).join("ltx").is_dir())
+    }
+
+    /// Where else in the bucket there is a backup of it, before an empty database takes its place: who comes from a
+    /// `litestream.yml` may have had another path in it. Only at a first boot, and only where we chose the path.
+    fn elsewhere(&self) -> Option<String> {
+        let (plan, database) = (self.plan, self.database);
+        let document = runtime::document(plan).ok().filter(|_| !plan.users_file)?;
+        let number = plan.databases.iter().position(|d| d.path == database.path)?;
+        let file = plan.runtime.join(format!("elsewhere-{number}.yml"));
+        let found = database.elsewhere.iter().find(|place| {
+            let written = runtime::write(&file, &document.with_replica_path(&database.path, place).text());
+            let config = call::Config { path: &file, expand: false };
+            let source = Source { config, timeout: ELSEWHERE_FOR.min(plan.entry.restore_timeout), ..Source::newest(plan, database) };
+            written.is_ok() && matches!(source.fetch(&self.folder), Ok(Fetched::Database(_)))
+        });
+        let _ = fs::remove_file(&file);
+        let (scheme, rest) = database.replica.split_once("://")?;
+        let (bucket, _) = rest.split_once('/')?;
+        found.map(|place| format!("{scheme}://{bucket}/{place}"))
+    }
+
+    // ---- a point in time
+
+    /// Goes back to the point, and notes that in the database that comes of it.
+    fn go_back(&self, point: &Point) -> Result<(), Failure> {
+        let began = Instant::now();
+        let flags = point.flags();
+        let mut restored = match (Source { flags: &flags, ..Source::newest(self.plan, self.database) }).fetch_past(&self.folder)? {
+            Fetched::Database(restored) => restored,
+            Fetched::NoBackup => {
+                let what = format!("{} has no backup {}; see `litestream-entry restore --dry-run`", self.database.replica, point.words());
+                return Err(Failure::new(exit::NO_BACKUP, what));
+            }
+        };
+        point.note(&restored.file).map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", restored.file.display())))?;
+        restored.remark = format!(", {}", point.words());
+        restored.position = self.newest_position();
+        self.install(&restored, began)
+    }
+
+    /// Where the backup ends that a database from the past takes the place of.
+    fn newest_position(&self) -> Option<backup::Position> {
+        let (plan, by) = (self.plan, Instant::now() + self.plan.entry.restore_timeout);
+        let files = backup::list(&plan.litestream, &plan.config(), &self.database.path, Depth::Newest, by);
+        backup::newest(&files.ok()?)
+    }
+
+    fn install(&self, restored: &Restored, began: Instant) -> Result<(), Failure> {
+        let path = &self.database.path;
+        let size = fs::metadata(&restored.file).map(|m| m.len()).unwrap_or_default();
+        install(restored, path, &self.plan.entry, Old::Keep).and_then(|()| note_position(restored, path)).map_err(|e| self.system(&e))?;
+        report::line(format_args!(
+            "{}: restored {} from {} in {:.1} s{}",
+            self.database.alias,
+            report::human_size(size),
+            self.database.replica,
+            began.elapsed().as_secs_f32(),
+            restored.remark
+        ));
+        if restored.newest_is_damaged && self.plan.litestream.line == Line::V05 {
+            self.begin_behind_the_damage();
+        }
+        Ok(())
+    }
+
+    /// 0.5's restores go through every file since its last snapshot, and so through the damaged one: a new snapshot stands
+    /// before all that is restored from here on.
+    fn begin_behind_the_damage(&self) {
+        let by = Instant::now() + self.plan.entry.restore_timeout;
+        let written = runtime::pass_config(self.plan, self.database).and_then(|path| {
+            let mut args: Vec<OsString> = vec!["replicate".into()];
+            args.extend(call::Config { path: &path, expand: false }.flags());
+            args.extend(["-once".into(), "-force-snapshot".into()]);
+            match call::run(&self.plan.litestream, &args, by) {
+                Ok(Some(output)) if output.ended.ok() => Ok(()),
+                Ok(Some(output)) => Err(output.reason()),
+                Ok(None) => Err("the replica does not answer in time".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        if let Err(why) = written {
+            report::line(format_args!("{}: its backup cannot be restored before Litestream's next snapshot: {why}", self.database.alias));
+        }
+    }
+}
+
+fn has_gone_back(point: &Point, file: &Path) -> Result<bool, Failure> {
+    point.is_applied(file).map_err(|e| Failure::new(exit::DAMAGED, format!("{}: {e}", file.display())))
+}

@@ -1,0 +1,566 @@
+//! What a boot and `restore` bring back: never an old state over a new one, never a part of one, and nothing left behind.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::Signal;
+
+use crate::support::container::{Container, Recipe};
+use crate::support::contents::Contents;
+use crate::support::process::{self};
+use crate::support::s3::Server;
+use crate::support::site::{Site, lose};
+use crate::support::slow::SlowLine;
+use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+
+both_lines!(
+    an_old_volume_is_refused_and_both_ways_on_work,
+    a_volume_behind_another_host_is_refused_and_one_that_was_left_a_moment_ago_is_not_asked_about,
+    a_database_without_a_position_is_compared_with_its_backup,
+    a_clean_restart_runs_no_litestream_but_the_one_that_replicates,
+    a_crash_right_after_a_restore_does_not_make_it_stale,
+    a_boot_goes_back_in_time_once,
+    a_damaged_backup_is_refused_or_stepped_back_from,
+    a_dry_run_says_what_and_changes_nothing,
+    what_is_replaced_is_kept_unless_it_is_to_be_discarded,
+    a_url_is_restored_wherever_it_is_wanted,
+    term_during_a_restore_ends_it_at_once_and_leaves_nothing,
+    progress_is_said_with_percentage_and_rate,
+    a_full_disk_is_named_with_what_is_needed_and_nothing_changes,
+    a_directory_that_cannot_be_written_is_refused_before_anything_is_fetched,
+);
+
+/// One life of the writer until so many more rows are acknowledged.
+#[track_caller]
+fn live(site: &Site, rows: i64) -> Contents {
+    let mut container = site.writing("--every 500").start();
+    container.ready();
+    site.write_on(rows);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    Contents::of(site.database())
+}
+
+fn noting(site: &Site) -> Recipe {
+    let _ = fs::remove_file(site.path("ran"));
+    site.recipe().shell(&format!("echo ran > {}", site.path("ran").display()))
+}
+
+#[track_caller]
+fn boots(site: &Site, recipe: Recipe) -> String {
+    let (code, container) = recipe.run();
+    assert_eq!(code, 0, "{}", container.stderr());
+    assert!(site.path("ran").exists());
+    container.stderr()
+}
+
+#[track_caller]
+fn refused(site: &Site, recipe: Recipe, with: i32) -> String {
+    let (code, container) = recipe.run();
+    assert_eq!(code, with, "{}", container.stderr());
+    assert!(!site.path("ran").exists(), "the app never ran");
+    container.stderr()
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// The database that was moved aside.
+#[track_caller]
+fn aside(site: &Site) -> PathBuf {
+    let folder = site.path("data");
+    let names = names(&folder);
+    let found: Vec<&String> =
+        names.iter().filter(|n| n.starts_with("app.db.aside-") && !n.ends_with("-wal") && !n.ends_with("-shm")).collect();
+    assert_eq!(found.len(), 1, "{names:?}");
+    folder.join(found[0])
+}
+
+/// The last life here ended long ago.
+fn long_ago(database: &Path) {
+    let mark = database.with_file_name(format!(".{}-litestream-entry", database.file_name().unwrap().display()));
+    File::options().write(true).open(mark).unwrap().set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+}
+
+fn an_old_volume_is_refused_and_both_ways_on_work(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let old = live(&site, 300);
+    copy(&site.path("data"), &site.path("old"));
+    let new = live(&site, 300);
+    let come_back = || {
+        fs::remove_dir_all(site.path("data")).unwrap();
+        copy(&site.path("old"), &site.path("data"));
+    };
+    come_back();
+    let before = names(&site.path("data"));
+    let said = refused(&site, noting(&site), 65);
+    let says = ["default: ", "behind its replica", "LITESTREAM_ENTRY_STALE=restore", "LITESTREAM_ENTRY_STALE=keep"];
+    assert!(says.iter().all(|text| said.contains(text)), "{said}");
+    assert_eq!(Contents::of(site.database()).difference(&old), None, "the file is as it was");
+    assert_eq!(names(&site.path("data")), before);
+    assert_eq!(site.backup_of(site.database()).difference(&new), None, "so is the backup");
+
+    boots(&site, noting(&site).env("LITESTREAM_ENTRY_STALE", "restore"));
+    assert_eq!(Contents::of(site.database()).difference(&new), None);
+    assert_eq!(Contents::of(&aside(&site)).difference(&old), None, "the old one is kept, with its WAL");
+
+    come_back();
+    boots(&site, noting(&site).env("LITESTREAM_ENTRY_STALE", "keep"));
+    assert_eq!(Contents::of(site.database()).difference(&old), None);
+    // From here on it is the one that counts.
+    boots(&site, noting(&site));
+}
+
+fn a_volume_behind_another_host_is_refused_and_one_that_was_left_a_moment_ago_is_not_asked_about(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    live(&site, 300);
+    fs::rename(site.path("data"), site.path("first-host")).unwrap();
+    fs::create_dir(site.path("data")).unwrap();
+    live(&site, 300);
+    fs::rename(site.path("data"), site.path("second-host")).unwrap();
+    fs::rename(site.path("first-host"), site.path("data")).unwrap();
+    long_ago(site.database());
+    let said = refused(&site, noting(&site), 65);
+    assert!(said.contains("behind its replica"), "{said}");
+    // A replica that does not answer keeps nobody from working.
+    let moved = site.path("replica-elsewhere");
+    fs::rename(site.replica(), &moved).unwrap();
+    fs::write(site.replica(), "not a directory").unwrap();
+    let (_, container) = noting(&site).run();
+    assert!(container.stderr().contains("whether it is behind its replica is not known"), "{}", container.stderr());
+    assert!(site.path("ran").exists());
+}
+
+/// As a bare `litestream restore` leaves it: the file alone.
+fn a_database_without_a_position_is_compared_with_its_backup(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let before = live(&site, 300);
+    let (output, _scratch, restored) = site.try_restore(site.database());
+    assert!(output.status.success());
+    lose(site.database());
+    fs::copy(&restored, site.database()).unwrap();
+    boots(&site, noting(&site));
+    assert_eq!(Contents::of(site.database()).difference(&before), None);
+    // Another database altogether: one that was built into the image, say.
+    lose(site.database());
+    fs::remove_dir_all(site.path("data/.app.db-litestream")).unwrap();
+    rusqlite::Connection::open(site.database())
+        .unwrap()
+        .execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
+        .unwrap();
+    let said = refused(&site, noting(&site), 65);
+    assert!(said.contains("no position of Litestream's"), "{said}");
+    boots(&site, noting(&site).env("LITESTREAM_ENTRY_STALE", "restore"));
+    assert_eq!(Contents::of(site.database()).difference(&before), None);
+}
+
+fn a_clean_restart_runs_no_litestream_but_the_one_that_replicates(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line).with_two_databases();
+    let (wrapper, log) = (site.path("litestream"), site.path("calls"));
+    fs::write(&wrapper, format!("#!/bin/sh\necho \"$1\" >> {}\nexec {} \"$@\"\n", log.display(), line.binary().display())).unwrap();
+    fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let calls = || {
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        // A script's version is asked for; a binary's is read.
+        said.lines().filter(|l| *l != "version").map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut container = site.writing("--every 2000").env("LITESTREAM_BIN", &wrapper).start();
+    container.ready();
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    fs::remove_file(&log).unwrap();
+    let mut container = site.writing("--every 2000").env("LITESTREAM_BIN", &wrapper).start();
+    container.ready();
+    assert_eq!(calls(), ["replicate"]);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    // Long after it, or after a crash, one list each is asked for first.
+    site.databases().iter().for_each(|d| long_ago(d));
+    fs::remove_file(&log).unwrap();
+    let mut container = site.writing("--every 2000").env("LITESTREAM_BIN", &wrapper).start();
+    container.ready();
+    let asked = calls();
+    assert!(asked.len() > 2 && asked.last().unwrap() == "replicate", "{asked:?}");
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+}
+
+/// Litestream has no position of its own yet, and the app has written already.
+fn a_crash_right_after_a_restore_does_not_make_it_stale(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    live(&site, 300);
+    lose(site.database());
+    let mut container = site.writing("--every 0").start();
+    container.ready();
+    container.kill();
+    let here = Contents::of(site.database());
+    boots(&site, noting(&site));
+    assert_eq!(Contents::of(site.database()).difference(&here), None);
+}
+
+fn a_boot_goes_back_in_time_once(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let then = live(&site, 300);
+    // Times are whole seconds on 0.3.
+    let at = eventually("a second later", PATIENCE, || {
+        let dry = site.recipe().arguments(["restore", "--dry-run", "--json", "default"]).run();
+        let text = String::from_utf8_lossy(&dry.1.stdout()).into_owned();
+        let created = text.split_once("\"created\":\"")?.1.split_once('"')?.0.to_owned();
+        let now = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap().stdout;
+        let now = String::from_utf8_lossy(&now).trim().to_owned();
+        (now > created).then_some(now)
+    });
+    eventually("the next second", PATIENCE, || {
+        let now = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap().stdout;
+        when(String::from_utf8_lossy(&now).trim() > at.as_str())
+    });
+    let later = live(&site, 300);
+    let back = |site: &Site| site.writing("--every 500 --rows 50").env("LITESTREAM_ENTRY_RESTORE_TIMESTAMP", &at);
+    let gone_back = |site: &Site, recipe: Recipe| {
+        let _ = fs::remove_file(site.path("ack"));
+        let mut container = recipe.start();
+        container.ready();
+        eventually("its rows", PATIENCE, || when(site.acknowledged() >= 50));
+        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        (Contents::of(site.database()), container.stderr())
+    };
+    let (first, said) = gone_back(&site, back(&site));
+    assert!(said.contains(&format!("as it was at {at}")), "{said}");
+    assert!(first.last() > then.last() && first.last() < later.last(), "{} {} {}", then.last(), first.last(), later.last());
+    assert_eq!(Contents::of(&aside(&site)).difference(&later), None, "what was there is kept");
+    // Another boot with the variable still set, and one on an empty disk: what was written since is there.
+    let (second, said) = gone_back(&site, back(&site));
+    assert!(second.last() > first.last() && !said.contains("as it was at"), "{said}");
+    lose(site.database());
+    let (third, said) = gone_back(&site, back(&site));
+    assert!(third.last() > second.last(), "{} {}: {said}", second.last(), third.last());
+    // Nothing was backed up so early.
+    let said = refused(&site, noting(&site).env("LITESTREAM_ENTRY_RESTORE_TIMESTAMP", "2020-01-01T00:00:00Z"), 66);
+    assert!(said.contains("no backup as it was at 2020-01-01T00:00:00Z"), "{said}");
+    assert_eq!(Contents::of(site.database()).difference(&third), None);
+}
+
+/// The files of a file replica, the oldest first.
+fn backup_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort_by_key(|f| fs::metadata(f).unwrap().modified().unwrap());
+    files
+}
+
+fn a_damaged_backup_is_refused_or_stepped_back_from(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    // Over several seconds: 0.3 knows no other points.
+    let mut container = site.writing("--every 2000").start();
+    container.ready();
+    for _ in 0..4 {
+        site.write_on(600);
+    }
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    let all = Contents::of(site.database());
+    // The newest transaction of 0.5 that no other file has, 0.3's newest part of a WAL.
+    let place = if line == Line::V05 { "/ltx/0/" } else { "/wal/" };
+    let with_rows = |f: &PathBuf| f.display().to_string().contains(place) && fs::metadata(f).unwrap().len() > 5000;
+    let damaged = backup_files(&site.replica()).into_iter().rev().find(with_rows);
+    let damaged = damaged.unwrap();
+    let bytes = fs::read(&damaged).unwrap();
+    fs::write(&damaged, &bytes[..bytes.len() / 2]).unwrap();
+    lose(site.database());
+    let said = refused(&site, noting(&site), 65);
+    assert!(said.contains("damaged") && said.contains("LITESTREAM_ENTRY_RESTORE_LADDER=true"), "{said}");
+    assert!(!site.database().exists());
+    let said = boots(&site, noting(&site).env("LITESTREAM_ENTRY_RESTORE_LADDER", "true"));
+    assert!(said.contains("AS OF 20") && said.contains("LOST"), "{said}");
+    let left = Contents::of(site.database());
+    assert!(left.last() > 0 && left.last() < all.last(), "{} of {}", left.last(), all.last());
+    assert_eq!(names(&site.path("data")).iter().filter(|n| n.contains("restoring")).count(), 0);
+    // The backup is whole again: what was damaged is behind a new beginning.
+    assert_eq!(site.backup_of(site.database()).difference(&Contents::of(site.database())), None);
+    lose(site.database());
+    boots(&site, noting(&site));
+}
+
+fn a_dry_run_says_what_and_changes_nothing(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let dry = |recipe: Recipe| recipe.arguments(["restore", "--dry-run", "--all"]).run();
+    let (code, container) = dry(site.recipe());
+    assert_eq!(code, 66, "{}", container.stderr());
+    let before = live(&site, 300);
+    for present in [true, false] {
+        if !present {
+            lose(site.database());
+        }
+        let files = names(&site.path("data"));
+        let (code, container) = dry(site.recipe());
+        let said = String::from_utf8_lossy(&container.stdout()).into_owned();
+        assert_eq!(code, 0, "{}", container.stderr());
+        assert!(["default: would restore file://", "kB in", " files", "Z, ", " s ago"].iter().all(|text| said.contains(text)), "{said}");
+        assert_eq!(said.contains("kept aside"), present, "{said}");
+        assert_eq!(names(&site.path("data")), files);
+    }
+    boots(&site, noting(&site));
+    assert_eq!(Contents::of(site.database()).difference(&before), None);
+}
+
+fn what_is_replaced_is_kept_unless_it_is_to_be_discarded(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let before = live(&site, 300);
+    let restore = |words: &[&str]| {
+        let (code, container) = site.recipe().arguments(words).run();
+        assert_eq!(code, 0, "{}", container.stderr());
+    };
+    restore(&["restore", "default"]);
+    assert_eq!(Contents::of(&aside(&site)).difference(&before), None);
+    restore(&["restore", "--discard", "default"]);
+    aside(&site);
+    assert_eq!(Contents::of(site.database()).difference(&before), None);
+    assert_eq!(names(&site.path("data")).iter().filter(|n| n.contains("-restoring")).count(), 0);
+    // The next life knows where it stands.
+    boots(&site, noting(&site));
+    live(&site, 50);
+    site.assert_saved();
+}
+
+fn a_url_is_restored_wherever_it_is_wanted(line: Line) {
+    let Some(server) = Server::start() else { return };
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line).in_bucket_of(&server, "by-url");
+    let before = live(&site, 300);
+    let target = site.path("elsewhere.db");
+    let plain = |words: &[&str]| {
+        let recipe = site.recipe().without("LITESTREAM_REPLICA_BUCKET").without("LITESTREAM_REPLICA_PATH").without("DATABASE_PATH");
+        recipe.arguments(words).run()
+    };
+    let (code, container) = plain(&["restore", "-o", target.to_str().unwrap(), "s3://test/by-url/app.db"]);
+    assert_eq!(code, 0, "{}", container.stderr());
+    assert_eq!(Contents::of(&target).difference(&before), None);
+    // The same beside the variables of a database, with -o alone missing, and once more where the file is.
+    let other = site.path("other.db");
+    let (code, container) = site.recipe().arguments(["restore", "-o", other.to_str().unwrap(), "s3://test/by-url/app.db"]).run();
+    assert_eq!(code, 0, "{}", container.stderr());
+    assert_eq!(Contents::of(&other).difference(&before), None);
+    let (code, container) = plain(&["restore", "s3://test/by-url/app.db"]);
+    assert!(code == 64 && container.stderr().contains("-o PATH"), "{code} {}", container.stderr());
+    let (code, container) = plain(&["restore", "-o", target.to_str().unwrap(), "s3://test/by-url/app.db"]);
+    assert!(code == 71 && container.stderr().contains("exists"), "{code} {}", container.stderr());
+    let (code, container) = plain(&["restore", "-o", site.path("none.db").to_str().unwrap(), "s3://test/nothing-there"]);
+    assert_eq!(code, 66, "{}", container.stderr());
+}
+
+/// A backup of some megabytes behind a slow line, and nothing here.
+fn behind_a_slow_line(site: &Site, server: &Server, rate: u64) -> SlowLine {
+    let mut container = site.recipe().shell(&format!(
+        "{} {} 'CREATE TABLE b(id INTEGER PRIMARY KEY, x); WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<3000) INSERT INTO b(x) SELECT randomblob(1000) FROM c;'; touch {}; sleep 1000",
+        "python3 -c 'import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); c.execute(\"pragma journal_mode=wal\"); c.executescript(sys.argv[2])'",
+        site.database().display(),
+        site.ready_file().display()
+    )).start();
+    container.ready();
+    container.stop();
+    lose(site.database());
+    SlowLine::to(&server.endpoint(), rate)
+}
+
+fn slowly(site: &Site, slow: &SlowLine) -> Recipe {
+    noting(site).env("LITESTREAM_REPLICA_ENDPOINT", slow.endpoint())
+}
+
+#[track_caller]
+fn in_the_middle(container: &Container, slow: &SlowLine) {
+    eventually("the middle of the restore", PATIENCE, || when(slow.carried() > 300_000));
+    assert!(container.processes().iter().any(|p| p.runs("litestream")));
+}
+
+fn term_during_a_restore_ends_it_at_once_and_leaves_nothing(line: Line) {
+    let Some(server) = Server::start() else { return };
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line).in_bucket_of(&server, "slow");
+    let slow = behind_a_slow_line(&site, &server, 400_000);
+    for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        let carried = slow.carried();
+        let mut container = slowly(&site, &slow).start();
+        eventually("the middle of the restore", PATIENCE, || when(slow.carried() > carried + 300_000));
+        in_the_middle(&container, &slow);
+        container.signal(signal);
+        let began = std::time::Instant::now();
+        assert_eq!(container.wait(PATIENCE), code, "{}", container.stderr());
+        println!("{line:?}: {signal} during a restore: ended after {:?}", began.elapsed());
+        let left = names(&site.path("data"));
+        assert!(left.iter().all(|n| n.starts_with(".app.db-litestream")), "{left:?}");
+        assert!(!site.path("ran").exists() && !container.stderr().contains("panicked"));
+    }
+    // The command, too.
+    let words = ["restore", "default"];
+    let mut container = site.recipe().env("LITESTREAM_REPLICA_ENDPOINT", slow.endpoint()).arguments(words).start();
+    let carried = slow.carried();
+    eventually("the middle of the restore", PATIENCE, || when(slow.carried() > carried + 300_000));
+    process::send(container.pid1(), Signal::SIGTERM);
+    assert_eq!(container.wait(PATIENCE), 143, "{}", container.stderr());
+    let left = names(&site.path("data"));
+    assert!(left.iter().all(|n| n.starts_with(".app.db-litestream")), "{left:?}");
+}
+
+fn progress_is_said_with_percentage_and_rate(line: Line) {
+    let Some(server) = Server::start() else { return };
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line).in_bucket_of(&server, "slow");
+    let slow = behind_a_slow_line(&site, &server, 500_000);
+    let mut container = slowly(&site, &slow).start();
+    eventually("a line with percentage and rate", PATIENCE, || {
+        let said = container.stderr();
+        let line = said.lines().find(|l| l.contains("default: restoring, ") && l.contains(" % ("))?;
+        when(line.contains(" MB of ") && line.ends_with("B/s"))
+    });
+    // `docker exec` can see it, too.
+    let state = fs::read_to_string(site.path("run/restoring")).unwrap();
+    assert!(state.contains("default: restoring, "), "{state}");
+    assert_eq!(container.wait(PATIENCE), 0, "{}", container.stderr());
+    assert!(site.path("ran").exists() && !site.path("run/restoring").exists());
+}
+
+/// A file system of its own for the data; unmounted with this value.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(at: PathBuf, size: &str) -> Self {
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(&at).status().unwrap();
+        assert!(done.success());
+        Self(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+fn a_full_disk_is_named_with_what_is_needed_and_nothing_changes(line: Line) {
+    // Only root may mount.
+    if !namespaces() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let site = Site::new(line);
+    let before = live(&site, 400);
+    copy(&site.path("data"), &site.path("old"));
+    live(&site, 8000);
+    fs::remove_dir_all(site.path("data")).unwrap();
+    fs::create_dir(site.path("data")).unwrap();
+    // 0.3's own copy of the WAL is on the old volume, too.
+    let _disk = Mounted::new(site.path("data"), if line == Line::V05 { "900k" } else { "3000k" });
+    let says = |said: &str| ["no room in ", "B compressed", "B are free", "make room"].iter().all(|text| said.contains(text));
+    let said = refused(&site, noting(&site), 71);
+    assert!(says(&said), "{said}");
+    let left = names(&site.path("data"));
+    assert!(left.iter().all(|n| n.starts_with(".app.db-litestream")), "{left:?}");
+    // An old volume that is to be replaced: it is not touched before its replacement is whole.
+    let old = rusqlite::Connection::open(site.path("old/app.db")).unwrap();
+    old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())).unwrap();
+    drop(old);
+    for name in ["app.db", ".app.db-litestream"] {
+        copy(&site.path("old").join(name), &site.path("data"));
+    }
+    let said = refused(&site, noting(&site).env("LITESTREAM_ENTRY_STALE", "restore"), 71);
+    assert!(says(&said), "{said}");
+    assert_eq!(Contents::of(site.database()).difference(&before), None, "the old state is untouched");
+}
+
+fn a_directory_that_cannot_be_written_is_refused_before_anything_is_fetched(line: Line) {
+    if !namespaces() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let site = Site::new(line);
+    live(&site, 100);
+    lose(site.database());
+    for folder in ["data", "."] {
+        fs::set_permissions(site.path(folder), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    for folder in ["run", "logs"] {
+        let _ = fs::remove_dir_all(site.path(folder));
+        fs::create_dir(site.path(folder)).unwrap();
+        std::os::unix::fs::chown(site.path(folder), Some(65534), Some(65534)).unwrap();
+    }
+    // A lock file that is there already and may be opened: it is the restore itself that has to refuse.
+    let lock = site.database().with_file_name(".app.db-litestream-entry");
+    fs::write(&lock, "").unwrap();
+    std::os::unix::fs::chown(&lock, Some(65534), Some(65534)).unwrap();
+    let said = refused(&site, noting(&site).of_user(65534), 71);
+    assert!(said.contains("data") && said.contains("uid 65534") && !said.contains("restoring"), "{said}");
+}
+
+#[test]
+fn a_backup_of_0_3_is_taken_over_by_0_5_on_a_kept_volume_and_on_a_new_one() {
+    if !namespaces() {
+        return;
+    }
+    for kept in [true, false] {
+        let mut site = Site::new(Line::V03);
+        let before = live(&site, 300);
+        if !kept {
+            lose(site.database());
+        }
+        site.line = Line::V05;
+        let said = boots(&site, noting(&site));
+        assert!(kept || said.contains("a backup of Litestream 0.3"), "{said}");
+        assert_eq!(Contents::of(site.database()).difference(&before), None, "kept: {kept}");
+        live(&site, 300);
+        site.assert_saved();
+    }
+}
+
+#[test]
+fn a_file_replica_of_0_5_is_not_empty_to_0_3() {
+    if !namespaces() {
+        return;
+    }
+    let mut site = Site::new(Line::V05);
+    live(&site, 100);
+    lose(site.database());
+    site.line = Line::V03;
+    let said = refused(&site, noting(&site), 66);
+    assert!(said.contains("a backup of Litestream 0.5"), "{said}");
+}
