@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
 
-use crate::lint;
 use crate::litestream::Line;
 use crate::litestream::expand::expand;
 use crate::litestream::schema::{KEYS, Lines, Section, find, is_known};
 use crate::plan::Directory;
 use crate::settings::{Database, Replica, Tuning};
+use crate::{lint, tenants};
 pub use text::{REDACTED, Style, redacted};
 
 /// A configuration as a tree, with the variables that its values came from.
@@ -52,7 +52,16 @@ pub fn render(databases: &[Database], tuning: &[Tuning], line: Line, socket: Opt
     for tuning in tuning.iter().filter(|t| t.key.is_known_to(line)) {
         document.set(tuning.key.section, tuning.key.name, tuning.value.clone(), tuning.from);
     }
-    let dbs = databases.iter().enumerate().map(|(at, database)| Value::Mapping(document.entry(at, database, line))).collect::<Vec<_>>();
+    let mut dbs = databases.iter().enumerate().map(|(at, database)| Value::Mapping(document.entry(at, database, line))).collect::<Vec<_>>();
+    // Behind all others, so that their places stay.
+    for directory in databases.iter().filter(|d| d.is_dir) {
+        let pattern = directory.extra.get("pattern").and_then(Value::as_str).unwrap_or("*");
+        let entry = dbs.iter().find(|e| e.get("dir").and_then(Value::as_str).is_some_and(|d| Path::new(d) == directory.path));
+        let list = entry
+            .filter(|_| !tenants::takes_list(pattern))
+            .map(|e| one_of(e, &directory.path.join(tenants::LIST), Path::new(tenants::LIST)));
+        dbs.extend(list);
+    }
     put(&mut document.top, "dbs", dbs);
     document
 }
@@ -232,7 +241,9 @@ impl Document {
                 dbs.push(entry.clone());
                 continue;
             };
-            let inside = databases.iter().filter_map(|path| Some((path, path.strip_prefix(&dir).ok()?)));
+            let listed =
+                |path: &Path| self.entries().iter().any(|e| e.get("path").and_then(Value::as_str).is_some_and(|p| Path::new(p) == path));
+            let inside = databases.iter().filter(|path| !listed(path)).filter_map(|path| Some((path, path.strip_prefix(&dir).ok()?)));
             dbs.extend(inside.map(|(path, relative)| one_of(entry, path, relative)));
         }
         let mut top = self.top.clone();

@@ -224,6 +224,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         names: String::new(),
         confirms: false,
         repairs: false,
+        watches: false,
         on_failure: entry.on_replication_failure,
         stop_timeout: entry.stop_timeout,
         reserve: entry.stop_timeout / 2,
@@ -255,6 +256,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     rules.wait = entry.lock == LockPolicy::Wait;
     rules.confirms = plan.socket.is_some();
     rules.repairs = plan.litestream.line == Line::V05;
+    rules.watches = plan.directories.iter().any(|d| tenants::is_listed(&plan, d));
     rules.reserve = plan.reserve();
     for line in plan.lines() {
         report::line(line);

@@ -121,6 +121,7 @@ impl Board {
     }
 
     fn draw(&mut self) {
+        report::before_lines(|| board().clear());
         let mut text = self.erasing();
         for row in &self.rows {
             let _ = writeln!(text, "{}", row.bar());
@@ -179,7 +180,8 @@ impl Row {
         let bar: String = (0..BAR).map(|at| if at < filled { '█' } else { '░' }).collect();
         let percent = self.percent().map_or_else(|| "  ?".to_owned(), |p| format!("{p:>3}"));
         let alias: String = self.alias.chars().filter(|c| !c.is_control()).take(20).collect();
-        format!("{alias:<12} {bar} {percent} %  {:>8} {:>10}", human_size(self.written), self.rate())
+        let bytes = self.fetched.map_or(self.written, |(done, _)| done);
+        format!("{alias:<12} {bar} {percent} %  {:>8} {:>10}", human_size(bytes), self.rate())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,9 +14,19 @@ const PIPE_BUF: usize = 4096;
 /// Says one line on stderr, or drops it when nobody reads: a full pipe must not stop PID 1, and
 /// `O_NONBLOCK` would change the app's stderr too, since it is the same open file.
 pub fn line(text: impl fmt::Display) {
+    if let Some(clear) = BEFORE.get() {
+        clear();
+    }
     let mut bytes = one_line(&format!("litestream-entry: {text}"));
     bytes.push('\n');
     write_if_ready(bytes.as_bytes());
+}
+
+static BEFORE: OnceLock<fn()> = OnceLock::new();
+
+/// From here on `clear` is called before each line: what is drawn on the terminal makes room.
+pub fn before_lines(clear: fn()) {
+    let _ = BEFORE.set(clear);
 }
 
 static DEBUG: AtomicBool = AtomicBool::new(false);

@@ -1,15 +1,24 @@
 //! Directories of databases (`dir:`, 0.5): which databases are in them now, each with an entry of its own in a
-//! configuration for what Litestream does with one database. Must never open or restore one.
+//! configuration for what Litestream does with one database; and the list of them, by which those that are lost come
+//! back. Must never restore one.
+//!
+//! Litestream lists what a replica holds of one database, but not which databases it holds. So the list is a small database in
+//! the directory that is replicated as the others are.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
 
 use crate::plan::{Database, Directory, Plan};
 use crate::{report, runtime};
 
 /// Directories below one that is searched are followed so deep, as a guard against links in a circle.
 const DEEPEST: usize = 16;
+/// The list's name in its directory.
+pub const LIST: &str = ".litestream-entry-tenants";
 
 /// The plan with every database that is in its directories now, and with those that are named as if they were: a
 /// worker's or an operator's plan, never PID 1's.
@@ -18,7 +27,11 @@ pub fn expand(mut plan: Plan, named: &[PathBuf]) -> Plan {
     if plan.directories.is_empty() {
         return plan;
     }
-    let found: Vec<Database> = plan.directories.iter().flat_map(|directory| databases_in(directory, named)).collect();
+    let with_list = |directory: &Directory| {
+        let list = is_listed(&plan, directory).then(|| directory.path.join(LIST));
+        databases_in(directory, &named.iter().cloned().chain(list).collect::<Vec<_>>())
+    };
+    let found: Vec<Database> = plan.directories.iter().flat_map(with_list).collect();
     let path = each_file(&plan);
     let paths: Vec<&Path> = found.iter().map(|d| d.path.as_path()).collect();
     let written = runtime::document(&plan).and_then(|document| {
@@ -51,11 +64,156 @@ fn databases_in(directory: &Directory, named: &[PathBuf]) -> Vec<Database> {
     paths.dedup();
     let entry = |path: PathBuf| {
         let relative = path.strip_prefix(&directory.path).unwrap_or(&path).to_string_lossy().into_owned();
-        let alias = Path::new(&relative).with_extension("").to_string_lossy().into_owned();
+        let alias = if relative == LIST {
+            format!("{}:list", directory.alias)
+        } else {
+            Path::new(&relative).with_extension("").to_string_lossy().into_owned()
+        };
         let replica = format!("{}/{relative}", directory.replica.trim_end_matches('/'));
         Database { alias, path, replica, from: directory.from.clone(), elsewhere: Vec::new() }
     };
     paths.into_iter().map(entry).collect()
+}
+
+/// Whether a directory has a list: Litestream must replicate it, which a file of the user's own has to allow.
+pub fn is_listed(plan: &Plan, directory: &Directory) -> bool {
+    !plan.users_file || takes_list(&directory.pattern)
+}
+
+/// Whether Litestream takes the list for one of the databases by itself.
+pub fn takes_list(pattern: &str) -> bool {
+    matches(pattern, LIST)
+}
+
+/// The names of the databases that are in a directory now, the list excepted.
+///
+/// # Errors
+/// What the kernel says, where it cannot be read.
+pub fn names_in(directory: &Directory) -> io::Result<BTreeSet<String>> {
+    fs::read_dir(&directory.path)?;
+    let mut paths = Vec::new();
+    search(directory, &directory.path, 0, &mut paths);
+    let relative = |path: PathBuf| Some(path.strip_prefix(&directory.path).ok()?.to_str()?.to_owned());
+    Ok(paths.into_iter().filter_map(relative).filter(|name| name != LIST).collect())
+}
+
+/// The paths of databases that are lost: listed, or found in a replica that is a folder, and not here. The list
+/// itself has to be here.
+pub fn lost(plan: &Plan) -> Vec<PathBuf> {
+    let lost = |directory: &Directory| {
+        let here = names_in(directory).unwrap_or_default();
+        let mut known = Known::default();
+        if is_listed(plan, directory) {
+            match List::open(directory).and_then(|list| list.read()) {
+                Ok(read) => known = read,
+                Err(error) => report::line(format_args!("{}: the list of its databases cannot be read: {error}", directory.alias)),
+            }
+        }
+        known.present.extend(in_folder(directory));
+        let missing = known.present.into_iter().filter(move |name| !here.contains(name) && !known.removed.contains(name));
+        missing.map(|name| directory.path.join(name)).collect::<Vec<_>>()
+    };
+    plan.directories.iter().flat_map(lost).collect()
+}
+
+/// Notes what is in the directories now.
+pub fn note(plan: &Plan) {
+    for directory in plan.directories.iter().filter(|d| is_listed(plan, d)) {
+        let names = names_in(directory).unwrap_or_default();
+        if let Err(error) = List::open(directory).and_then(|list| list.add(&names)) {
+            report::line(format_args!("{}: the list of its databases cannot be kept: {error}", directory.alias));
+        }
+    }
+}
+
+/// The names of the backups in a replica that is a folder: bare Litestream keeps no list.
+fn in_folder(directory: &Directory) -> BTreeSet<String> {
+    fn search(directory: &Directory, root: &Path, folder: &Path, depth: usize, found: &mut BTreeSet<String>) {
+        for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.join("ltx").is_dir() {
+                let relative = path.strip_prefix(root).ok().and_then(Path::to_str).filter(|_| matches(&directory.pattern, &name));
+                found.extend(relative.filter(|name| *name != LIST).map(str::to_owned));
+            } else if directory.recursive && depth < DEEPEST {
+                search(directory, root, &path, depth.saturating_add(1), found);
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    if let Some(root) = directory.replica.strip_prefix("file://").map(Path::new) {
+        search(directory, root, root, 0, &mut found);
+    }
+    found
+}
+
+/// What a list says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// These are to be there.
+    pub present: BTreeSet<String>,
+    /// These the app has removed.
+    pub removed: BTreeSet<String>,
+}
+
+/// The list of a directory's databases.
+#[derive(Debug)]
+pub struct List(Connection);
+
+impl List {
+    /// Opens it, and makes it where there is none.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn open(directory: &Directory) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let list = Connection::open_with_flags(directory.path.join(LIST), flags)?;
+        list.busy_timeout(std::time::Duration::from_secs(5))?;
+        // If Litestream is gone, the last to close would delete the WAL, and with it Litestream's place.
+        list.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        list.query_row("PRAGMA journal_mode=wal", [], |_| Ok(()))?;
+        list.execute_batch("CREATE TABLE IF NOT EXISTS tenants(name TEXT PRIMARY KEY, removed INTEGER NOT NULL DEFAULT 0)")?;
+        Ok(Self(list))
+    }
+
+    /// Notes that these are there.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn add(&self, names: &BTreeSet<String>) -> rusqlite::Result<()> {
+        let change = self.0.unchecked_transaction()?;
+        for name in names {
+            // Only what is news is written: each write is uploaded.
+            change.execute("INSERT INTO tenants(name) VALUES (?1) ON CONFLICT(name) DO UPDATE SET removed = 0 WHERE removed", [name])?;
+        }
+        change.commit()
+    }
+
+    /// Notes that the app has removed these.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn remove(&self, names: &[&String]) -> rusqlite::Result<()> {
+        let change = self.0.unchecked_transaction()?;
+        for name in names {
+            change.execute("UPDATE tenants SET removed = 1 WHERE name = ?1", [name])?;
+        }
+        change.commit()
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn read(&self) -> rusqlite::Result<Known> {
+        let mut known = Known::default();
+        let mut rows = self.0.prepare("SELECT name, removed FROM tenants")?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            let names = if row.get(1)? { &mut known.removed } else { &mut known.present };
+            names.insert(row.get(0)?);
+        }
+        Ok(known)
+    }
 }
 
 /// What Litestream takes: files whose names match, and that begin as a SQLite database.
@@ -108,6 +266,37 @@ fn in_class(class: &[char], c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn directory(path: &Path, replica: &str) -> Directory {
+        let (alias, pattern) = ("tenants".into(), "*.db".into());
+        Directory { alias, path: path.into(), pattern, recursive: false, replica: replica.into(), from: Vec::new() }
+    }
+
+    #[test]
+    fn a_list_says_what_is_there_and_what_was_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = List::open(&directory(dir.path(), "")).unwrap();
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>();
+        list.add(&names(&["a.db", "b.db", "c.db"])).unwrap();
+        list.remove(&[&"b.db".to_owned(), &"never.db".to_owned()]).unwrap();
+        assert_eq!(list.read().unwrap(), Known { present: names(&["a.db", "c.db"]), removed: names(&["b.db"]) });
+        list.add(&names(&["b.db"])).unwrap();
+        assert_eq!(list.read().unwrap().removed, names(&[]), "it came again");
+    }
+
+    #[test]
+    fn in_a_folder_the_backups_that_match_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.db", "notes.txt", "deep/b.db", LIST] {
+            fs::create_dir_all(dir.path().join(name).join("ltx")).unwrap();
+        }
+        let mut tenants = directory(Path::new("/d"), &format!("file://{}", dir.path().display()));
+        assert_eq!(in_folder(&tenants), BTreeSet::from(["a.db".to_owned()]));
+        tenants.recursive = true;
+        assert_eq!(in_folder(&tenants), BTreeSet::from(["a.db".to_owned(), "deep/b.db".to_owned()]));
+        tenants.replica = "s3://bucket/x".into();
+        assert!(in_folder(&tenants).is_empty());
+    }
 
     #[test]
     fn a_pattern_matches_as_gos_does() {

@@ -67,6 +67,7 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
         "restore" => {
             let context = match restore::url(matches)? {
                 Some(url) => context_of_url(flags, restore::variables(&url, matches)?)?,
+                None if matches.get_flag("all") => context_with(flags, &tenants::lost)?,
                 None => context(flags, &paths(matches))?,
             };
             let databases = if context.of_url { context.plan.databases.clone() } else { chosen(&context.plan, matches)? };
@@ -176,8 +177,17 @@ fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
 }
 
-/// The plan of the PID 1 that runs here, or one made from this environment.
+/// The plan of the PID 1 that runs here, or one made from this environment; in directories with what is there, and what is
+/// named.
 fn context(flags: Vec<(String, String)>, named: &[PathBuf]) -> Result<Context, Failure> {
+    context_with(flags, &|_| named.to_vec())
+}
+
+fn context_with(flags: Vec<(String, String)>, named: &dyn Fn(&Plan) -> Vec<PathBuf>) -> Result<Context, Failure> {
+    let expanded = |plan: Plan| {
+        let named = named(&plan);
+        tenants::expand(plan, &named)
+    };
     let configured = Configured::read(with_options_of_pid_1(flags));
     let (place, beside) = match &configured {
         Ok(configured) => (configured.settings.entry.runtime_dir.clone(), configured.first_database()),
@@ -188,10 +198,10 @@ fn context(flags: Vec<(String, String)>, named: &[PathBuf]) -> Result<Context, F
     if let Some((place, mut plan)) = live.and_then(|place| Some((place.clone(), left_plan(&place)?))) {
         let env = configured.map_or_else(|_| sys::raw_environment(), |c| c.helper_environment(&place));
         plan.litestream.env = Some(env.into_iter().filter_map(pair).collect());
-        return Ok(Context { plan: tenants::expand(plan, named), of_url: false, _own: None });
+        return Ok(Context { plan: expanded(plan), of_url: false, _own: None });
     }
     let (plan, own) = own_plan(&configured?)?;
-    Ok(Context { plan: tenants::expand(plan, named), of_url: false, _own: Some(own) })
+    Ok(Context { plan: expanded(plan), of_url: false, _own: Some(own) })
 }
 
 /// A plan for what `variables` say, whatever is configured here; the keys are those of the environment.

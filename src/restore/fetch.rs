@@ -62,6 +62,8 @@ pub struct Source<'a> {
 
 /// How often a running restore is looked at.
 const POLL: Duration = Duration::from_millis(20);
+/// So many bytes that it reads are a part of the backup.
+const DOWNLOAD: u64 = 64 * 1024;
 /// How long a list of the backup is waited for, where it only serves a message.
 const LIST_FOR: Duration = Duration::from_secs(10);
 
@@ -189,7 +191,8 @@ impl<'a> Source<'a> {
             }
             interrupt::check()?;
             let written = size_of_folder(folder);
-            patience.progress(written);
+            // A download may be kept in memory first; what a retry reads of names and errors is no progress.
+            patience.progress(written.saturating_add((running.read() / DOWNLOAD).saturating_mul(DOWNLOAD)));
             if patience.is_over_after(Duration::ZERO) {
                 return Ok(None);
             }

@@ -43,6 +43,8 @@ pub struct Rules {
     pub confirms: bool,
     /// Whether Litestream needs the databases made fit before each start (0.5).
     pub repairs: bool,
+    /// Directories of databases are watched for what comes and goes in them.
+    pub watches: bool,
     /// What to do when Litestream ends and the app lives.
     pub on_failure: OnFailure,
     /// From the stop to our own end.
@@ -64,6 +66,8 @@ pub enum Role {
     Probe,
     /// The worker that makes or confirms the last sync.
     Flush,
+    /// The worker that keeps the list of what is in directories.
+    Watch,
 }
 
 /// What happened.
@@ -120,6 +124,8 @@ pub enum Action {
     Replicate,
     /// Start `__probe`.
     Probe,
+    /// Start `__watch`.
+    Watch,
     /// Make a process for the app, held at a gate before its exec, so that its start need not wait for one.
     ReadyApp,
     /// Start the app.
@@ -169,6 +175,8 @@ const HEAL_AFTER: Duration = Duration::from_secs(30);
 const HEAL_AT_MOST: Duration = Duration::from_secs(600);
 /// How long a restore that is given up has to take away what it has begun.
 const LEAVE_FOR: Duration = Duration::from_secs(2);
+/// When a watch over directories that has died is started again.
+const WATCH_AGAIN: Duration = Duration::from_secs(5);
 const LOCK_EVERY: Duration = Duration::from_secs(1);
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
 /// What the left-behind have between TERM and KILL, at most.
@@ -191,6 +199,8 @@ pub struct Machine {
     hello: bool,
     /// Some backup may have a gap.
     unproven: bool,
+    /// When the watch over directories is started again.
+    watch_at: Option<Now>,
     heal_at: Option<Now>,
     heal_pause: Duration,
     started_at: Now,
@@ -231,6 +241,7 @@ impl Machine {
             untouched: true,
             hello: false,
             unproven: false,
+            watch_at: None,
             heal_at: None,
             heal_pause: HEAL_AFTER,
             started_at: Now::ZERO,
@@ -281,7 +292,7 @@ impl Machine {
             _ => None,
         };
         let phase = match self.phase {
-            Phase::Boot | Phase::Run => [replicator, self.heal_at, self.come_up_by].into_iter().flatten().min(),
+            Phase::Boot | Phase::Run => [replicator, self.heal_at, self.watch_at, self.come_up_by].into_iter().flatten().min(),
             Phase::Drain { next, .. } => Some(next),
             Phase::Close => self.close_by,
             Phase::Leave { by, .. } => Some(by),
@@ -312,11 +323,14 @@ impl Machine {
     fn start_app(&mut self, now: Now) -> Actions {
         self.phase = Phase::Run;
         self.come_up_by = None;
+        // In standby the other one watches.
+        let watched = self.rules.watches && !matches!(self.replicator, Replicator::Standby(_));
+        let mut actions = if watched { vec![Action::Watch] } else { Vec::new() };
         if !self.rules.app {
-            return Vec::new();
+            return actions;
         }
         self.app = AppState::Running;
-        let mut actions = vec![Action::StartApp];
+        actions.push(Action::StartApp);
         for signal in std::mem::take(&mut self.early_signals) {
             actions.extend(self.signal(signal, now));
         }
@@ -379,12 +393,12 @@ impl Machine {
         self.app = AppState::Gone;
         self.app_by = None;
         self.come_up_by = None;
-        self.heal_at = None;
+        (self.heal_at, self.watch_at) = (None, None);
         if self.code == 0 {
             self.code = code;
         }
         self.begin_stop(now);
-        let mut actions = Vec::new();
+        let mut actions = if self.rules.watches { vec![Action::Kill(Role::Watch)] } else { Vec::new() };
         if matches!(self.replicator, Replicator::Preparing) {
             // Its pass would only be in the way of the last one.
             actions.push(Action::Kill(Role::Prepare));
@@ -410,7 +424,11 @@ impl Machine {
                 self.unsaved.push(format!("{}: the last sync ended with {ended}", self.rules.names));
                 self.flushed()
             }
-            Role::App | Role::Flush => Vec::new(),
+            Role::Watch if self.phase == Phase::Run => {
+                self.watch_at = Some(now.saturating_add(WATCH_AGAIN));
+                Vec::new()
+            }
+            Role::App | Role::Flush | Role::Watch => Vec::new(),
         }
     }
 
@@ -494,6 +512,10 @@ impl Machine {
             actions.push(Action::SignalApp(KILL));
         }
         match self.phase {
+            Phase::Run if due(self.watch_at) => {
+                self.watch_at = None;
+                actions.push(Action::Watch);
+            }
             Phase::Boot | Phase::Run => actions.extend(self.tick_replicator(now)),
             Phase::Drain { kill_at, next } if next <= now => {
                 self.phase = Phase::Drain { kill_at, next: now.saturating_add(DRAIN_EVERY) };

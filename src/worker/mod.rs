@@ -8,6 +8,7 @@ mod memory;
 mod pass;
 pub mod prepare;
 pub mod probe;
+mod watch;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -118,8 +119,9 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
         Some("__prepare") => {
             with_plan(args, |plan, channel, rest| prepare::run(plan, channel, rest.first().is_some_and(|m| m == "repair")))
         }
-        Some("__flush") => with_plan(args, flush::run),
-        Some("__probe") => with_plan(args, |plan, _, _| probe::run(plan)),
+        Some("__watch") => with_plan(args, |plan, _, _| watch::run(plan)),
+        Some("__flush") => with_plan(args, |plan, channel, rest| each(plan, |plan| flush::run(plan, channel, rest))),
+        Some("__probe") => with_plan(args, |plan, _, _| each(plan, probe::run)),
         _ => {
             report::line(format_args!("{}: no such command", word.to_string_lossy()));
             exit::USAGE
@@ -137,10 +139,7 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
         let plan: Plan = serde_yaml::from_str(&text).map_err(|e| internal(format!("{}: {e}", path.to_string_lossy())))?;
         report::set_debug(plan.entry.debug);
         let channel = Channel::inherited().map_err(|e| internal(format!("a worker without a channel: {e}")))?;
-        let plan = tenants::expand(plan, &[]);
-        let outcome = work(&plan, &channel, rest);
-        tenants::forget(&plan);
-        match outcome {
+        match work(&plan, &channel, rest) {
             Err(failure) => {
                 report::lines(&failure.message);
                 channel.say(&Message::Refused(failure.code));
@@ -150,6 +149,14 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
         }
     })();
     outcome.map_or_else(|failure: Failure| failure.code, |()| 0)
+}
+
+/// Runs `work` with an entry for each database that is in a directory now.
+fn each(plan: &Plan, work: impl FnOnce(&Plan) -> Result<(), Failure>) -> Result<(), Failure> {
+    let plan = tenants::expand(plan.clone(), &[]);
+    let outcome = work(&plan);
+    tenants::forget(&plan);
+    outcome
 }
 
 /// Runs `work` on each item, a few at a time, and keeps the order. A panic in one loses what its thread did: fewer

@@ -12,7 +12,8 @@ use crate::plan::{Database, Plan};
 use crate::report;
 use crate::restore::present::make_present;
 use crate::restore::{self, Local};
-use crate::{interrupt, progress};
+use crate::settings::RestorePolicy;
+use crate::{interrupt, progress, tenants};
 
 /// How long a live database's WAL is tried to be emptied before Litestream starts without proof.
 const TRUNCATE_FOR: Duration = Duration::from_secs(5);
@@ -24,21 +25,43 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 /// # Errors
 /// Why the start is refused, a line per database.
 pub fn run(plan: &Plan, channel: &Channel, repair: bool) -> Result<(), Failure> {
-    if !repair {
+    let each = if repair {
+        tenants::expand(plan.clone(), &[])
+    } else {
         interrupt::watch();
-        for directory in &plan.directories {
-            report::line(format_args!(
-                "{}: what is missing in {} is not restored at a start; `litestream-entry restore PATH` does it",
-                directory.alias,
-                directory.path.display()
-            ));
-        }
-        make_all_present(plan)?;
+        progress::leave_in(&plan.runtime);
+        let restored = bring_back(plan);
+        progress::finish();
+        restored?
+    };
+    make_fit(&each, channel, repair);
+    tenants::forget(&each);
+    Ok(())
+}
+
+/// Restores what is missing; the plan with every database that is in its directories then.
+fn bring_back(plan: &Plan) -> Result<Plan, Failure> {
+    let mut each = tenants::expand(plan.clone(), &[]);
+    if !plan.directories.is_empty() && plan.entry.restore != RestorePolicy::Never {
+        // The lists first: they say what else is missing. One that never was is no backup that is required.
+        let mut lists = each.clone();
+        lists.databases.retain(|d| d.path.ends_with(tenants::LIST));
+        lists.entry.restore = RestorePolicy::Auto;
+        make_all_present(&lists)?;
+        each = tenants::expand(plan.clone(), &tenants::lost(plan));
+        each.databases.retain(|d| !d.path.ends_with(tenants::LIST));
     }
+    make_all_present(&each)?;
+    tenants::note(plan);
+    Ok(tenants::expand(plan.clone(), &[]))
+}
+
+/// Pins or empties every WAL, and holds the pins until Litestream has its own.
+fn make_fit(plan: &Plan, channel: &Channel, repair: bool) {
     if plan.litestream.line == Line::V03 {
         plan.databases.iter().for_each(continuity::begin);
         channel.say(&Message::Ready { held: false, unproven: false });
-        return Ok(());
+        return;
     }
     let shows_lock = plan.socket.is_some() && plan.litestream.version.has_sync_status() && !repair;
     let prepared = in_parallel(&plan.databases, plan.databases.len(), |database| make_continuous(database, shows_lock));
@@ -57,16 +80,13 @@ pub fn run(plan: &Plan, channel: &Channel, repair: bool) -> Result<(), Failure> 
     if let Some(socket) = &plan.socket {
         hold_pins(pins, socket, plan, channel);
     }
-    Ok(())
 }
 
 /// Brings back what is missing, all databases at once.
 fn make_all_present(plan: &Plan) -> Result<(), Failure> {
-    progress::leave_in(&plan.runtime);
     let outcomes = in_parallel(&plan.databases, plan.entry.restore_parallelism.unwrap_or_else(memory::restores_at_once), |database| {
         make_present(plan, database)
     });
-    progress::finish();
     if outcomes.len() != plan.databases.len() {
         return Err(Failure::new(exit::INTERNAL, "a restore crashed; start again, or restore by hand with `litestream-entry restore`"));
     }

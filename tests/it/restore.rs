@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 
 use crate::support::container::{Container, Recipe};
 use crate::support::contents::Contents;
-use crate::support::process::{self};
+use crate::support::process;
+use crate::support::pty::Terminal;
 use crate::support::s3::Server;
 use crate::support::site::{Site, lose};
 use crate::support::slow::SlowLine;
@@ -28,6 +29,7 @@ both_lines!(
     a_url_is_restored_wherever_it_is_wanted,
     term_during_a_restore_ends_it_at_once_and_leaves_nothing,
     progress_is_said_with_percentage_and_rate,
+    on_a_terminal_each_restore_has_a_bar,
     a_full_disk_is_named_with_what_is_needed_and_nothing_changes,
     a_directory_that_cannot_be_written_is_refused_before_anything_is_fetched,
 );
@@ -460,6 +462,25 @@ fn progress_is_said_with_percentage_and_rate(line: Line) {
     assert!(state.contains("default: restoring, "), "{state}");
     assert_eq!(container.wait(PATIENCE), 0, "{}", container.stderr());
     assert!(site.path("ran").exists() && !site.path("run/restoring").exists());
+}
+
+fn on_a_terminal_each_restore_has_a_bar(line: Line) {
+    let Some(server) = Server::start() else { return };
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line).in_bucket_of(&server, "slow");
+    let slow = behind_a_slow_line(&site, &server, 800_000);
+    let terminal = Terminal::new();
+    let mut container = slowly(&site, &slow).start_on(&terminal.line);
+    terminal.shows("░ ");
+    terminal.shows("█");
+    terminal.shows(" %");
+    terminal.shows("\u{1b}[1A\u{1b}[J");
+    terminal.shows("default: restored ");
+    assert_eq!(container.wait(PATIENCE), 0, "{}", terminal.screen());
+    // What is said after it stands on a line of its own.
+    assert!(terminal.screen().contains("\u{1b}[Jlitestream-entry: "), "{:?}", terminal.screen());
 }
 
 /// A file system of its own for the data; unmounted with this value.

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::support::container::{Container, Recipe, said};
-use crate::support::contents::Contents;
+use crate::support::contents::{Contents, beside};
+use crate::support::s3::Server;
 use crate::support::site::{Site, lose};
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
@@ -94,6 +95,57 @@ fn one_that_is_lost_is_restored_by_its_path() {
     let (code, restored) = restore().arguments(["restore".as_ref(), paths[1].as_os_str()]).run();
     assert_eq!(code, 0, "{}", restored.stderr());
     assert_eq!(Contents::of(&paths[1]).difference(&before), None);
+}
+
+/// A lost directory, whatever the replica is: a folder can be looked into, of a bucket only the list tells.
+#[test]
+fn what_is_lost_comes_back_at_a_boot_but_not_what_the_app_has_removed() {
+    let Some(server) = Server::start() else { return };
+    if !namespaces() {
+        return;
+    }
+    for bucket in [false, true] {
+        let (mut site, paths) = tenants(&["one.db", "two.db"]);
+        if bucket {
+            site = site.in_bucket_of(&server, "tenants");
+        }
+        let mut container = running(&site, "--every 3000");
+        site.write_on(100);
+        // Two that come while the app runs, and one that goes.
+        let (later, removed) = (paths[0].with_file_name("later.db"), paths[0].with_file_name("removed.db"));
+        for copy in [&later, &removed] {
+            fs::copy(&paths[0], copy).unwrap();
+            fs::copy(beside(&paths[0], "-wal"), beside(copy, "-wal")).unwrap();
+        }
+        for name in ["later", "removed"] {
+            eventually("it is replicated", PATIENCE, || when(container.exec(["verify", "--timeout", "3s", name]).status.success()));
+        }
+        let listed = || {
+            let list = paths[0].with_file_name(".litestream-entry-tenants");
+            let names = rusqlite::Connection::open(list).unwrap();
+            let mut names = names.prepare("SELECT name FROM tenants WHERE NOT removed ORDER BY name").unwrap();
+            names.query_map((), |row| row.get::<_, String>(0)).unwrap().flatten().collect::<Vec<_>>()
+        };
+        eventually("it is listed", PATIENCE, || when(listed() == ["later.db", "one.db", "removed.db", "two.db"]));
+        lose(&removed);
+        eventually("it is listed as removed", PATIENCE, || when(listed() == ["later.db", "one.db", "two.db"]));
+        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        let before: Vec<Contents> = [&paths[0], &paths[1], &later].map(|path| Contents::of(path)).into();
+        let directory = paths[0].parent().unwrap();
+        fs::remove_dir_all(directory).unwrap();
+        let mut container = running(&site, "--every 100000");
+        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        assert!(!removed.exists(), "{}", container.stderr());
+        assert_eq!(Contents::of(&later).difference(&before[2]), None);
+        for (path, before) in paths.iter().zip(&before) {
+            assert!(Contents::of(path).last() >= before.last(), "{}", container.stderr());
+        }
+        // One that is lost while nobody looks comes back, too; `--all` restores it by hand.
+        lose(&later);
+        let (code, restored) = recipe(&site, "").arguments_instead(["restore", "--all", "--if-db-not-exists"]).run();
+        assert_eq!(code, 0, "{}", restored.stderr());
+        assert_eq!(Contents::of(&later).difference(&before[2]), None);
+    }
 }
 
 #[test]

@@ -210,6 +210,7 @@ impl Machine {
             (Phase::Run, Lock::Ours) => {
                 let mut actions = vec![Action::Say("the other replicator has left: taking over".to_owned())];
                 actions.extend(if self.rules.repairs { self.prepare_again() } else { self.replicate(now) });
+                actions.extend(self.rules.watches.then_some(Action::Watch));
                 actions
             }
             (Phase::Boot, Lock::Theirs { present: true }) if !self.rules.wait => self.start_app(now),

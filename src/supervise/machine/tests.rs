@@ -13,6 +13,7 @@ fn rules() -> Rules {
         wait: false,
         names: "default".to_owned(),
         confirms: true,
+        watches: false,
         repairs: true,
         on_failure: OnFailure::Restart,
         stop_timeout: Duration::from_secs(10),

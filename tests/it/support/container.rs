@@ -59,6 +59,12 @@ impl Recipe {
         self
     }
 
+    /// These words in the place of all.
+    pub(crate) fn arguments_instead<W: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
+        self.words.truncate(1);
+        self.arguments(words)
+    }
+
     /// `-- APP…`
     pub(crate) fn app<W: AsRef<OsStr>>(self, words: impl IntoIterator<Item = W>) -> Self {
         self.arguments(["--"]).arguments(words)

@@ -1,0 +1,44 @@
+//! `__watch`: keeps the list of what is in directories of databases while the app runs. Must never take a directory that
+//! cannot be read for one that is empty.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::exit::Failure;
+use crate::plan::Plan;
+use crate::report;
+use crate::tenants::{self, List};
+
+/// How often the directories are looked at: as often as Litestream looks at its databases.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Looks until it is killed.
+///
+/// # Errors
+/// None: what cannot be noted is said, and tried again.
+pub(super) fn run(plan: &Plan) -> Result<(), Failure> {
+    let mut known: Vec<BTreeSet<String>> = plan.directories.iter().map(|d| tenants::names_in(d).unwrap_or_default()).collect();
+    let mut said = String::new();
+    loop {
+        std::thread::sleep(EVERY);
+        for (directory, known) in plan.directories.iter().zip(&mut known).filter(|(d, _)| tenants::is_listed(plan, d)) {
+            let Ok(now) = tenants::names_in(directory) else { continue };
+            if now == *known {
+                continue;
+            }
+            let gone: Vec<&String> = known.difference(&now).collect();
+            // All of several at once is a volume that has gone, not an app that has tidied up.
+            let gone = if now.is_empty() && gone.len() > 1 { Vec::new() } else { gone };
+            match List::open(directory).and_then(|list| list.add(&now).and_then(|()| list.remove(&gone))) {
+                Ok(()) => *known = now,
+                Err(error) => {
+                    let why = format!("{}: the list of its databases cannot be kept: {error}", directory.alias);
+                    if why != said {
+                        report::line(&why);
+                        said = why;
+                    }
+                }
+            }
+        }
+    }
+}
