@@ -156,6 +156,8 @@ pub enum Mark {
     Unproven,
 }
 
+/// A mark is a line of this many bytes at most.
+const LONGEST_MARK: usize = 200;
 /// For so long after a clean end nobody else is expected to have written the replica.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -173,19 +175,22 @@ impl Mark {
         }
     }
 
-    /// Writes it. In place, since the file is also the lock that PID 1 holds.
+    /// Writes it. In place, since the file is also the lock that PID 1 holds, and without cutting it short, which makes ext4
+    /// write it out at once: blanks cover what was longer.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn write(&self, database: &Path) -> io::Result<()> {
         let text = match self {
-            Self::None => "none\n".to_owned(),
-            Self::Open => "open\n".to_owned(),
-            Self::Clean(txid) => format!("clean {txid} {}\n", here(database)),
-            Self::Restored(position) => format!("restored {position}\n"),
-            Self::Unproven => "unproven\n".to_owned(),
+            Self::None => "none".to_owned(),
+            Self::Open => "open".to_owned(),
+            Self::Clean(txid) => format!("clean {txid} {}", here(database)),
+            Self::Restored(position) => format!("restored {position}"),
+            Self::Unproven => "unproven".to_owned(),
         };
-        std::fs::write(mark_path(database), text)
+        let file = File::options().write(true).create(true).truncate(false).open(mark_path(database))?;
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or_default().clamp(1, LONGEST_MARK);
+        file.write_all_at(format!("{text:<length$}\n").as_bytes(), 0)
     }
 
     /// The mark of a clean end: the position that Litestream's own files show, 0 where 0.3 has none of this kind.
@@ -217,7 +222,7 @@ pub fn is_fresh(database: &Path) -> bool {
     let text = std::fs::read_to_string(mark_path(database)).unwrap_or_default();
     let ended = std::fs::metadata(mark_path(database)).and_then(|m| m.modified()).ok();
     let moment = ended.and_then(|at| at.elapsed().ok()).is_some_and(|ago| ago < FRESH);
-    let at = text.trim_end().split(' ').skip(2).collect::<Vec<_>>().join(" ");
+    let at = text.split_whitespace().skip(2).collect::<Vec<_>>().join(" ");
     moment && text.starts_with("clean ") && !at.is_empty() && at == here(database)
 }
 
@@ -413,6 +418,17 @@ mod tests {
         }
         assert!(Mark::Clean(42).proves(Some(42)) && !Mark::Clean(42).proves(Some(43)));
         assert!(Mark::Open.proves(Some(1)) && !Mark::None.proves(None) && !Mark::Unproven.proves(Some(1)));
+    }
+
+    #[test]
+    fn a_shorter_mark_leaves_nothing_of_a_longer_one() {
+        let (_dir, path, _app) = database();
+        Mark::Clean(42).write(&path).unwrap();
+        for _ in 0..50 {
+            Mark::Open.write(&path).unwrap();
+            assert_eq!(std::fs::read_to_string(mark_path(&path)).unwrap().trim_end(), "open");
+        }
+        assert!(std::fs::metadata(mark_path(&path)).unwrap().len() <= 201);
     }
 
     #[test]
