@@ -249,16 +249,19 @@ pub fn position(database: &Path, line: Line) -> Option<Position> {
 
 /// 0.3 keeps the name of its generation, and a copy of the WAL: `generations/NAME/wal/0000002a.wal`.
 fn shadow_position(database: &Path) -> Option<Position> {
-    let generation = std::fs::read_to_string(generation_path(database)).ok()?.trim().to_owned();
-    let entries = std::fs::read_dir(meta_dir(database).join("generations").join(&generation).join("wal")).ok()?;
-    let newest = entries.filter_map(|entry| {
-        let entry = entry.ok()?;
-        let path = entry.path();
-        (path.extension()? == "wal").then_some(())?;
-        Some((u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok()?, entry.metadata().ok()?.len()))
-    });
-    let (index, offset) = newest.max()?;
-    Some(Position::Wal { generation, index, offset })
+    let newest = shadow_wal(database)?;
+    let index = u64::from_str_radix(newest.file_stem()?.to_str()?, 16).ok()?;
+    let generation = newest.parent()?.parent()?.file_name()?.to_str()?.to_owned();
+    Some(Position::Wal { generation, index, offset: std::fs::metadata(newest).ok()?.len() })
+}
+
+/// The newest copy of the WAL that 0.3 keeps.
+pub fn shadow_wal(database: &Path) -> Option<PathBuf> {
+    let generation = std::fs::read_to_string(generation_path(database)).ok()?;
+    let entries = std::fs::read_dir(meta_dir(database).join("generations").join(generation.trim()).join("wal")).ok()?;
+    let copies = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.extension().is_some_and(|e| e == "wal"));
+    // Numbers of eight digits: their order is that of their names.
+    copies.max()
 }
 
 /// Where 0.3 keeps the name of its generation.

@@ -225,10 +225,14 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         confirms: false,
         repairs: false,
         watches: false,
+        rewrite: entry.signal_rewrite.clone(),
         on_failure: entry.on_replication_failure,
         stop_timeout: entry.stop_timeout,
         reserve: entry.stop_timeout / 2,
     };
+    if entry.hide_secrets {
+        boot.env.retain(|entry| !settings::holds_secret(plan::name_of(entry)));
+    }
     if let Source::Nothing(why) = &configured.settings.source {
         if !rules.app {
             return Err(Failure::new(exit::CONFIG, why.clone()));

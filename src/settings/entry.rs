@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::Environment;
@@ -82,6 +83,10 @@ pub struct Entry {
     pub stop_timeout: Duration,
     /// Signals go to the app's whole process group, default no.
     pub signal_group: bool,
+    /// Signals that reach the app as others, by number; 0 is none. Default: none is changed.
+    pub signal_rewrite: Vec<(i32, i32)>,
+    /// Credentials of replicas are not in the app's environment, default no.
+    pub hide_secrets: bool,
     /// Default `restart`.
     pub on_replication_failure: OnFailure,
     /// Default `standby`.
@@ -112,6 +117,8 @@ struct Raw {
     db_mode: Option<String>,
     stop_timeout: Option<String>,
     signal_group: Option<String>,
+    signal_rewrite: Option<String>,
+    hide_secrets: Option<String>,
     on_replication_failure: Option<String>,
     lock: Option<String>,
     max_wal: Option<String>,
@@ -122,7 +129,7 @@ struct Raw {
 }
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 18] = [
+pub const OPTIONS: [(&str, &str, &str); 20] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
     ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 16 [auto]"),
@@ -134,6 +141,8 @@ pub const OPTIONS: [(&str, &str, &str); 18] = [
     ("db-mode", "MODE", "permission bits of a restored database, as 0640 [its directory's]"),
     ("stop-timeout", "DURATION", "from the stop signal to the end, the last sync included [10s]"),
     ("signal-group", "true|false", "signal the app's process group instead of the app [false]"),
+    ("signal-rewrite", "FROM:TO,…", "signals that reach the app as others, as TERM:QUIT,HUP:0; 0 is none [none]"),
+    ("hide-secrets", "true|false", "keep the replicas' credentials out of the app's environment [false]"),
     ("on-replication-failure", "restart|exit|ignore", "what to do when Litestream ends and the app lives [restart]"),
     ("lock", "standby|wait|refuse|off", "what to do when another process replicates the database [standby]"),
     ("max-wal", "SIZE", "how large a WAL may grow while the replica cannot be reached after a start [1GiB]"),
@@ -178,6 +187,8 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
         db_mode: check.mode("DB_MODE", raw.db_mode.as_deref()),
         stop_timeout: check.duration("STOP_TIMEOUT", raw.stop_timeout.as_deref(), Duration::from_secs(10)),
         signal_group: check.flag("SIGNAL_GROUP", raw.signal_group),
+        signal_rewrite: check.rewrite("SIGNAL_REWRITE", raw.signal_rewrite.as_deref()),
+        hide_secrets: check.flag("HIDE_SECRETS", raw.hide_secrets),
         on_replication_failure: check.one_of(
             "ON_REPLICATION_FAILURE",
             raw.on_replication_failure,
@@ -231,6 +242,16 @@ impl Check<'_> {
             Some(Some(duration)) if !duration.is_zero() => duration,
             Some(_) => self.bad(name, "a duration as 500ms, 10s or 2m", default),
         }
+    }
+
+    fn rewrite(&mut self, name: &str, value: Option<&str>) -> Vec<(i32, i32)> {
+        let pair = |text: &str| {
+            let (from, to) = text.split_once(':')?;
+            Some((signal(from)?, if to.trim() == "0" { 0 } else { signal(to)? }))
+        };
+        let Some(value) = value else { return Vec::new() };
+        let pairs: Option<Vec<(i32, i32)>> = value.split(',').map(pair).collect();
+        pairs.unwrap_or_else(|| self.bad(name, "pairs of signals, as TERM:QUIT or 15:3; KILL and STOP cannot be rewritten", Vec::new()))
     }
 
     fn owner(&mut self, name: &str, value: Option<String>) -> Option<String> {
@@ -291,6 +312,14 @@ impl Check<'_> {
     }
 }
 
+/// A signal that can be caught, by name or number: `TERM`, `SIGTERM`, `15`.
+fn signal(text: &str) -> Option<i32> {
+    let text = text.trim();
+    let number = text.parse::<i32>().ok().filter(|n| (1..=64).contains(n));
+    let name = || format!("SIG{}", text.to_ascii_uppercase().trim_start_matches("SIG")).parse::<Signal>().ok().map(|s| s as i32);
+    number.or_else(name).filter(|n| ![Signal::SIGKILL as i32, Signal::SIGSTOP as i32].contains(n))
+}
+
 /// `500ms`, `10s`, `2m`, `1h`; a bare number is seconds, as in `docker stop -t`. A year at most.
 pub fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
@@ -334,6 +363,7 @@ mod tests {
                 "PATH" => "/x",
                 "TIME" => "2026-01-31T12:00:00Z",
                 "TXID" => "000000000000002a",
+                "FROM:TO,…" => "TERM:3,HUP:0",
                 words => words.split('|').next_back().unwrap(),
             };
             let mut problems = Vec::new();
@@ -343,6 +373,16 @@ mod tests {
             let bad = read(&Environment::of(&[(&variable(name), "\u{1}?")]), &mut problems);
             assert!(form == "PATH" || problems.len() == 1, "{name}");
             assert!(matches!(value, "false") || set != bad, "{name} has no effect");
+        }
+    }
+
+    #[test]
+    fn a_signal_has_a_name_or_a_number_and_can_be_caught() {
+        for (text, meant) in [("15", Some(15)), ("TERM", Some(15)), ("sigquit", Some(3)), (" HUP ", Some(1)), ("64", Some(64))] {
+            assert_eq!(signal(text), meant, "{text}");
+        }
+        for bad in ["", "0", "65", "-1", "9", "KILL", "SIGSTOP", "NOPE"] {
+            assert_eq!(signal(bad), None, "{bad}");
         }
     }
 

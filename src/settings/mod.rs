@@ -76,6 +76,12 @@ pub fn read(env: &Environment, exists: &dyn Fn(&Path) -> bool) -> Result<Setting
     Ok(Settings { entry, source, litestream: env.get("LITESTREAM_BIN").map(PathBuf::from), tuning, secrets, notes })
 }
 
+/// Whether a variable holds credentials of a replica, or may (a URL), or says in which file they are.
+pub fn holds_secret(name: &[u8]) -> bool {
+    let name = String::from_utf8_lossy(name);
+    environment::is_secret(name.strip_suffix("_FILE").unwrap_or(&name))
+}
+
 /// What stands for the variables when one replica's URL is to be restored to a path, whatever is configured: an empty value
 /// is unset.
 pub fn of_url(path: &str, url: &str) -> Vec<(String, String)> {
@@ -213,6 +219,18 @@ mod tests {
     fn two_databases_on_one_replica_path_are_refused() {
         let failure = read_vars(&[("LITESTREAM_DBS", "a=/x/app.db,b=/y/app.db"), ("LITESTREAM_REPLICA_URL", "file:///r")]).unwrap_err();
         assert!(failure.message.contains("LITESTREAM_REPLICA_URL_B"), "{failure}");
+    }
+
+    #[test]
+    fn credentials_are_told_from_what_the_app_may_see() {
+        for secret in
+            ["AWS_SECRET_ACCESS_KEY", "LITESTREAM_SECRET_ACCESS_KEY_FILE", "LITESTREAM_REPLICA_URL", "LITESTREAM_ACCESS_KEY_ID_CACHE"]
+        {
+            assert!(holds_secret(secret.as_bytes()), "{secret}");
+        }
+        for plain in ["PATH", "DATABASE_PATH", "LITESTREAM_REPLICA_BUCKET", "SECRET_KEY_BASE", "AWS_REGION"] {
+            assert!(!holds_secret(plain.as_bytes()), "{plain}");
+        }
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Rules {
     pub repairs: bool,
     /// Directories of databases are watched for what comes and goes in them.
     pub watches: bool,
+    /// Signals that reach the app as others; 0 is none.
+    pub rewrite: Vec<(i32, i32)>,
     /// What to do when Litestream ends and the app lives.
     pub on_failure: OnFailure,
     /// From the stop to our own end.
@@ -68,6 +70,8 @@ pub enum Role {
     Flush,
     /// The worker that keeps the list of what is in directories.
     Watch,
+    /// The worker that looks whether Litestream hangs.
+    Pulse,
 }
 
 /// What happened.
@@ -126,6 +130,8 @@ pub enum Action {
     Probe,
     /// Start `__watch`.
     Watch,
+    /// Start `__pulse`.
+    Pulse,
     /// Make a process for the app, held at a gate before its exec, so that its start need not wait for one.
     ReadyApp,
     /// Start the app.
@@ -175,6 +181,9 @@ const HEAL_AFTER: Duration = Duration::from_secs(30);
 const HEAL_AT_MOST: Duration = Duration::from_secs(600);
 /// How long a restore that is given up has to take away what it has begun.
 const LEAVE_FOR: Duration = Duration::from_secs(2);
+/// How often it is looked whether Litestream hangs, and how soon again when it seems so.
+const PULSE_EVERY: Duration = Duration::from_secs(20);
+const PULSE_AGAIN: Duration = Duration::from_secs(2);
 /// When a watch over directories that has died is started again.
 const WATCH_AGAIN: Duration = Duration::from_secs(5);
 const LOCK_EVERY: Duration = Duration::from_secs(1);
@@ -199,6 +208,10 @@ pub struct Machine {
     hello: bool,
     /// Some backup may have a gap.
     unproven: bool,
+    /// When it is looked whether Litestream hangs.
+    pulse_at: Option<Now>,
+    /// It was found to, so often in a row; and by the look that is under way.
+    hung: (u32, bool),
     /// When the watch over directories is started again.
     watch_at: Option<Now>,
     heal_at: Option<Now>,
@@ -241,6 +254,8 @@ impl Machine {
             untouched: true,
             hello: false,
             unproven: false,
+            pulse_at: None,
+            hung: (0, false),
             watch_at: None,
             heal_at: None,
             heal_pause: HEAL_AFTER,
@@ -292,7 +307,9 @@ impl Machine {
             _ => None,
         };
         let phase = match self.phase {
-            Phase::Boot | Phase::Run => [replicator, self.heal_at, self.watch_at, self.come_up_by].into_iter().flatten().min(),
+            Phase::Boot | Phase::Run => {
+                [replicator, self.heal_at, self.pulse_at, self.watch_at, self.come_up_by].into_iter().flatten().min()
+            }
             Phase::Drain { next, .. } => Some(next),
             Phase::Close => self.close_by,
             Phase::Leave { by, .. } => Some(by),
@@ -365,7 +382,8 @@ impl Machine {
                 if stops {
                     self.begin_stop(now);
                 }
-                vec![Action::SignalApp(signal)]
+                let rewritten = self.rules.rewrite.iter().find(|(from, _)| *from == signal).map_or(signal, |(_, to)| *to);
+                if rewritten == 0 { Vec::new() } else { vec![Action::SignalApp(rewritten)] }
             }
             AppState::Waiting | AppState::Gone if stops && self.stops >= 2 => {
                 self.unsaved.push(format!("{}: the last sync was cut short by a second signal", self.rules.names));
@@ -393,7 +411,7 @@ impl Machine {
         self.app = AppState::Gone;
         self.app_by = None;
         self.come_up_by = None;
-        (self.heal_at, self.watch_at) = (None, None);
+        (self.heal_at, self.watch_at, self.pulse_at) = (None, None, None);
         if self.code == 0 {
             self.code = code;
         }
@@ -424,11 +442,17 @@ impl Machine {
                 self.unsaved.push(format!("{}: the last sync ended with {ended}", self.rules.names));
                 self.flushed()
             }
+            Role::Pulse if self.replicator == Replicator::Up => {
+                let hangs = std::mem::take(&mut self.hung.1);
+                self.hung.0 = if hangs { self.hung.0 } else { 0 };
+                self.pulse_at = Some(now.saturating_add(if hangs { PULSE_AGAIN } else { PULSE_EVERY }));
+                Vec::new()
+            }
             Role::Watch if self.phase == Phase::Run => {
                 self.watch_at = Some(now.saturating_add(WATCH_AGAIN));
                 Vec::new()
             }
-            Role::App | Role::Flush | Role::Watch => Vec::new(),
+            Role::App | Role::Flush | Role::Watch | Role::Pulse => Vec::new(),
         }
     }
 
@@ -465,6 +489,7 @@ impl Machine {
                 self.unsaved.push(text);
                 Vec::new()
             }
+            Message::Hung(why) => self.hung(&why, now),
             Message::Flushed if self.phase == Phase::Sync => self.flushed(),
             Message::Refused(_) | Message::Flushed => Vec::new(),
         }
@@ -500,6 +525,19 @@ impl Machine {
 
     // ---- deadlines
 
+    /// What is looked at from time to time while the app runs.
+    fn tick_looks(&mut self, now: Now) -> Actions {
+        let is_due = |at: &mut Option<Now>| at.take_if(|at| *at <= now).is_some();
+        let mut actions = Vec::new();
+        if self.phase == Phase::Run && is_due(&mut self.pulse_at) {
+            actions.push(Action::Pulse);
+        }
+        if self.phase == Phase::Run && is_due(&mut self.watch_at) {
+            actions.push(Action::Watch);
+        }
+        actions
+    }
+
     fn tick(&mut self, now: Now) -> Actions {
         let due = |at: Option<Now>| at.is_some_and(|at| at <= now);
         if due(self.stop_by) {
@@ -512,11 +550,10 @@ impl Machine {
             actions.push(Action::SignalApp(KILL));
         }
         match self.phase {
-            Phase::Run if due(self.watch_at) => {
-                self.watch_at = None;
-                actions.push(Action::Watch);
+            Phase::Boot | Phase::Run => {
+                actions.extend(self.tick_looks(now));
+                actions.extend(self.tick_replicator(now));
             }
-            Phase::Boot | Phase::Run => actions.extend(self.tick_replicator(now)),
             Phase::Drain { kill_at, next } if next <= now => {
                 self.phase = Phase::Drain { kill_at, next: now.saturating_add(DRAIN_EVERY) };
                 // 0 only counts: a second TERM is not what a daemon expects.

@@ -212,6 +212,7 @@ impl Shell {
         match action {
             Action::Prepare { repair } => self.worker(Role::Prepare, &["__prepare"], &[if repair { "repair" } else { "boot" }]),
             Action::Probe => self.worker(Role::Probe, &["__probe"], &[]),
+            Action::Pulse => self.worker(Role::Pulse, &["__pulse"], &[]),
             Action::Watch => self.worker(Role::Watch, &["__watch"], &[]),
             Action::Flush(sync, by) => {
                 let left = by.saturating_sub(self.now()).as_millis().to_string();
@@ -370,7 +371,7 @@ impl Shell {
 
     /// Leaves nothing of ours running where we are not PID 1; as PID 1 the kernel ends the rest.
     fn leave(&mut self, code: u8) -> u8 {
-        for role in [Role::Flush, Role::Prepare, Role::Probe, Role::Watch, Role::Litestream] {
+        for role in [Role::Flush, Role::Prepare, Role::Probe, Role::Watch, Role::Pulse, Role::Litestream] {
             self.kill(role);
         }
         code

@@ -8,6 +8,7 @@ mod memory;
 mod pass;
 pub mod prepare;
 pub mod probe;
+mod pulse;
 mod watch;
 
 use std::ffi::{OsStr, OsString};
@@ -43,6 +44,8 @@ pub enum Message {
     Unsaved(String),
     /// `__flush`: all has been said.
     Flushed,
+    /// `__pulse`: Litestream is there and does nothing, and how that shows.
+    Hung(String),
 }
 
 /// No message is longer: an alias and a reason.
@@ -56,10 +59,8 @@ impl Message {
             Self::Released => "released\n".to_owned(),
             Self::Reopen => "reopen\n".to_owned(),
             Self::Refused(code) => format!("refused {code}\n"),
-            Self::Unsaved(text) => {
-                let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect();
-                format!("unsaved {text}\n")
-            }
+            Self::Unsaved(text) => format!("unsaved {}\n", short(text)),
+            Self::Hung(text) => format!("hung {}\n", short(text)),
             Self::Flushed => "flushed\n".to_owned(),
         }
     }
@@ -82,9 +83,14 @@ impl Message {
             ("refused", code) => code.parse().ok().map(Self::Refused),
             ("unsaved", text) if !text.is_empty() => Some(Self::Unsaved(text.to_owned())),
             ("flushed", "") => Some(Self::Flushed),
+            ("hung", text) if !text.is_empty() => Some(Self::Hung(text.to_owned())),
             _ => None,
         }
     }
+}
+
+fn short(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect()
 }
 
 /// The worker's end of the pipe to PID 1.
@@ -119,6 +125,7 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
         Some("__prepare") => {
             with_plan(args, |plan, channel, rest| prepare::run(plan, channel, rest.first().is_some_and(|m| m == "repair")))
         }
+        Some("__pulse") => with_plan(args, |plan, channel, _| each(plan, |plan| pulse::run(plan, channel))),
         Some("__watch") => with_plan(args, |plan, _, _| watch::run(plan)),
         Some("__flush") => with_plan(args, |plan, channel, rest| each(plan, |plan| flush::run(plan, channel, rest))),
         Some("__probe") => with_plan(args, |plan, _, _| each(plan, probe::run)),
@@ -195,8 +202,14 @@ mod tests {
 
     #[test]
     fn every_message_arrives_as_it_was_sent() {
-        let mut all =
-            vec![Message::Released, Message::Reopen, Message::Refused(69), Message::Flushed, Message::Unsaved("default: refused".into())];
+        let mut all = vec![
+            Message::Released,
+            Message::Reopen,
+            Message::Refused(69),
+            Message::Flushed,
+            Message::Unsaved("default: refused".into()),
+            Message::Hung("no answer".into()),
+        ];
         for bits in 0..4 {
             all.push(Message::Ready { held: bits & 1 != 0, unproven: bits & 2 != 0 });
         }

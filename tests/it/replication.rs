@@ -9,7 +9,7 @@ use crate::support::process;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
-both_lines!(comes_back_after_kill, comes_back_after_kill_of_a_hot_writers, comes_back_again_and_again);
+both_lines!(comes_back_after_kill, comes_back_after_kill_of_a_hot_writers, comes_back_again_and_again, comes_back_after_a_hang);
 
 /// More than the two seconds that it takes, since other tests run too.
 const GENEROUS: Duration = Duration::from_secs(10);
@@ -30,6 +30,29 @@ fn comes_back_again_and_again(line: Line) {
     if namespaces() {
         kill_litestream(line, "--burst 50:20", 3);
     }
+}
+
+/// Stopped is not dead: it is found out, killed, and replaced, and what it missed is in the backup.
+fn comes_back_after_a_hang(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = site.writing("--every 4000").start();
+    container.ready();
+    let app = container.app().pid;
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    let litestream = container.running_litestream().pid;
+    process::send(litestream, Signal::SIGSTOP);
+    let start = Instant::now();
+    let stopped_at = site.acknowledged();
+    eventually("it is killed", Duration::from_secs(90), || when(process::Process::read(litestream).is_none()));
+    println!("{line:?}: a Litestream that hangs was killed after {:?}", start.elapsed());
+    assert!(container.stderr().contains("litestream hangs ("), "{}", container.stderr());
+    eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > stopped_at));
+    assert_eq!(container.app().pid, app, "the app is the same process");
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
 }
 
 fn kill_litestream(line: Line, options: &str, times: usize) {

@@ -9,7 +9,12 @@ use crate::support::server::{self, Daemon};
 use crate::support::site::Site;
 use crate::support::{Line, namespaces, process};
 
-both_lines!(keys_of_any_bytes_work_and_are_nowhere, canaries_in_every_variable_are_nowhere, a_secret_for_one_database_is_in_a_private_file);
+both_lines!(
+    keys_of_any_bytes_work_and_are_nowhere,
+    canaries_in_every_variable_are_nowhere,
+    a_secret_for_one_database_is_in_a_private_file,
+    the_app_does_not_see_the_replicas_credentials_where_it_need_not,
+);
 
 /// What a provider may issue, and what YAML, a shell, a URL or `os.Expand` would make something else of.
 const ODD: &str = "$s3cr€t: \"q\" 'a' #c @x %41 \\n {y} ${HOME} `z`";
@@ -188,4 +193,28 @@ fn a_secret_for_one_database_is_in_a_private_file(line: Line) {
     assert!(file.contains("canary-id"), "{file}");
     assert_nowhere(&site, &container, &[ODD.into(), "canary-id".into()], false);
     assert_eq!(container.stop(), 74, "the second replica is out of reach");
+}
+
+fn the_app_does_not_see_the_replicas_credentials_where_it_need_not(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let recipe = site
+        .writing("--every 5000")
+        .env("LITESTREAM_ACCESS_KEY_ID", "canary-id")
+        .env("LITESTREAM_SECRET_ACCESS_KEY", "canary-secret")
+        .env("AWS_SECRET_ACCESS_KEY", "canary-other")
+        .env("SECRET_KEY_BASE", "the app's own")
+        .env("LITESTREAM_ENTRY_HIDE_SECRETS", "true");
+    let mut container = running(recipe);
+    let environment = fs::read(format!("/proc/{}/environ", container.app().pid)).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(
+        !environment.contains("canary") && environment.contains("SECRET_KEY_BASE") && environment.contains("DATABASE_PATH"),
+        "{environment}"
+    );
+    let verified = container.exec(["verify", "default"]);
+    assert!(verified.status.success(), "{}", said(&verified));
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
 }

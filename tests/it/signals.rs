@@ -19,6 +19,8 @@ both_lines!(
     a_stopped_app_is_not_a_dead_one,
     second_term_reaches_the_app,
     what_the_app_left_behind_is_ended,
+    a_signal_is_rewritten_and_the_stop_timeout_holds_all_the_same,
+    a_storm_while_it_starts_and_while_it_ends_loses_nothing,
 );
 
 /// Signals that PID 1 cannot get, or that are its own: KILL, STOP, CHLD.
@@ -159,4 +161,45 @@ fn what_the_app_left_behind_is_ended(line: Line) {
     let (code, container) = site.recipe().shell(&script).arguments([&daemon]).run();
     assert_eq!(code, 4, "{}", container.stderr());
     assert_eq!(fs::read_to_string(&log).unwrap_or_default(), "up\nterm\n");
+}
+
+fn a_signal_is_rewritten_and_the_stop_timeout_holds_all_the_same(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    // An app that ends on QUIT alone, as some servers do to finish what they are at.
+    let script = format!(
+        "trap 'exit 33' QUIT; trap 'exit 1' USR1; trap '' TERM; echo > {}; while :; do sleep 0.05; done",
+        site.ready_file().display()
+    );
+    let rewriting = |to: &str| site.recipe().env("LITESTREAM_ENTRY_SIGNAL_REWRITE", to).env("LITESTREAM_ENTRY_STOP_TIMEOUT", "4s");
+    let mut container = rewriting("TERM:QUIT,10:0").shell(&script).start();
+    container.ready();
+    container.signal(Signal::SIGUSR1);
+    assert_eq!(container.stop(), 33, "{}", container.stderr());
+    let mut container = rewriting("15:0").shell(&script).start();
+    container.ready();
+    assert_eq!(container.stop(), 137, "TERM is a stop though the app does not see it: {}", container.stderr());
+}
+
+fn a_storm_while_it_starts_and_while_it_ends_loses_nothing(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = site.writing("--every 500").start();
+    container.running();
+    let harmless = [Signal::SIGWINCH, Signal::SIGCONT, Signal::SIGURG];
+    for _ in 0..1500 {
+        harmless.iter().for_each(|signal| container.signal(*signal));
+    }
+    container.ready();
+    site.write_on(300);
+    container.signal(Signal::SIGTERM);
+    while container.ended().is_none() {
+        harmless.iter().for_each(|signal| container.signal_if_any(*signal));
+    }
+    assert_eq!(container.wait(PATIENCE), 0, "{}", container.stderr());
+    site.assert_saved();
 }

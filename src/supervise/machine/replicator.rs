@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Actions, AppState, COME_UP, LOCK_EVERY, Lock, Machine, Now, Phase, Role, Sync, TERM};
+use super::{Action, Actions, AppState, COME_UP, KILL, LOCK_EVERY, Lock, Machine, Now, PULSE_EVERY, Phase, Role, Sync, TERM};
 use crate::exit::{self, Ended};
 use crate::settings::OnFailure;
 
@@ -65,8 +65,25 @@ impl Machine {
         if self.prepared { self.up(now) } else { Vec::new() }
     }
 
+    /// It is there and does nothing: twice in a row counts as its end.
+    pub(super) fn hung(&mut self, why: &str, now: Now) -> Actions {
+        if self.replicator != Replicator::Up || self.phase != Phase::Run {
+            return Vec::new();
+        }
+        self.hung = (self.hung.0.saturating_add(1), true);
+        if self.hung.0 < 2 {
+            return Vec::new();
+        }
+        self.pulse_at = None;
+        self.replicator = Replicator::Off;
+        let mut actions = vec![Action::Say(format!("litestream hangs ({why}): killing it")), Action::Kill(Role::Litestream)];
+        actions.extend(self.litestream_failed(Ended::Signal(KILL), now));
+        actions
+    }
+
     pub(super) fn up(&mut self, now: Now) -> Actions {
         self.replicator = Replicator::Up;
+        (self.hung, self.pulse_at) = ((0, false), Some(now.saturating_add(PULSE_EVERY)));
         match (self.phase, self.backoff.is_zero()) {
             (Phase::Boot, _) => self.start_app(now),
             (_, false) => vec![Action::Say("replication is back".to_owned())],
@@ -76,6 +93,7 @@ impl Machine {
 
     pub(super) fn litestream_ended(&mut self, ended: Ended, now: Now) -> Actions {
         let was = std::mem::replace(&mut self.replicator, Replicator::Off);
+        self.pulse_at = None;
         match self.phase {
             // It ended before the databases were fit for it: they bring it back.
             Phase::Boot if !self.prepared && self.hello => {

@@ -14,6 +14,7 @@ fn rules() -> Rules {
         names: "default".to_owned(),
         confirms: true,
         watches: false,
+        rewrite: Vec::new(),
         repairs: true,
         on_failure: OnFailure::Restart,
         stop_timeout: Duration::from_secs(10),
@@ -115,6 +116,16 @@ fn a_stop_during_the_boot_ends_it_and_other_signals_wait_for_the_app() {
 }
 
 #[test]
+fn signals_are_rewritten_on_their_way_and_a_stop_stays_one() {
+    let rules = Rules { rewrite: vec![(TERM, QUIT), (10, 0)], ..rules() };
+    let running = || Life::begin(rules.clone()).then(READY).then(Event::Hello).does(&[Action::StartApp]);
+    running().then(Event::Signal(10)).does(&[]).then(Event::Signal(12)).does(&[Action::SignalApp(12)]);
+    let life = running().then(Event::Signal(TERM)).does(&[Action::SignalApp(QUIT)]);
+    assert!(life.machine.deadline().is_some_and(|at| at < self::at(10.0)), "the stop timeout runs");
+    Life::begin(rules.clone()).then(Event::Signal(12)).then(READY).then(Event::Hello).does(&[Action::StartApp, Action::SignalApp(12)]);
+}
+
+#[test]
 fn a_good_end_drains_then_syncs_then_lets_litestream_go_then_exits_with_the_apps_code() {
     let life = Life::running().then(Event::Ended(Role::App, Ended::Code(3))).does(&[Action::Drain(TERM)]);
     let life = life.then(Event::Left(0)).does(&[Action::Flush(Sync::Socket, at(9.2))]);
@@ -213,6 +224,22 @@ fn a_litestream_that_hangs_at_its_start_does_not_keep_the_app_for_ever() {
 }
 
 #[test]
+fn a_litestream_that_hangs_is_killed_when_it_has_been_seen_twice_in_a_row() {
+    let hung = || Event::Said(Message::Hung("no answer".into()));
+    let looked = || Event::Ended(Role::Pulse, ZERO);
+    let seen = |life: Life| life.then(hung()).does(&[]).then(looked());
+    let life = Life::running().after(19.9).does(&[]).after(0.1).does(&[Action::Pulse]);
+    // Once may be a moment.
+    let life = seen(life).after(2.0).does(&[Action::Pulse]).then(looked()).after(20.0).does(&[Action::Pulse]);
+    let life = seen(life).after(2.0).does(&[Action::Pulse]).then(hung());
+    assert!(matches!(
+        life.last.as_slice(),
+        [Action::Say(_), Action::Kill(Role::Litestream), Action::Say(_), Action::Prepare { repair: true }]
+    ));
+    life.then(looked()).after(30.0).does(&[]).then(READY).does(&[Action::Replicate]).then(Event::Hello);
+}
+
+#[test]
 fn the_policies_exit_and_ignore_do_what_they_say() {
     let with = |on_failure| Life::begin(Rules { on_failure, ..rules() }).then(READY).then(Event::Hello);
     let died = || Event::Ended(Role::Litestream, Ended::Signal(9));
@@ -235,8 +262,9 @@ fn litestream_that_dies_before_or_under_the_last_sync_is_replaced_by_a_pass() {
 fn an_unproven_backup_is_made_whole_at_the_next_chance() {
     let unproven = Event::Said(Message::Ready { held: false, unproven: true });
     let life = Life::begin(rules()).then(unproven).then(Event::Hello).does(&[Action::StartApp]);
-    let life = life.after(31.0).does(&[Action::LetGo]).then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Prepare { repair: true }]);
-    life.then(READY).does(&[Action::Replicate]).then(Event::Hello).after(700.0).does(&[]);
+    let life = life.after(20.0).does(&[Action::Pulse]).then(Event::Ended(Role::Pulse, ZERO)).after(11.0).does(&[Action::LetGo]);
+    let life = life.then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Prepare { repair: true }]);
+    life.then(READY).does(&[Action::Replicate]).then(Event::Hello).after(700.0).does(&[Action::Pulse]);
     let life = Life::begin(rules()).then(HELD).then(Event::Hello).then(Event::Said(Message::Reopen)).does(&[Action::LetGo]);
     // A stop in that moment must not take its end for the last sync.
     let life = life.then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[Action::LetGo]);
@@ -288,7 +316,15 @@ fn without_an_app_litestream_runs_until_a_stop() {
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    let role = prop_oneof![Just(Role::App), Just(Role::Litestream), Just(Role::Prepare), Just(Role::Probe), Just(Role::Flush)];
+    let role = prop_oneof![
+        Just(Role::App),
+        Just(Role::Litestream),
+        Just(Role::Prepare),
+        Just(Role::Probe),
+        Just(Role::Flush),
+        Just(Role::Pulse),
+        Just(Role::Watch)
+    ];
     let ended = prop_oneof![Just(ZERO), Just(Ended::Code(78)), Just(Ended::Signal(9))];
     let message = prop_oneof![
         any::<(bool, bool)>().prop_map(|(held, unproven)| Message::Ready { held, unproven }),
@@ -297,6 +333,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Message::Refused(69)),
         Just(Message::Unsaved("x".into())),
         Just(Message::Flushed),
+        Just(Message::Hung("x".into())),
     ];
     prop_oneof![
         (1..=64_i32).prop_map(Event::Signal),
@@ -314,12 +351,12 @@ proptest! {
 
     #[test]
     fn any_life_keeps_its_promises(
-        flags in any::<[bool; 5]>(),
+        flags in any::<[bool; 6]>(),
         on_failure in prop_oneof![Just(OnFailure::Restart), Just(OnFailure::Exit), Just(OnFailure::Ignore)],
         events in proptest::collection::vec((any_event(), 0..3000_u64), 0..60),
     ) {
-        let [replicates, present, standby, confirms, wait] = flags;
-        let rules = Rules { replicates, present, standby, confirms, wait, repairs: confirms, on_failure, ..rules() };
+        let [replicates, present, standby, confirms, wait, watches] = flags;
+        let rules = Rules { replicates, present, standby, confirms, wait, watches, repairs: confirms, on_failure, ..rules() };
         let mut machine = Machine::new(rules.clone());
         let mut all = machine.start(Now::ZERO);
         let mut now = Now::ZERO;

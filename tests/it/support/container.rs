@@ -173,6 +173,13 @@ impl Container {
         process::send(self.pid1(), signal);
     }
 
+    /// To PID 1, if there still is one.
+    pub(crate) fn signal_if_any(&self, signal: Signal) {
+        if let Some(pid) = self.first_process() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+        }
+    }
+
     pub(crate) fn stdout(&self) -> Vec<u8> {
         fs::read(self.log.with_extension("out")).unwrap_or_default()
     }
