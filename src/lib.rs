@@ -17,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod continuity;
 pub mod exit;
+pub mod identity;
 pub mod interrupt;
 pub mod lint;
 pub mod litestream;
@@ -43,6 +44,7 @@ use std::path::{Path, PathBuf};
 use cli::Invocation;
 use config::Document;
 use exit::Failure;
+use identity::Identity;
 use litestream::Line;
 use plan::{Plan, Planned};
 use runtime::Runtime;
@@ -213,6 +215,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         document: None,
         locks: None,
         signal_group: entry.signal_group,
+        identity: entry.user.as_deref().map(Identity::resolve).transpose()?.flatten(),
         app,
     };
     let mut rules = Rules {
@@ -249,10 +252,17 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         report::line(note);
     }
     let plan = planned.plan;
+    if let Some(identity) = &boot.identity {
+        // What is made by root would be root's.
+        for (alias, directory) in plan.locked().iter().filter_map(|d| Some((&d.alias, d.path.parent()?))) {
+            identity.make_directory(directory).map_err(|e| Failure::new(exit::SYSTEM, format!("{alias}: {}: {e}", directory.display())))?;
+        }
+    }
     for directory in plan.directories.iter().filter(|d| !d.path.exists()) {
         // Litestream refuses one that is not there.
-        std::fs::create_dir_all(&directory.path)
-            .map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {}: {e}", directory.alias, directory.path.display())))?;
+        let made =
+            boot.identity.as_ref().map_or_else(|| std::fs::create_dir_all(&directory.path), |who| who.make_directory(&directory.path));
+        made.map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {}: {e}", directory.alias, directory.path.display())))?;
     }
     let locks = take_locks(&plan)?;
     rules.replicates = true;
@@ -274,6 +284,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     rules.names = plan.locked().into_iter().map(|d| d.alias).collect::<Vec<_>>().join(", ");
     boot.plan = Some(plan);
     boot.document = Some(planned.document);
+    boot.share();
     rules.present = boot.is_here() && (rules.standby || boot.is_settled());
     if rules.present && !rules.repairs && !rules.standby {
         boot.plan.iter().flat_map(|plan| &plan.databases).for_each(continuity::begin);

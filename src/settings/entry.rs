@@ -83,6 +83,8 @@ pub struct Entry {
     pub stop_timeout: Duration,
     /// Signals go to the app's whole process group, default no.
     pub signal_group: bool,
+    /// Who Litestream and the app run as where this is root, `USER[:GROUP]`; by default as this does.
+    pub user: Option<String>,
     /// Signals that reach the app as others, by number; 0 is none. Default: none is changed.
     pub signal_rewrite: Vec<(i32, i32)>,
     /// Credentials of replicas are not in the app's environment, default no.
@@ -117,6 +119,7 @@ struct Raw {
     db_mode: Option<String>,
     stop_timeout: Option<String>,
     signal_group: Option<String>,
+    user: Option<String>,
     signal_rewrite: Option<String>,
     hide_secrets: Option<String>,
     on_replication_failure: Option<String>,
@@ -129,7 +132,7 @@ struct Raw {
 }
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 20] = [
+pub const OPTIONS: [(&str, &str, &str); 21] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
     ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 16 [auto]"),
@@ -141,6 +144,7 @@ pub const OPTIONS: [(&str, &str, &str); 20] = [
     ("db-mode", "MODE", "permission bits of a restored database, as 0640 [its directory's]"),
     ("stop-timeout", "DURATION", "from the stop signal to the end, the last sync included [10s]"),
     ("signal-group", "true|false", "signal the app's process group instead of the app [false]"),
+    ("user", "USER[:GROUP]", "who Litestream and the app run as where this is root [as this does]"),
     ("signal-rewrite", "FROM:TO,…", "signals that reach the app as others, as TERM:QUIT,HUP:0; 0 is none [none]"),
     ("hide-secrets", "true|false", "keep the replicas' credentials out of the app's environment [false]"),
     ("on-replication-failure", "restart|exit|ignore", "what to do when Litestream ends and the app lives [restart]"),
@@ -187,6 +191,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
         db_mode: check.mode("DB_MODE", raw.db_mode.as_deref()),
         stop_timeout: check.duration("STOP_TIMEOUT", raw.stop_timeout.as_deref(), Duration::from_secs(10)),
         signal_group: check.flag("SIGNAL_GROUP", raw.signal_group),
+        user: check.owner("USER", raw.user),
         signal_rewrite: check.rewrite("SIGNAL_REWRITE", raw.signal_rewrite.as_deref()),
         hide_secrets: check.flag("HIDE_SECRETS", raw.hide_secrets),
         on_replication_failure: check.one_of(

@@ -21,12 +21,13 @@ use nix::unistd::{Pid, pipe2};
 
 use crate::config::Document;
 use crate::exit::Failure;
+use crate::identity::Identity;
 use crate::litestream::call;
 use crate::plan::{PLAN_FILE, Plan};
 use crate::restore::{self, Local};
 use crate::settings::StalePolicy;
 use crate::sys::{self, CHANNEL, Program};
-use crate::worker::exec::{AT_ONCE, GATED, OPEN};
+use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
 use crate::worker::{LONGEST, Message, hold};
 use crate::{continuity, report};
 use lock::Locks;
@@ -52,6 +53,8 @@ pub struct Boot {
     pub locks: Option<Locks>,
     /// Signals go to the app's group.
     pub signal_group: bool,
+    /// Who Litestream, the workers and the app are, where they are not who we are.
+    pub identity: Option<Identity>,
 }
 
 impl Boot {
@@ -60,6 +63,16 @@ impl Boot {
     pub fn is_here(&self) -> bool {
         let here = |path: &Path| matches!(restore::look(path), Ok(Local::Sqlite)) && !restore::folder(path).exists();
         self.plan.iter().flat_map(|p| &p.databases).all(|d| here(&d.path))
+    }
+
+    /// Lets the other user have what PID 1 has written: the runtime directory, the locks, which are also marks.
+    pub fn share(&self) {
+        let (Some(identity), Some(plan)) = (&self.identity, &self.plan) else { return };
+        let marks = plan.locked().into_iter().map(|d| continuity::mark_path(&d.path)).filter(|path| path.exists());
+        let shared = marks.map(|path| identity.own(&path)).collect::<std::io::Result<()>>().and_then(|()| identity.share(&plan.runtime));
+        if let Err(error) = shared {
+            report::line(format_args!("LITESTREAM_ENTRY_USER: {}: {error}", plan.runtime.display()));
+        }
     }
 
     /// Whether nothing is to be asked or done about them before Litestream starts.
@@ -279,7 +292,26 @@ impl Shell {
     /// Once, when Litestream has been started: it does not wait for what it does not read.
     fn leave_plan(&mut self) -> bool {
         let (Some(plan), Some(document)) = (&self.boot.plan, self.boot.document.take()) else { return true };
-        crate::leave_plan(plan, &document).map_err(|failure| report::lines(&failure.message)).is_ok()
+        let left = crate::leave_plan(plan, &document).map_err(|failure| report::lines(&failure.message)).is_ok();
+        self.boot.share();
+        left
+    }
+
+    /// Starts one of our helpers, by way of `__exec` where it is to be another user.
+    fn helper(&mut self, role: Role, path: &Path, args: Vec<OsString>, channel: &impl AsRawFd) -> Option<Event> {
+        let env = self.boot.helper_env.clone();
+        let own = self.boot.own_path.clone();
+        let (program, args) = match &self.boot.identity {
+            None => (path, args),
+            Some(identity) => {
+                let mut words: Vec<OsString> = vec![own.clone().into(), "__exec".into(), HELPER.into(), identity.word()];
+                words.push(path.into());
+                words.extend(args.into_iter().skip(1));
+                (own.as_path(), words)
+            }
+        };
+        let channel = Some(channel.as_raw_fd());
+        self.start(role, &Program { path: program, args: &args, env: &env, own_group: true, blocked: false, channel })
     }
 
     fn worker(&mut self, role: Role, words: &[&str], more: &[&str]) -> Option<Event> {
@@ -292,9 +324,7 @@ impl Shell {
         args.extend(words.iter().map(OsString::from));
         args.push(plan.into());
         args.extend(more.iter().map(OsString::from));
-        let (path, env) = (self.boot.own_path.clone(), self.boot.helper_env.clone());
-        let program = Program { path: &path, args: &args, env: &env, own_group: true, blocked: false, channel: Some(theirs.as_raw_fd()) };
-        let failed = self.start(role, &program);
+        let failed = self.helper(role, &self.boot.own_path.clone(), args, &theirs);
         self.pipes.extend(Pipe::new(ours));
         failed
     }
@@ -306,17 +336,17 @@ impl Shell {
         let again = plan.config_again();
         let config = if self.pid_of(Role::App).is_some() { call::Config { path: &again, ..plan.config() } } else { plan.config() };
         let args = call::replicate(&plan.litestream, &config, command);
-        let (path, env) = (plan.litestream.path.clone(), self.boot.helper_env.clone());
-        let program = Program { path: &path, args: &args, env: &env, own_group: true, blocked: false, channel: Some(theirs.as_raw_fd()) };
+        let path = plan.litestream.path.clone();
         let _ = ours.set_nonblocking(true);
         self.hold = Some((ours, false));
-        self.start(Role::Litestream, &program)
+        self.helper(Role::Litestream, &path, args, &theirs)
     }
 
     /// The app starts by way of `__exec`, which unblocks signals only when it becomes the app.
     fn exec(&self, gate: Option<&UnixStream>) -> nix::Result<Pid> {
         let path = &self.boot.own_path;
-        let mut args: Vec<OsString> = vec![path.into(), "__exec".into(), if gate.is_some() { GATED } else { AT_ONCE }.into()];
+        let identity = self.boot.identity.as_ref().map_or_else(|| SAME.into(), Identity::word);
+        let mut args: Vec<OsString> = vec![path.into(), "__exec".into(), if gate.is_some() { GATED } else { AT_ONCE }.into(), identity];
         args.extend(self.boot.app.iter().cloned());
         let channel = gate.map(AsRawFd::as_raw_fd);
         Program { path, args: &args, env: &self.boot.env, own_group: true, blocked: true, channel }.spawn()
@@ -359,6 +389,7 @@ impl Shell {
         match Locks::take(&databases) {
             Ok(Ok(locks)) => {
                 self.boot.locks = Some(locks);
+                self.boot.share();
                 true
             }
             Ok(Err(_)) => false,

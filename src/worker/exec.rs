@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::unistd::{execve, getpgrp, tcsetpgrp};
 
 use crate::exit;
+use crate::identity::Identity;
 use crate::report;
 use crate::sys::{self, CHANNEL, Found};
 
@@ -18,16 +19,38 @@ use crate::sys::{self, CHANNEL, Found};
 pub const AT_ONCE: &str = "now";
 /// Or only when PID 1 opens the gate, a socket at [`CHANNEL`].
 pub const GATED: &str = "gated";
-/// What opens it.
+/// Or at once, and it is one of our own helpers: the terminal is not for it.
+pub const HELPER: &str = "helper";
+/// In the place of an identity: stay who we are.
+pub const SAME: &str = "-";
+/// What opens the gate.
 pub const OPEN: &[u8] = b"o";
 
-/// Waits where it is told to, then becomes the app. PID 1 that is gone or does not want the app ends it.
+/// `WHEN IDENTITY APP…`: waits where it is told to, then becomes the app. PID 1 that is gone or does not want the app ends it.
 pub fn run(args: &[OsString]) -> u8 {
     // Before the gate, where there is time.
     let env = sys::raw_environment();
-    match args.split_first() {
-        Some((when, app)) if when != GATED || opened() => become_app(app, &env),
-        _ => exit::SYSTEM,
+    let [when, identity, app @ ..] = args else { return exit::USAGE };
+    if when == GATED && !opened() {
+        return exit::SYSTEM;
+    }
+    if when != HELPER {
+        take_terminal();
+    }
+    match Identity::from_word(identity) {
+        None if identity == SAME => become_app(app, &env),
+        // Never as root what was to be somebody else's.
+        None => exit::INTERNAL,
+        Some(identity) => match identity.assume() {
+            Ok(()) => become_app(app, &identity.at_home(&env)),
+            Err(errno) => {
+                report::line(format_args!(
+                    "LITESTREAM_ENTRY_USER: cannot become that user: {}; it takes CAP_SETUID and CAP_SETGID",
+                    errno.desc()
+                ));
+                exit::SYSTEM
+            }
+        },
     }
 }
 
@@ -37,14 +60,12 @@ fn opened() -> bool {
     sys::take_fd(CHANNEL).is_ok_and(|gate| File::from(gate).read_exact(&mut word).is_ok() && word == OPEN)
 }
 
-/// Becomes the app, in the foreground of the terminal where there is one. PID 1 has put us into a
-/// group of our own and has all signals blocked, so none can end us half-way.
+/// Becomes the app. PID 1 has put us into a group of our own and has all signals blocked, so none can end us half-way.
 fn become_app(args: &[OsString], env: &[CString]) -> u8 {
     let Some(name) = args.first() else {
         report::line("no app to run; name one as in `litestream-entry -- gunicorn app.wsgi`");
         return exit::USAGE;
     };
-    take_terminal();
     let (code, why) = match sys::find_program(name) {
         Found::Executable(path) => {
             let errno = become_program(&path, args, env);
@@ -64,7 +85,7 @@ fn become_app(args: &[OsString], env: &[CString]) -> u8 {
     code
 }
 
-/// Makes our group the terminal's foreground, so that Ctrl-C and reads are the app's. TTOU is blocked.
+/// Makes our group the terminal's foreground where there is one, so that Ctrl-C and reads are the app's. TTOU is blocked.
 fn take_terminal() {
     let give = |fd: BorrowedFd<'_>| tcsetpgrp(fd, getpgrp()).is_ok();
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());

@@ -4,10 +4,10 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use crate::support::container::Recipe;
-use crate::support::site::Site;
+use crate::support::container::{Recipe, said};
+use crate::support::site::{Site, lose};
 use crate::support::{Line, PATIENCE, namespaces};
 
 both_lines!(
@@ -23,6 +23,7 @@ both_lines!(
     deaths_by_signal,
     not_found_is_127,
     not_executable_is_126,
+    another_user_may_be_named_and_nothing_is_left_to_root,
 );
 
 /// The app's output with the program and, the second one, without it.
@@ -229,4 +230,54 @@ fn assert_refused(site: &Site, app: &[OsString], code: i32, name: &str) {
     assert_eq!(ended_with, code, "{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
     assert!(stderr.contains(name), "it says what could not be run: {stderr}");
+}
+
+/// Root starts it, and neither Litestream nor the app is root; what they make is theirs, a restored database included.
+fn another_user_may_be_named_and_nothing_is_left_to_root(line: Line) {
+    if !namespaces() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let site = Site::new(line).with_two_databases();
+    fs::remove_dir_all(site.path("data")).unwrap();
+    // Made by PID 1, and then not its own.
+    for folder in [".", "logs", "run"] {
+        fs::create_dir_all(site.path(folder)).unwrap();
+        fs::set_permissions(site.path(folder), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::create_dir(site.replica()).unwrap();
+    std::os::unix::fs::chown(site.replica(), Some(65534), Some(65534)).unwrap();
+    std::os::unix::fs::chown(site.path("."), Some(65534), Some(65534)).unwrap();
+    for round in 0..3 {
+        let mut container = site.writing("--every 1000").env("LITESTREAM_ENTRY_USER", "nobody").start();
+        container.ready();
+        site.write_on(200);
+        for pid in [container.app().pid, container.running_litestream().pid] {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let field =
+                |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(
+                (field("Uid:"), field("Gid:"), field("Groups:")),
+                ("65534 ".repeat(4).trim().into(), "65534 ".repeat(4).trim().into(), "65534".into())
+            );
+            assert_eq!(field("CapEff:"), "0000000000000000");
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+            assert!(String::from_utf8_lossy(&environment).contains("HOME=/nonexistent"));
+        }
+        let verified = container.exec(["verify", "--all"]);
+        assert!(verified.status.success(), "{}", said(&verified));
+        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        site.assert_saved();
+        let mut folders = vec![site.path("data")];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+                assert_eq!(fs::symlink_metadata(&path).unwrap().uid(), 65534, "{}", path.display());
+                folders.extend(path.is_dir().then_some(path));
+            }
+        }
+        if round == 1 {
+            site.databases().iter().for_each(|d| lose(d));
+        }
+    }
+    let (code, refused) = site.recipe().app(["true"]).env("LITESTREAM_ENTRY_USER", "no-such-user").run();
+    assert!(code == 78 && refused.stderr().contains("LITESTREAM_ENTRY_USER: no-such-user: no such user here"), "{}", refused.stderr());
 }

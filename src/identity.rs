@@ -1,0 +1,167 @@
+//! The user that Litestream and the app run as, where PID 1 is root. Must never leave a process with root's groups, nor
+//! take what it does not know for somebody.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
+
+use crate::exit::{self, Failure};
+
+/// A user with all groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    home: OsString,
+}
+
+impl Identity {
+    /// From `USER[:GROUP]`, by name or number; none where this process is that user already.
+    ///
+    /// # Errors
+    /// 78 for a user or group that is not known here; 71 where this process may not become it.
+    pub fn resolve(text: &str) -> Result<Option<Self>, Failure> {
+        let wrong = |what: &str| Failure::new(exit::CONFIG, format!("LITESTREAM_ENTRY_USER: {text}: {what}"));
+        let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+        let known = match user.parse::<u32>() {
+            Ok(uid) => User::from_uid(Uid::from_raw(uid)),
+            Err(_) => User::from_name(user),
+        };
+        let known = known.ok().flatten();
+        let uid = known
+            .as_ref()
+            .map(|u| u.uid.as_raw())
+            .or_else(|| user.parse().ok())
+            .ok_or_else(|| wrong("no such user here; use its number"))?;
+        let gid = match group.map(|group| (group, group.parse::<u32>())) {
+            Some((_, Ok(gid))) => gid,
+            Some((name, Err(_))) => {
+                Group::from_name(name).ok().flatten().ok_or_else(|| wrong("no such group here; use its number"))?.gid.as_raw()
+            }
+            None => known.as_ref().map(|u| u.gid.as_raw()).ok_or_else(|| wrong("not in /etc/passwd; write UID:GID"))?,
+        };
+        // A group that is named stands alone, as with Docker's own `--user`.
+        let groups = match (&known, group) {
+            (Some(user), None) => CString::new(user.name.as_bytes()).ok().and_then(|name| getgrouplist(&name, Gid::from_raw(gid)).ok()),
+            _ => None,
+        };
+        let groups = groups.map_or_else(|| vec![gid], |groups| groups.iter().map(|g| g.as_raw()).collect());
+        let home = known.map_or_else(|| "/".into(), |user| user.dir.into_os_string());
+        let own = Uid::effective();
+        if own.is_root() {
+            Ok(Some(Self { uid, gid, groups, home }))
+        } else if own.as_raw() == uid {
+            Ok(None)
+        } else {
+            Err(Failure::new(
+                exit::SYSTEM,
+                format!("LITESTREAM_ENTRY_USER: {text}: only root may become another user, and this is uid {own}"),
+            ))
+        }
+    }
+
+    /// As a word of `__exec`'s command line.
+    pub fn word(&self) -> OsString {
+        let groups: Vec<String> = self.groups.iter().map(u32::to_string).collect();
+        let mut word = OsString::from(format!("{}:{}:{}:", self.uid, self.gid, groups.join(",")));
+        word.push(&self.home);
+        word
+    }
+
+    /// From that word; none for anything else.
+    pub fn from_word(word: &OsStr) -> Option<Self> {
+        let mut parts = word.as_bytes().splitn(4, |b| *b == b':');
+        let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u32>().ok();
+        let (uid, gid) = (number()?, number()?);
+        let groups = std::str::from_utf8(parts.next()?).ok()?.split(',').map(|g| g.parse().ok()).collect::<Option<Vec<u32>>>()?;
+        Some(Self { uid, gid, groups, home: OsString::from_vec(parts.next()?.to_vec()) })
+    }
+
+    /// Becomes it for good: groups, then group, then user, since afterwards the others are no longer allowed.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn assume(&self) -> Result<(), Errno> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let groups: Vec<Gid> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        setgroups(&groups)?;
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)
+    }
+
+    /// The environment with its HOME.
+    pub fn at_home(&self, env: &[CString]) -> Vec<CString> {
+        let home = CString::new([b"HOME=", self.home.as_bytes()].concat()).ok();
+        env.iter().filter(|e| !e.to_bytes().starts_with(b"HOME=")).cloned().chain(home).collect()
+    }
+
+    /// Lets it read and write what is in a directory of root's.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn share(&self, directory: &Path) -> io::Result<()> {
+        std::os::unix::fs::chown(directory, None, Some(self.gid))?;
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o770))?;
+        fs::read_dir(directory)?.flatten().try_for_each(|entry| self.own(&entry.path()))
+    }
+
+    /// Makes a directory that is missing, and those above it, its own.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn make_directory(&self, directory: &Path) -> io::Result<()> {
+        if directory.exists() {
+            return Ok(());
+        }
+        directory.parent().map_or(Ok(()), |parent| self.make_directory(parent))?;
+        fs::create_dir(directory)?;
+        self.own(directory)
+    }
+
+    /// Gives it a file.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn own(&self, file: &Path) -> io::Result<()> {
+        std::os::unix::fs::lchown(file, Some(self.uid), Some(self.gid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_known_by_name_or_number_and_nobody_is_made_up() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let of = |text: &str| Identity::resolve(text).unwrap().unwrap();
+        let nobody = of("nobody");
+        assert!(nobody.uid == 65534 && nobody.groups == [65534] && nobody.home == "/nonexistent", "{nobody:?}");
+        assert_eq!(of("65534"), nobody);
+        let alone = of("4711:4712");
+        assert_eq!((alone.uid, alone.gid, alone.groups.as_slice(), alone.home.to_str()), (4711, 4712, &[4712][..], Some("/")));
+        assert_eq!(of("nobody:daemon").groups, [1]);
+        for bad in ["no-such-user", "4711", "nobody:no-such-group"] {
+            let failure = Identity::resolve(bad).unwrap_err();
+            assert!(failure.code == exit::CONFIG && failure.message.starts_with("LITESTREAM_ENTRY_USER: "), "{failure}");
+        }
+    }
+
+    #[test]
+    fn it_arrives_as_it_was_sent() {
+        let identity = Identity { uid: 1, gid: 2, groups: vec![2, 3], home: OsString::from_vec(b"/a:b \xff".to_vec()) };
+        assert_eq!(Identity::from_word(&identity.word()), Some(identity));
+        for bad in ["", "1:2", "1:2:x:/", "-", "1:2::/"] {
+            assert_eq!(Identity::from_word(OsStr::new(bad)), None, "{bad}");
+        }
+    }
+}
