@@ -7,6 +7,7 @@ pub mod install;
 pub mod ladder;
 pub mod point;
 pub mod present;
+pub mod rollback;
 pub mod standing;
 
 use std::fs::{self, File};

@@ -52,6 +52,8 @@ fn begun(database: &Path) -> Option<SystemTime> {
 fn compare(here: Option<Position>, there: &[File], line: Line, begun: Option<SystemTime>) -> Standing {
     match (here, line) {
         _ if there.is_empty() => Standing::Current,
+        // It was put there to take the place of all that is there.
+        (Some(Position::Txid(u64::MAX)), _) => Standing::Current,
         (Some(Position::Txid(here)), Line::V05) => {
             let newest = there.iter().filter_map(|f| if let Position::Txid(txid) = f.position { Some(txid) } else { None }).max();
             match newest {
@@ -153,5 +155,8 @@ mod tests {
         assert_eq!(compare(None, &there, Line::V05, None), Standing::Unknown);
         assert_eq!(compare(Some(wal("a", 0, 0)), &there, Line::V05, None), Standing::Unknown);
         assert_eq!(compare(None, &[], Line::V05, None), Standing::Current);
+        for line in [Line::V03, Line::V05] {
+            assert_eq!(compare(Some(Position::Txid(u64::MAX)), &there, line, None), Standing::Current, "put there on purpose");
+        }
     }
 }

@@ -83,6 +83,12 @@ pub struct Entry {
     pub stop_timeout: Duration,
     /// Signals go to the app's whole process group, default no.
     pub signal_group: bool,
+    /// A command of the shell's that runs before the app, once the databases are there.
+    pub migrate: Option<String>,
+    /// How long that may take, default 15 min.
+    pub migrate_timeout: Duration,
+    /// Where it fails, the databases are put back as they were before it, default no.
+    pub migrate_rollback: bool,
     /// Who Litestream and the app run as where this is root, `USER[:GROUP]`; by default as this does.
     pub user: Option<String>,
     /// Signals that reach the app as others, by number; 0 is none. Default: none is changed.
@@ -119,6 +125,9 @@ struct Raw {
     db_mode: Option<String>,
     stop_timeout: Option<String>,
     signal_group: Option<String>,
+    migrate: Option<String>,
+    migrate_timeout: Option<String>,
+    migrate_rollback: Option<String>,
     user: Option<String>,
     signal_rewrite: Option<String>,
     hide_secrets: Option<String>,
@@ -132,7 +141,7 @@ struct Raw {
 }
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 21] = [
+pub const OPTIONS: [(&str, &str, &str); 24] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
     ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 16 [auto]"),
@@ -144,6 +153,9 @@ pub const OPTIONS: [(&str, &str, &str); 21] = [
     ("db-mode", "MODE", "permission bits of a restored database, as 0640 [its directory's]"),
     ("stop-timeout", "DURATION", "from the stop signal to the end, the last sync included [10s]"),
     ("signal-group", "true|false", "signal the app's process group instead of the app [false]"),
+    ("migrate", "COMMAND", "a shell's command that runs before the app, once the databases are there; its failure ends the start [none]"),
+    ("migrate-timeout", "DURATION", "how long that may take [15m]"),
+    ("migrate-rollback", "true|false", "put the databases back as they were when it fails [false]"),
     ("user", "USER[:GROUP]", "who Litestream and the app run as where this is root [as this does]"),
     ("signal-rewrite", "FROM:TO,…", "signals that reach the app as others, as TERM:QUIT,HUP:0; 0 is none [none]"),
     ("hide-secrets", "true|false", "keep the replicas' credentials out of the app's environment [false]"),
@@ -191,6 +203,9 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
         db_mode: check.mode("DB_MODE", raw.db_mode.as_deref()),
         stop_timeout: check.duration("STOP_TIMEOUT", raw.stop_timeout.as_deref(), Duration::from_secs(10)),
         signal_group: check.flag("SIGNAL_GROUP", raw.signal_group),
+        migrate: raw.migrate,
+        migrate_timeout: check.duration("MIGRATE_TIMEOUT", raw.migrate_timeout.as_deref(), Duration::from_secs(900)),
+        migrate_rollback: check.flag("MIGRATE_ROLLBACK", raw.migrate_rollback),
         user: check.owner("USER", raw.user),
         signal_rewrite: check.rewrite("SIGNAL_REWRITE", raw.signal_rewrite.as_deref()),
         hide_secrets: check.flag("HIDE_SECRETS", raw.hide_secrets),
@@ -365,7 +380,7 @@ mod tests {
             let value = match form {
                 "DURATION" => "7s",
                 "SIZE" | "N" | "MODE" | "USER[:GROUP]" => "7",
-                "PATH" => "/x",
+                "PATH" | "COMMAND" => "/x",
                 "TIME" => "2026-01-31T12:00:00Z",
                 "TXID" => "000000000000002a",
                 "FROM:TO,…" => "TERM:3,HUP:0",
@@ -376,7 +391,7 @@ mod tests {
             let set = read(&Environment::of(&[(&variable(name), value)]), &mut problems);
             assert!(problems.is_empty(), "{name}: {problems:?}");
             let bad = read(&Environment::of(&[(&variable(name), "\u{1}?")]), &mut problems);
-            assert!(form == "PATH" || problems.len() == 1, "{name}");
+            assert!(["PATH", "COMMAND"].contains(&form) || problems.len() == 1, "{name}");
             assert!(matches!(value, "false") || set != bad, "{name} has no effect");
         }
     }

@@ -45,6 +45,10 @@ pub struct Rules {
     pub repairs: bool,
     /// Directories of databases are watched for what comes and goes in them.
     pub watches: bool,
+    /// A migration runs in the app's place before it, for so long at most.
+    pub migrate: Option<Duration>,
+    /// Where it fails, the databases go back to what they were.
+    pub rollback: bool,
     /// Signals that reach the app as others; 0 is none.
     pub rewrite: Vec<(i32, i32)>,
     /// What to do when Litestream ends and the app lives.
@@ -72,6 +76,8 @@ pub enum Role {
     Watch,
     /// The worker that looks whether Litestream hangs.
     Pulse,
+    /// The worker that removes the copies from before a migration.
+    Forget,
 }
 
 /// What happened.
@@ -114,6 +120,8 @@ pub enum Sync {
     Socket,
     /// By a pass of our own.
     Pass,
+    /// Not at all: the databases go back to what they were before a migration that failed.
+    Rollback,
 }
 
 /// What to do.
@@ -134,6 +142,10 @@ pub enum Action {
     Pulse,
     /// Make a process for the app, held at a gate before its exec, so that its start need not wait for one.
     ReadyApp,
+    /// Start the migration in the app's place.
+    Migrate,
+    /// The migration has ended well: remove the copies from before it.
+    Forget,
     /// Start the app.
     StartApp,
     /// Start `__flush`, to be done by then.
@@ -220,6 +232,9 @@ pub struct Machine {
     backoff: Duration,
     come_up_by: Option<Now>,
     app: AppState,
+    migration: Migration,
+    /// When it has taken too long.
+    migrate_by: Option<Now>,
     /// Signals that came before the app.
     early_signals: Vec<i32>,
     stops: u32,
@@ -238,6 +253,17 @@ enum AppState {
     Waiting,
     Running,
     Gone,
+}
+
+/// What runs in the app's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Migration {
+    /// Nothing.
+    None,
+    /// The migration, not yet the app.
+    Runs,
+    /// It has failed: there will be no app.
+    Failed,
 }
 
 type Actions = Vec<Action>;
@@ -263,6 +289,8 @@ impl Machine {
             backoff: Duration::ZERO,
             come_up_by: None,
             app: AppState::Waiting,
+            migration: Migration::None,
+            migrate_by: None,
             early_signals: Vec::new(),
             stops: 0,
             stop_by: None,
@@ -308,7 +336,7 @@ impl Machine {
         };
         let phase = match self.phase {
             Phase::Boot | Phase::Run => {
-                [replicator, self.heal_at, self.pulse_at, self.watch_at, self.come_up_by].into_iter().flatten().min()
+                [replicator, self.heal_at, self.pulse_at, self.watch_at, self.migrate_by, self.come_up_by].into_iter().flatten().min()
             }
             Phase::Drain { next, .. } => Some(next),
             Phase::Close => self.close_by,
@@ -347,7 +375,13 @@ impl Machine {
             return actions;
         }
         self.app = AppState::Running;
-        actions.push(Action::StartApp);
+        if let Some(timeout) = self.rules.migrate.take() {
+            self.migration = Migration::Runs;
+            self.migrate_by = Some(now.saturating_add(timeout));
+            actions.push(Action::Migrate);
+        } else {
+            actions.push(Action::StartApp);
+        }
         for signal in std::mem::take(&mut self.early_signals) {
             actions.extend(self.signal(signal, now));
         }
@@ -393,6 +427,22 @@ impl Machine {
         }
     }
 
+    /// The migration is the app until it has ended well.
+    fn migration_ended(&mut self, ended: Ended, now: Now) -> Actions {
+        self.migrate_by = None;
+        if ended.ok() && self.stop_by.is_none() {
+            self.migration = Migration::None;
+            let mut actions = vec![Action::StartApp];
+            actions.extend(self.rules.rollback.then_some(Action::Forget));
+            return actions;
+        }
+        self.migration = Migration::Failed;
+        let mut actions = vec![Action::Say(format!("the migration ended with {ended}: the app does not start"))];
+        // A stop that came in between is no success either.
+        actions.extend(self.app_ended(if ended.ok() { Ended::Signal(TERM).code() } else { ended.code() }, now));
+        actions
+    }
+
     fn begin_stop(&mut self, now: Now) {
         if self.stop_by.is_none() {
             let whole = self.rules.stop_timeout;
@@ -434,6 +484,7 @@ impl Machine {
 
     fn ended(&mut self, role: Role, ended: Ended, now: Now) -> Actions {
         match role {
+            Role::App if self.app == AppState::Running && self.migration == Migration::Runs => self.migration_ended(ended, now),
             Role::App if self.app == AppState::Running => self.app_ended(ended.code(), now),
             Role::Prepare => self.prepare_ended(now),
             Role::Probe => self.probe_ended(ended, now),
@@ -452,7 +503,7 @@ impl Machine {
                 self.watch_at = Some(now.saturating_add(WATCH_AGAIN));
                 Vec::new()
             }
-            Role::App | Role::Flush | Role::Watch | Role::Pulse => Vec::new(),
+            Role::App | Role::Flush | Role::Watch | Role::Pulse | Role::Forget => Vec::new(),
         }
     }
 
@@ -534,6 +585,10 @@ impl Machine {
         }
         if self.phase == Phase::Run && is_due(&mut self.watch_at) {
             actions.push(Action::Watch);
+        }
+        if self.phase == Phase::Run && is_due(&mut self.migrate_by) {
+            actions.push(Action::Say("the migration takes too long: stopping it (LITESTREAM_ENTRY_MIGRATE_TIMEOUT)".to_owned()));
+            actions.extend(self.signal(TERM, now));
         }
         actions
     }

@@ -51,6 +51,8 @@ pub struct Boot {
     pub document: Option<Document>,
     /// The locks on its databases, where they are ours.
     pub locks: Option<Locks>,
+    /// A command of the shell's that is to end well before the app starts.
+    pub migrate: Option<String>,
     /// Signals go to the app's group.
     pub signal_group: bool,
     /// Who Litestream, the workers and the app are, where they are not who we are.
@@ -80,7 +82,8 @@ impl Boot {
         let Some(plan) = &self.plan else { return true };
         let settled = |path: &Path| plan.entry.stale == StalePolicy::Keep || continuity::is_fresh(path);
         // What is in a directory is for the worker to see.
-        plan.directories.is_empty() && plan.entry.restore_point.is_none() && plan.databases.iter().all(|d| settled(&d.path))
+        let copies = plan.entry.migrate.is_some() && plan.entry.migrate_rollback;
+        plan.directories.is_empty() && !copies && plan.entry.restore_point.is_none() && plan.databases.iter().all(|d| settled(&d.path))
     }
 }
 
@@ -229,7 +232,11 @@ impl Shell {
             Action::Watch => self.worker(Role::Watch, &["__watch"], &[]),
             Action::Flush(sync, by) => {
                 let left = by.saturating_sub(self.now()).as_millis().to_string();
-                let word = if sync == Sync::Socket { "socket" } else { "pass" };
+                let word = match sync {
+                    Sync::Socket => "socket",
+                    Sync::Pass => "pass",
+                    Sync::Rollback => "rollback",
+                };
                 self.worker(Role::Flush, &["__flush"], &[word, &left])
             }
             Action::Replicate => self.replicate(),
@@ -237,6 +244,8 @@ impl Shell {
                 self.ready_app();
                 None
             }
+            Action::Migrate => self.start_migration(),
+            Action::Forget => self.worker(Role::Forget, &["__forget"], &[]),
             Action::StartApp => self.start_app(),
             Action::SignalApp(signal) => {
                 self.signal_app(signal);
@@ -343,11 +352,11 @@ impl Shell {
     }
 
     /// The app starts by way of `__exec`, which unblocks signals only when it becomes the app.
-    fn exec(&self, gate: Option<&UnixStream>) -> nix::Result<Pid> {
+    fn exec(&self, app: &[OsString], gate: Option<&UnixStream>) -> nix::Result<Pid> {
         let path = &self.boot.own_path;
         let identity = self.boot.identity.as_ref().map_or_else(|| SAME.into(), Identity::word);
         let mut args: Vec<OsString> = vec![path.into(), "__exec".into(), if gate.is_some() { GATED } else { AT_ONCE }.into(), identity];
-        args.extend(self.boot.app.iter().cloned());
+        args.extend(app.iter().cloned());
         let channel = gate.map(AsRawFd::as_raw_fd);
         Program { path, args: &args, env: &self.boot.env, own_group: true, blocked: true, channel }.spawn()
     }
@@ -357,13 +366,21 @@ impl Shell {
         if self.ready.is_none()
             && let Ok((ours, theirs)) = UnixStream::pair()
         {
-            self.ready = self.exec(Some(&theirs)).ok().map(|pid| (pid, ours));
+            self.ready = self.exec(&self.boot.app, Some(&theirs)).ok().map(|pid| (pid, ours));
         }
     }
 
     fn start_app(&mut self) -> Option<Event> {
         let opened = self.ready.take().filter(|(_, gate)| (&mut &*gate).write_all(OPEN).is_ok()).map(|(pid, _)| Ok(pid));
-        self.started(Role::App, &self.boot.own_path.clone(), opened.unwrap_or_else(|| self.exec(None)))
+        self.started(Role::App, &self.boot.own_path.clone(), opened.unwrap_or_else(|| self.exec(&self.boot.app, None)))
+    }
+
+    /// In the app's place: its environment, its terminal, its signals.
+    fn start_migration(&mut self) -> Option<Event> {
+        let command = self.boot.migrate.clone().unwrap_or_default();
+        let words: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), command.into()];
+        let spawned = self.exec(&words, None);
+        self.started(Role::App, &self.boot.own_path.clone(), spawned)
     }
 
     fn pid_of(&self, role: Role) -> Option<Pid> {
@@ -402,7 +419,7 @@ impl Shell {
 
     /// Leaves nothing of ours running where we are not PID 1; as PID 1 the kernel ends the rest.
     fn leave(&mut self, code: u8) -> u8 {
-        for role in [Role::Flush, Role::Prepare, Role::Probe, Role::Watch, Role::Pulse, Role::Litestream] {
+        for role in [Role::Flush, Role::Prepare, Role::Probe, Role::Watch, Role::Pulse, Role::Forget, Role::Litestream] {
             self.kill(role);
         }
         code

@@ -10,7 +10,8 @@ use crate::continuity::{self, Mark, Need};
 use crate::exit::Failure;
 use crate::litestream::{Line, call, socket};
 use crate::plan::{Database, Plan};
-use crate::restore::{self, Local};
+use crate::report;
+use crate::restore::{self, Local, rollback};
 use crate::runtime;
 
 /// Databases that are looked after at once: each may be a Litestream of its own.
@@ -28,6 +29,9 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     let millis = word(1).parse().unwrap_or(1000);
     let deadline = Instant::now() + Duration::from_millis(millis);
     let databases: Vec<Database> = plan.databases.iter().filter(|d| has_content(&d.path)).cloned().collect();
+    if word(0) == "rollback" {
+        return rollback(plan, channel);
+    }
     // Each for itself, so that one whose replica is gone does not cost the others theirs.
     let outcomes = in_parallel(&databases, AT_ONCE, |database| match (word(0), &plan.socket, plan.litestream.line) {
         ("socket", Some(socket), _) => by_socket(database, socket, deadline),
@@ -48,6 +52,33 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
         channel.say(&Message::Unsaved("a part of the last sync crashed".to_owned()));
     }
     channel.say(&Message::Flushed);
+    Ok(())
+}
+
+/// After a migration that failed: every database as it was before.
+fn rollback(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
+    for database in &plan.databases {
+        match rollback::undo(&database.path, &plan.entry) {
+            Ok(()) => report::line(format_args!("{}: as it was before the migration", database.alias)),
+            Err(error) => {
+                channel.say(&Message::Unsaved(format!("{}: not put back as it was before the migration: {error}", database.alias)))
+            }
+        }
+    }
+    channel.say(&Message::Flushed);
+    Ok(())
+}
+
+/// `__forget`: the migration has ended well.
+///
+/// # Errors
+/// None: a copy that stays takes room, no more.
+pub(super) fn forget(plan: &Plan) -> Result<(), Failure> {
+    for database in &plan.databases {
+        if let Err(error) = rollback::forget(&database.path) {
+            report::line(format_args!("{}: the copy from before the migration stays: {error}", database.alias));
+        }
+    }
     Ok(())
 }
 

@@ -126,6 +126,7 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
             with_plan(args, |plan, channel, rest| prepare::run(plan, channel, rest.first().is_some_and(|m| m == "repair")))
         }
         Some("__pulse") => with_plan(args, |plan, channel, _| each(plan, |plan| pulse::run(plan, channel))),
+        Some("__forget") => with_plan(args, |plan, _, _| each(plan, flush::forget)),
         Some("__watch") => with_plan(args, |plan, _, _| watch::run(plan)),
         Some("__flush") => with_plan(args, |plan, channel, rest| each(plan, |plan| flush::run(plan, channel, rest))),
         Some("__probe") => with_plan(args, |plan, _, _| each(plan, probe::run)),

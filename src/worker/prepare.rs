@@ -11,7 +11,7 @@ use crate::litestream::{Line, socket};
 use crate::plan::{Database, Plan};
 use crate::report;
 use crate::restore::present::make_present;
-use crate::restore::{self, Local};
+use crate::restore::{self, Local, rollback};
 use crate::settings::RestorePolicy;
 use crate::{interrupt, progress, tenants};
 
@@ -53,6 +53,14 @@ fn bring_back(plan: &Plan) -> Result<Plan, Failure> {
     }
     make_all_present(&each)?;
     tenants::note(plan);
+    if plan.entry.migrate.is_some() && plan.entry.migrate_rollback {
+        for database in &tenants::expand(plan.clone(), &[]).databases {
+            let alias = &database.alias;
+            rollback::save(&database.path).map_err(|e| {
+                Failure::new(exit::SYSTEM, format!("{alias}: no copy for LITESTREAM_ENTRY_MIGRATE_ROLLBACK: {e}; make room for it"))
+            })?;
+        }
+    }
     Ok(tenants::expand(plan.clone(), &[]))
 }
 

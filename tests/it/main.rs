@@ -26,6 +26,7 @@ mod acknowledged;
 mod boot;
 mod commands;
 mod continuity;
+mod migrate;
 mod mistakes;
 mod operator;
 mod replicas;

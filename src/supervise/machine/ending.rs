@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::replicator::Replicator;
-use super::{Action, Actions, AppState, DRAIN_GRACE, KILL, LEAVE_FOR, Machine, Now, Phase, Role, Sync};
+use super::{Action, Actions, AppState, DRAIN_GRACE, KILL, LEAVE_FOR, Machine, Migration, Now, Phase, Role, Sync};
 use crate::exit::{self, Ended};
 
 impl Machine {
@@ -20,6 +20,12 @@ impl Machine {
         match self.replicator {
             // Nothing is replicated, or another process does it and sees our last writes.
             _ if !self.rules.replicates => self.finish(),
+            _ if self.migration == Migration::Failed && self.rules.rollback => {
+                self.replicator = Replicator::Off;
+                let mut actions = vec![Action::Kill(Role::Litestream)];
+                actions.extend(self.flush(Sync::Rollback, now));
+                actions
+            }
             Replicator::Standby(_) => {
                 self.phase = Phase::Sync;
                 vec![Action::TryLock]
@@ -38,7 +44,7 @@ impl Machine {
         let stop_by = self.stop_by.unwrap_or(now);
         let end = (stop_by.saturating_sub(now) / 10).min(Duration::from_millis(300));
         let mut actions = Vec::new();
-        if sync == Sync::Pass && self.held {
+        if sync != Sync::Socket && self.held {
             // A pin would keep the pass from emptying the WAL.
             self.held = false;
             actions.push(Action::Kill(Role::Prepare));

@@ -14,6 +14,8 @@ fn rules() -> Rules {
         names: "default".to_owned(),
         confirms: true,
         watches: false,
+        migrate: None,
+        rollback: false,
         rewrite: Vec::new(),
         repairs: true,
         on_failure: OnFailure::Restart,
@@ -123,6 +125,30 @@ fn signals_are_rewritten_on_their_way_and_a_stop_stays_one() {
     let life = running().then(Event::Signal(TERM)).does(&[Action::SignalApp(QUIT)]);
     assert!(life.machine.deadline().is_some_and(|at| at < self::at(10.0)), "the stop timeout runs");
     Life::begin(rules.clone()).then(Event::Signal(12)).then(READY).then(Event::Hello).does(&[Action::StartApp, Action::SignalApp(12)]);
+}
+
+#[test]
+fn a_migration_runs_in_the_apps_place_and_only_a_good_end_starts_the_app() {
+    let migrating = |rollback| {
+        let rules = Rules { migrate: Some(Duration::from_secs(60)), rollback, ..rules() };
+        Life::begin(rules).then(READY).then(Event::Hello).does(&[Action::Migrate])
+    };
+    let ended = |code| Event::Ended(Role::App, Ended::Code(code));
+    migrating(false).then(ended(0)).does(&[Action::StartApp]).then(ended(5)).does(&[Action::Drain(TERM)]);
+    migrating(true).then(ended(0)).does(&[Action::StartApp, Action::Forget]);
+    // Saved as it is, or put back.
+    let failed = |rollback| migrating(rollback).then(ended(7)).says_and(&[Action::Drain(TERM)]).then(Event::Left(0));
+    let life = failed(false).does(&[Action::Flush(Sync::Socket, at(9.2))]).then(Event::Said(Message::Flushed)).does(&[Action::LetGo]);
+    life.then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Exit(7)]);
+    let life = failed(true).does(&[Action::Kill(Role::Litestream), Action::Flush(Sync::Rollback, at(9.2))]);
+    life.then(Event::Said(Message::Flushed)).does(&[Action::Exit(7)]);
+    // It gets signals as the app does; a stop is no success, and neither is one that takes too long.
+    let life = migrating(false).then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]).then(ended(0)).says_and(&[Action::Drain(TERM)]);
+    let life = life.then(Event::Left(0)).then(Event::Said(Message::Flushed)).then(Event::Ended(Role::Litestream, ZERO));
+    life.does(&[Action::Exit(143)]);
+    let life = migrating(false).after(20.0).then(Event::Ended(Role::Pulse, ZERO)).after(20.0).then(Event::Ended(Role::Pulse, ZERO));
+    let life = life.after(20.0);
+    assert!(matches!(life.last.as_slice(), [Action::Pulse, Action::Say(_), Action::SignalApp(TERM)]), "{:?}", life.last);
 }
 
 #[test]
@@ -352,11 +378,12 @@ proptest! {
     #[test]
     fn any_life_keeps_its_promises(
         flags in any::<[bool; 6]>(),
+        migration in any::<[bool; 2]>(),
         on_failure in prop_oneof![Just(OnFailure::Restart), Just(OnFailure::Exit), Just(OnFailure::Ignore)],
         events in proptest::collection::vec((any_event(), 0..3000_u64), 0..60),
     ) {
         let [replicates, present, standby, confirms, wait, watches] = flags;
-        let rules = Rules { replicates, present, standby, confirms, wait, watches, repairs: confirms, on_failure, ..rules() };
+        let rules = Rules { replicates, present, standby, confirms, wait, watches, migrate: migration[0].then(|| Duration::from_secs(2)), rollback: migration[1], repairs: confirms, on_failure, ..rules() };
         let mut machine = Machine::new(rules.clone());
         let mut all = machine.start(Now::ZERO);
         let mut now = Now::ZERO;
@@ -372,7 +399,12 @@ proptest! {
             }
             for action in &all[seen..] {
                 match action {
+                    Action::Migrate => {
+                        assert!(ready, "the migration starts before its databases are there");
+                        app_lives = true;
+                    }
                     Action::StartApp => {
+                        assert!(!app_lives, "the app starts beside its migration");
                         assert!(ready, "the app starts before its databases are there");
                         app_lives = true;
                     }
