@@ -14,7 +14,8 @@ use serde::Deserialize;
 use super::flush::PAUSE;
 use super::hold;
 use crate::continuity;
-use crate::litestream::call;
+use crate::litestream::backup::Position;
+use crate::litestream::{Line, call};
 use crate::plan::{Database, Plan};
 use crate::runtime::{pass_config, pass_file};
 use crate::sys;
@@ -27,9 +28,11 @@ const QUIET: Duration = Duration::from_millis(60);
 /// end 0.3 may sync in two goroutines at once, and the shorter segment replace the longer under one name.
 pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
     let config = pass_config(plan, database)?;
+    // Litestream has ended, so it is somebody else.
+    let shared = continuity::is_open_elsewhere(&database.path);
     let mut why = "no time was left".to_owned();
     while Instant::now() < deadline {
-        match one_pass(plan, &config, database, deadline).and_then(|()| make_newest(plan, database, deadline)) {
+        match one_pass(plan, &config, database, shared, deadline).and_then(|()| make_newest(plan, database, deadline)) {
             Ok(()) => return Ok(()),
             Err(reason) => why = reason,
         }
@@ -41,20 +44,26 @@ pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result
     Err(why)
 }
 
-/// One pass, from its start to its end.
-fn one_pass(plan: &Plan, config: &Path, database: &Database, deadline: Instant) -> Result<(), String> {
+/// One pass, from its start to its end. Where another process goes on writing (`shared`: a container that takes over, a shell),
+/// a pass always has something to write: then it has to get past what was there at its beginning, our app's last writes.
+fn one_pass(plan: &Plan, config: &Path, database: &Database, shared: bool, deadline: Instant) -> Result<(), String> {
     let log = pass_file(plan, database, "log");
     let (mut running, stand_in) = start(plan, config, &log)?;
     let mut letting_go = Some(stand_in);
     let mut deadline = deadline;
     let mut last = (0, Instant::now());
+    let mut beginning = None;
     loop {
         let lines = Logged::read(&log);
+        if shared && beginning.is_none() && Logged::has_read(&lines) {
+            beginning = place(continuity::position(&database.path, Line::V03));
+        }
+        let past = beginning.is_some_and(|at| lines.iter().filter_map(Logged::replicated).any(|there| there >= at));
         let done = lines.iter().filter(|l| l.is_of_replica()).count();
         if done != last.0 {
             last = (done, Instant::now());
         }
-        if letting_go.is_some() && last.1.elapsed() >= QUIET && Logged::is_idle(&lines) {
+        if letting_go.is_some() && (past || last.1.elapsed() >= QUIET) && Logged::is_idle(&lines) {
             letting_go = None;
             // It may hang at its end; then another pass must still have its time.
             let left = deadline.saturating_duration_since(Instant::now());
@@ -63,7 +72,7 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, deadline: Instant) 
         match running.ended() {
             Some(ended) if ended.ok() && letting_go.is_none() => {
                 let wrote = Logged::read(&log).iter().any(Logged::is_write);
-                return if wrote { Err("its last pass still had something to write".to_owned()) } else { Ok(()) };
+                return if wrote && !past { Err("its last pass still had something to write".to_owned()) } else { Ok(()) };
             }
             Some(_) => return Err(Logged::last_error(&Logged::read(&log))),
             None if Instant::now() >= deadline => {
@@ -71,6 +80,14 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, deadline: Instant) 
             }
             None => std::thread::sleep(Duration::from_millis(10)),
         }
+    }
+}
+
+/// A WAL's number and an offset in it.
+fn place(position: Option<Position>) -> Option<(u64, u64)> {
+    match position? {
+        Position::Wal { index, offset, .. } => Some((index, offset)),
+        Position::Txid(_) => None,
     }
 }
 
@@ -144,6 +161,7 @@ struct Logged {
     level: String,
     msg: String,
     error: String,
+    position: String,
 }
 
 impl Logged {
@@ -173,6 +191,19 @@ impl Logged {
             && count("write snapshot") == count("snapshot written")
     }
 
+    /// The WAL as it was at the pass's start has been read.
+    fn has_read(lines: &[Self]) -> bool {
+        lines.iter().any(|l| l.msg == "sync: ok")
+    }
+
+    /// Where the replica ends, at first or before the next segment: `GENERATION/INDEX:OFFSET`, the index in hexadecimal.
+    fn replicated(&self) -> Option<(u64, u64)> {
+        let says = self.msg == "replica sync: calc new pos" || self.msg == "write wal segment";
+        let (_, place) = self.position.split_once('/').filter(|_| says)?;
+        let (index, offset) = place.split_once(':')?;
+        Some((u64::from_str_radix(index, 16).ok()?, offset.parse().ok()?))
+    }
+
     /// Something was done in the replica; that it was looked at may be said every 20 ms.
     fn is_of_replica(&self) -> bool {
         ["replica sync: ", "write ", "wal segment ", "snapshot "].iter().any(|start| self.msg.starts_with(start))
@@ -193,6 +224,7 @@ mod tests {
 {"time":"2026-11-24T21:03:10Z","level":"DEBUG","msg":"replica sync: calc new pos","db":"/d/app.db","replica":"s3","position":"0d74e0c1fd818949/00000000:2031192"}
 {"time":"2026-11-24T21:03:10Z","level":"INFO","msg":"litestream shut down"}"#;
         assert!(!Logged::lines(quiet).any(|l| l.is_write()));
+        assert_eq!(Logged::lines(quiet).filter_map(|l| l.replicated()).collect::<Vec<_>>(), [(0, 2_031_192)]);
         let wrote = r#"{"level":"INFO","msg":"write wal segment","db":"/d/app.db","position":"0d74e0c1fd818949/00000000:32"}"#;
         let lines: Vec<_> = Logged::lines(&format!("{quiet}\n{wrote}\nnot json {{")).collect();
         assert!(lines.iter().any(Logged::is_write));

@@ -26,6 +26,7 @@ mod acknowledged;
 mod boot;
 mod commands;
 mod continuity;
+mod lock;
 mod migrate;
 mod mistakes;
 mod operator;

@@ -1,0 +1,160 @@
+//! Two containers on one volume: one replicates at every moment, both write, and no row is lost.
+
+use std::fs;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::support::container::{Container, Recipe};
+use crate::support::contents::Contents;
+use crate::support::site::Site;
+use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+
+both_lines!(
+    a_rolling_deploy_loses_no_row_of_either,
+    a_killed_replicator_is_taken_over_from,
+    a_command_beside_the_app_writes_what_is_saved,
+    waiting_starts_the_app_only_when_the_other_has_left,
+    refused_beside_another_and_off_does_not_look,
+);
+
+/// Another app on the same volume: it writes to a table of its own until TERM.
+const OTHER: &str = "
+import signal, sqlite3, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+c = sqlite3.connect(sys.argv[1], timeout=10, isolation_level=None)
+c.execute('PRAGMA journal_mode=wal')
+c.execute('CREATE TABLE IF NOT EXISTS other(id INTEGER PRIMARY KEY, body TEXT)')
+while True:
+    c.execute('INSERT INTO other(body) VALUES (hex(randomblob(50)))')
+    time.sleep(0.002)
+";
+
+fn second(site: &Site) -> Recipe {
+    site.recipe().env("LITESTREAM_ENTRY_RUNTIME_DIR", site.path("run2"))
+}
+
+fn other(site: &Site) -> Recipe {
+    let words = ["/usr/bin/python3".as_ref(), "-c".as_ref(), OTHER.as_ref(), site.database().as_os_str()];
+    second(site).app(words)
+}
+
+fn rows_of_other(site: &Site) -> i64 {
+    let connection = Connection::open(site.database()).unwrap();
+    connection.busy_timeout(Duration::from_secs(10)).unwrap();
+    connection.query_row("SELECT count(*) FROM other", (), |row| row.get(0)).unwrap_or_default()
+}
+
+#[track_caller]
+fn other_writes_on(site: &Site) {
+    let before = rows_of_other(site);
+    eventually("the other one writes on", PATIENCE, || when(rows_of_other(site) > before + 100));
+}
+
+/// At no moment two.
+fn replicators(containers: &[&Container]) -> usize {
+    containers.iter().filter(|c| c.litestream().is_some()).count()
+}
+
+fn a_rolling_deploy_loses_no_row_of_either(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut first = site.writing("--every 1000").start();
+    first.ready();
+    site.write_on(300);
+    let mut new = other(&site).start();
+    other_writes_on(&site);
+    site.write_on(300);
+    assert_eq!(replicators(&[&first, &new]), 1, "the new one stands by");
+    assert!(new.stderr().contains("standing by to take over"), "{}", new.stderr());
+    assert_eq!(first.stop(), 0, "{}", first.stderr());
+    eventually("the new one replicates", PATIENCE, || when(new.litestream().is_some()));
+    other_writes_on(&site);
+    assert_eq!(new.stop(), 0, "{}", new.stderr());
+    let contents = Contents::of(site.database());
+    assert_eq!(site.backup_of(site.database()).difference(&contents), None);
+    assert!(contents.last() >= site.acknowledged());
+}
+
+fn a_killed_replicator_is_taken_over_from(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut first = site.writing("--every 1000").start();
+    first.ready();
+    site.write_on(300);
+    let mut new = other(&site).start();
+    other_writes_on(&site);
+    first.kill();
+    eventually("the new one replicates", PATIENCE, || when(new.litestream().is_some()));
+    other_writes_on(&site);
+    assert_eq!(new.stop(), 0, "{}", new.stderr());
+    assert_eq!(site.backup_of(site.database()).difference(&Contents::of(site.database())), None);
+}
+
+/// As `docker run … manage.py shell` on a shared volume.
+fn a_command_beside_the_app_writes_what_is_saved(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut app = site.writing("--every 1000").start();
+    app.ready();
+    let script = "import sqlite3,sys; c=sqlite3.connect(sys.argv[1], timeout=10); c.execute('CREATE TABLE by_hand(id INTEGER PRIMARY KEY)'); c.execute('INSERT INTO by_hand VALUES (7)'); c.commit()";
+    let words = ["/usr/bin/python3".as_ref(), "-c".as_ref(), script.as_ref(), site.database().as_os_str()];
+    let (code, command) = second(&site).app(words).run();
+    assert_eq!(code, 0, "{}", command.stderr());
+    site.write_on(300);
+    assert_eq!(replicators(&[&app]), 1);
+    assert_eq!(app.stop(), 0, "{}", app.stderr());
+    let (here, there) = (Contents::of(site.database()), site.backup_of(site.database()));
+    assert_eq!(there.difference(&here), None);
+    let by_hand = Connection::open(site.database()).unwrap().query_row("SELECT id FROM by_hand", (), |row| row.get::<_, i64>(0));
+    assert_eq!(by_hand, Ok(7));
+}
+
+fn waiting_starts_the_app_only_when_the_other_has_left(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut first = site.writing("--every 1000").start();
+    first.ready();
+    site.write_on(100);
+    let mut new = other(&site).env("LITESTREAM_ENTRY_LOCK", "wait").start();
+    eventually("it waits", PATIENCE, || when(new.stderr().contains("waiting for it to leave")));
+    site.write_on(1000);
+    assert_eq!(rows_of_other(&site), 0, "its app has not started");
+    assert_eq!(first.stop(), 0, "{}", first.stderr());
+    other_writes_on(&site);
+    assert_eq!(new.stop(), 0, "{}", new.stderr());
+    assert_eq!(site.backup_of(site.database()).difference(&Contents::of(site.database())), None);
+    // A stop while it waits ends it.
+    let mut first = site.writing("--every 1000").start();
+    first.ready();
+    let mut waiting = other(&site).env("LITESTREAM_ENTRY_LOCK", "wait").start();
+    eventually("it waits", PATIENCE, || when(waiting.stderr().contains("waiting for it to leave")));
+    assert_eq!(waiting.stop(), 143);
+    assert_eq!(first.stop(), 0, "{}", first.stderr());
+}
+
+fn refused_beside_another_and_off_does_not_look(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut first = site.writing("--every 1000").start();
+    first.ready();
+    let ran = site.path("ran");
+    let app = format!("echo ran > {}", ran.display());
+    let (code, refused) = second(&site).env("LITESTREAM_ENTRY_LOCK", "refuse").shell(&app).run();
+    assert!(code == 71 && refused.stderr().contains("stop that one first"), "{code}: {}", refused.stderr());
+    assert!(!ran.exists());
+    assert_eq!(first.stop(), 0, "{}", first.stderr());
+    let (code, _) = second(&site).env("LITESTREAM_ENTRY_LOCK", "off").shell(&app).run();
+    assert_eq!(code, 0);
+    assert!(fs::exists(&ran).unwrap());
+}
