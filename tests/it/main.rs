@@ -26,6 +26,7 @@ mod acknowledged;
 mod boot;
 mod commands;
 mod continuity;
+mod init;
 mod lock;
 mod migrate;
 mod mistakes;

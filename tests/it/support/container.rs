@@ -109,6 +109,15 @@ impl Recipe {
         Container { child, recipe: self, log }
     }
 
+    /// Starts it with this for stderr.
+    pub(crate) fn start_with_stderr(self, stderr: OwnedFd) -> Container {
+        let log = self.log();
+        let mut command = self.command(&[]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        let child = command.spawn().expect("setpriv, unshare and setsid are there");
+        Container { child, recipe: self, log }
+    }
+
     /// Starts it on a terminal, which becomes its controlling one.
     pub(crate) fn start_on(self, terminal: &OwnedFd) -> Container {
         let log = self.log();

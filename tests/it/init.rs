@@ -1,0 +1,174 @@
+//! As PID 1: crowds of orphans, those who will not die, an idle day, and nobody who reads stderr.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use crate::support::contents::Contents;
+use crate::support::process::{self, Process};
+use crate::support::site::Site;
+use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+
+both_lines!(
+    a_crowd_of_orphans_leaves_no_zombies,
+    those_who_fork_and_will_not_die_are_ended_before_the_last_sync,
+    it_does_nothing_while_nothing_happens,
+    a_full_pipe_on_stderr_stops_nothing,
+    the_apps_end_is_not_mistaken_for_an_orphans,
+);
+
+/// Each child forks one more and ends, so that the grandchild is an orphan. `ORPHANS=100000` makes as many.
+fn a_crowd_of_orphans_leaves_no_zombies(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let orphans: u64 = std::env::var("ORPHANS").ok().and_then(|n| n.parse().ok()).unwrap_or(3000);
+    let site = Site::new(line);
+    let script = "import os, sys, time
+for n in range(int(sys.argv[1])):
+    child = os.fork()
+    if child == 0:
+        # Some end before their parent, some after it, some have orphans of their own.
+        if os.fork() == 0 and n % 7 == 0 and os.fork() == 0:
+            time.sleep(0.01)
+        os._exit(n % 256)
+    os.waitpid(child, 0)
+open(sys.argv[2], 'w')
+time.sleep(1000)";
+    let words = ["/usr/bin/python3", "-c", script, &orphans.to_string(), site.ready_file().to_str().unwrap()].map(str::to_owned);
+    let began = Instant::now();
+    let mut container = site.recipe().app(words).start();
+    container.running();
+    let (mut most, mut seen) = (0, 0_u32);
+    while !site.ready_file().exists() {
+        let zombies = container.processes().iter().filter(|p| p.is_zombie()).count();
+        most = most.max(zombies);
+        seen += 1;
+        assert!(zombies < 64, "{zombies} zombies at once");
+        assert!(began.elapsed() < PATIENCE * 20, "{} ms for each", began.elapsed().as_millis() / u128::from(orphans));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!("{line:?}: {orphans} orphans in {:?}, at most {most} zombies in {seen} looks", began.elapsed());
+    eventually("no zombie is left", PATIENCE, || when(!container.processes().iter().any(Process::is_zombie)));
+    assert_eq!(container.stop(), 143, "{}", container.stderr());
+}
+
+/// The app leaves a crowd that ignores TERM, forks as fast as it can up to a bound, and writes.
+fn those_who_fork_and_will_not_die_are_ended_before_the_last_sync(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let script = "import os, signal, sqlite3, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+database, ready = sys.argv[1:]
+c = sqlite3.connect(database, timeout=30)
+c.execute('PRAGMA journal_mode=wal'); c.execute('CREATE TABLE IF NOT EXISTS bomb(id INTEGER PRIMARY KEY, pid INTEGER)'); c.commit(); c.close()
+def bomb(generation):
+    end = time.time() + 60
+    while time.time() < end:
+        if generation < 40 and os.fork() == 0:
+            os.setsid()
+            generation += 1
+            continue
+        c = sqlite3.connect(database, timeout=30)
+        try:
+            c.execute('INSERT INTO bomb(pid) VALUES (?)', (os.getpid(),)); c.commit()
+        except sqlite3.Error:
+            pass
+        c.close()
+        time.sleep(0.02)
+        if generation < 40:
+            os._exit(0)
+if os.fork() == 0:
+    os.setsid()
+    for _ in range(8):
+        if os.fork() == 0:
+            bomb(0)
+            os._exit(0)
+    os._exit(0)
+time.sleep(1)
+open(ready, 'w')
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+time.sleep(1000)";
+    let words =
+        ["/usr/bin/python3", "-c", script, site.database().to_str().unwrap(), site.ready_file().to_str().unwrap()].map(str::to_owned);
+    let mut container = site.recipe().app(words).start();
+    container.ready();
+    let began = Instant::now();
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    println!("{line:?}: ended {:?} after TERM", began.elapsed());
+    let here = Contents::of(site.database());
+    assert_eq!(site.backup_of(site.database()).difference(&here), None, "nobody wrote after the last sync");
+}
+
+/// Seconds of CPU that a process has had.
+fn cpu(pid: i32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<f64> = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11).take(2).map(|n| n.parse().unwrap()).collect();
+    (fields[0] + fields[1]) / 100.0
+}
+
+fn it_does_nothing_while_nothing_happens(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = site.recipe().shell(&format!("echo > {}; exec sleep 1000", site.ready_file().display())).start();
+    container.ready();
+    let pid = container.pid1();
+    // Past its start.
+    eventually("it has settled", PATIENCE, || {
+        let before = cpu(pid);
+        std::thread::sleep(Duration::from_millis(500));
+        when((cpu(pid) - before).abs() < f64::EPSILON)
+    });
+    let (before, began) = (cpu(pid), Instant::now());
+    std::thread::sleep(Duration::from_secs(5));
+    let used = cpu(pid) - before;
+    println!("{line:?}: PID 1 used {used:.2} s of CPU in {:?}, {:.1} s in an hour", began.elapsed(), used * 720.0);
+    // The clock ticks a hundred times a second: one tick may be anybody's.
+    assert!(used <= 0.02, "{used} s in five idle seconds");
+    assert_eq!(container.stop(), 143);
+}
+
+fn a_full_pipe_on_stderr_stops_nothing(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    fill(&writer);
+    let mut container = site.writing("--every 1000").start_with_stderr(writer);
+    container.ready();
+    site.write_on(100);
+    // It has something to say, and nobody hears it.
+    process::send(container.running_litestream().pid, nix::sys::signal::Signal::SIGKILL);
+    site.write_on(1000);
+    eventually("Litestream is back", PATIENCE, || when(container.litestream().is_some()));
+    // Litestream writes its own log to the same pipe, and may hang there: then that is reported, in time.
+    let code = container.stop();
+    drop(reader);
+    assert!([0, 74].contains(&code), "{code}");
+    Contents::of(site.database()).assert_complete_up_to(site.acknowledged());
+}
+
+fn fill(pipe: &OwnedFd) {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    while nix::unistd::write(pipe, &[b'x'; 4096]).is_ok() {}
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+}
+
+/// Orphans end with codes of their own all the time, one of them right before the app.
+fn the_apps_end_is_not_mistaken_for_an_orphans(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    for code in [0, 7] {
+        let script = format!("i=0; while [ $i -lt 50 ]; do (sh -c 'exit 99' & ); i=$((i+1)); done; (sleep 0.2; exit 98) & exit {code}");
+        let (ended, container) = site.recipe().shell(&script).run();
+        assert_eq!(ended, code, "{}", container.stderr());
+    }
+}
