@@ -70,8 +70,8 @@ impl Boot {
     /// Lets the other user have what PID 1 has written: the runtime directory, the locks, which are also marks.
     pub fn share(&self) {
         let (Some(identity), Some(plan)) = (&self.identity, &self.plan) else { return };
-        let marks = plan.locked().into_iter().map(|d| continuity::mark_path(&d.path)).filter(|path| path.exists());
-        let shared = marks.map(|path| identity.own(&path)).collect::<std::io::Result<()>>().and_then(|()| identity.share(&plan.runtime));
+        let mut marks = plan.locked().into_iter().map(|d| continuity::mark_path(&d.path)).filter(|path| path.exists());
+        let shared = marks.try_for_each(|path| identity.own(&path)).and_then(|()| identity.share(&plan.runtime));
         if let Err(error) = shared {
             report::line(format_args!("LITESTREAM_ENTRY_USER: {}: {error}", plan.runtime.display()));
         }

@@ -30,7 +30,8 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     let deadline = Instant::now() + Duration::from_millis(millis);
     let databases: Vec<Database> = plan.databases.iter().filter(|d| has_content(&d.path)).cloned().collect();
     if word(0) == "rollback" {
-        return rollback(plan, channel);
+        rollback(plan, channel);
+        return Ok(());
     }
     // Each for itself, so that one whose replica is gone does not cost the others theirs.
     let outcomes = in_parallel(&databases, AT_ONCE, |database| match (word(0), &plan.socket, plan.litestream.line) {
@@ -56,30 +57,25 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
 }
 
 /// After a migration that failed: every database as it was before.
-fn rollback(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
+fn rollback(plan: &Plan, channel: &Channel) {
     for database in &plan.databases {
         match rollback::undo(&database.path, &plan.entry) {
             Ok(()) => report::line(format_args!("{}: as it was before the migration", database.alias)),
             Err(error) => {
-                channel.say(&Message::Unsaved(format!("{}: not put back as it was before the migration: {error}", database.alias)))
+                channel.say(&Message::Unsaved(format!("{}: not put back as it was before the migration: {error}", database.alias)));
             }
         }
     }
     channel.say(&Message::Flushed);
-    Ok(())
 }
 
-/// `__forget`: the migration has ended well.
-///
-/// # Errors
-/// None: a copy that stays takes room, no more.
-pub(super) fn forget(plan: &Plan) -> Result<(), Failure> {
+/// `__forget`: the migration has ended well. A copy that stays takes room, no more.
+pub(super) fn forget(plan: &Plan) {
     for database in &plan.databases {
         if let Err(error) = rollback::forget(&database.path) {
             report::line(format_args!("{}: the copy from before the migration stays: {error}", database.alias));
         }
     }
-    Ok(())
 }
 
 /// A database that the app never made, or left without content, has nothing to lose.

@@ -125,8 +125,14 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
         Some("__prepare") => {
             with_plan(args, |plan, channel, rest| prepare::run(plan, channel, rest.first().is_some_and(|m| m == "repair")))
         }
-        Some("__pulse") => with_plan(args, |plan, channel, _| each(plan, |plan| pulse::run(plan, channel))),
-        Some("__forget") => with_plan(args, |plan, _, _| each(plan, flush::forget)),
+        Some("__pulse") => with_plan(args, |plan, channel, _| {
+            each(plan, |plan| pulse::run(plan, channel));
+            Ok(())
+        }),
+        Some("__forget") => with_plan(args, |plan, _, _| {
+            each(plan, flush::forget);
+            Ok(())
+        }),
         Some("__watch") => with_plan(args, |plan, _, _| watch::run(plan)),
         Some("__flush") => with_plan(args, |plan, channel, rest| each(plan, |plan| flush::run(plan, channel, rest))),
         Some("__probe") => with_plan(args, |plan, _, _| each(plan, probe::run)),
@@ -160,7 +166,7 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
 }
 
 /// Runs `work` with an entry for each database that is in a directory now.
-fn each(plan: &Plan, work: impl FnOnce(&Plan) -> Result<(), Failure>) -> Result<(), Failure> {
+fn each<T>(plan: &Plan, work: impl FnOnce(&Plan) -> T) -> T {
     let plan = tenants::expand(plan.clone(), &[]);
     let outcome = work(&plan);
     tenants::forget(&plan);

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use super::{Channel, Message};
 use crate::continuity;
-use crate::exit::Failure;
 use crate::litestream::{Line, socket};
 use crate::plan::Plan;
 
@@ -16,10 +15,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 const COPY: Duration = Duration::from_secs(20);
 
 /// Asks once; says so where it hangs.
-///
-/// # Errors
-/// None.
-pub(super) fn run(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
+pub(super) fn run(plan: &Plan, channel: &Channel) {
     let alive = match (&plan.socket, plan.litestream.line) {
         (Some(socket), Line::V05) => socket::sync_status(socket, ANSWER).map(drop),
         (None, Line::V05) => Ok(()),
@@ -28,7 +24,6 @@ pub(super) fn run(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
     if let Err(why) = alive {
         channel.say(&Message::Hung(why));
     }
-    Ok(())
 }
 
 /// Whether 0.3's copy of the WAL is as new as the WAL.

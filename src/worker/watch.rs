@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::exit::Failure;
 use crate::plan::Plan;
 use crate::report;
 use crate::tenants::{self, List};
@@ -12,11 +11,8 @@ use crate::tenants::{self, List};
 /// How often the directories are looked at: as often as Litestream looks at its databases.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Looks until it is killed.
-///
-/// # Errors
-/// None: what cannot be noted is said, and tried again.
-pub(super) fn run(plan: &Plan) -> Result<(), Failure> {
+/// Looks until it is killed. What cannot be noted is said, and tried again.
+pub(super) fn run(plan: &Plan) -> ! {
     let mut known: Vec<BTreeSet<String>> = plan.directories.iter().map(|d| tenants::names_in(d).unwrap_or_default()).collect();
     let mut said = String::new();
     loop {
