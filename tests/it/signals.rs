@@ -192,13 +192,17 @@ fn a_storm_while_it_starts_and_while_it_ends_loses_nothing(line: Line) {
     container.running();
     let harmless = [Signal::SIGWINCH, Signal::SIGCONT, Signal::SIGURG];
     for _ in 0..1500 {
-        harmless.iter().for_each(|signal| container.signal(*signal));
+        for signal in &harmless {
+            container.signal(*signal);
+        }
     }
     container.ready();
     site.write_on(300);
     container.signal(Signal::SIGTERM);
     while container.ended().is_none() {
-        harmless.iter().for_each(|signal| container.signal_if_any(*signal));
+        for signal in &harmless {
+            container.signal_if_any(*signal);
+        }
     }
     assert_eq!(container.wait(PATIENCE), 0, "{}", container.stderr());
     site.assert_saved();
