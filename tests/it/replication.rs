@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::container::Container;
+use crate::support::contents::Contents;
 use crate::support::process;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
@@ -81,4 +82,53 @@ fn replication_gap(site: &Site, container: &Container) -> Duration {
     eventually("the app goes on", PATIENCE, || when(site.acknowledged() > killed_at));
     eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > killed_at));
     start.elapsed()
+}
+
+/// A transaction of the app's keeps the WAL from being emptied after Litestream's death (0.5): that is said, and made whole
+/// when the transaction has ended.
+#[test]
+fn a_long_read_transaction_makes_it_unproven_and_it_is_made_whole_at_the_next_chance() {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(Line::V05);
+    let script = "import os, sqlite3, sys, time
+database, ready, release = sys.argv[1:]
+writer = sqlite3.connect(database, timeout=10, isolation_level=None)
+writer.execute('PRAGMA journal_mode=wal'); writer.execute('PRAGMA wal_autocheckpoint=50')
+writer.execute('CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, body TEXT)')
+reader = sqlite3.connect(database, isolation_level=None)
+writer.execute(\"INSERT INTO t(body) VALUES ('first')\")
+reader.execute('BEGIN'); reader.execute('SELECT count(*) FROM t').fetchall()
+open(ready, 'w')
+while True:
+    writer.execute('INSERT INTO t(body) VALUES (hex(randomblob(200)))')
+    if os.path.exists(release) and reader:
+        reader.close(); reader = None
+    time.sleep(0.005)";
+    let release = site.path("release");
+    let words = [
+        "/usr/bin/python3".as_ref(),
+        "-c".as_ref(),
+        script.as_ref(),
+        site.database().as_os_str(),
+        site.ready_file().as_os_str(),
+        release.as_os_str(),
+    ]
+    .map(std::ffi::OsStr::to_owned);
+    let mut container = site.recipe().app(words).start();
+    container.ready();
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    process::send(container.running_litestream().pid, Signal::SIGKILL);
+    eventually("it is said", PATIENCE, || when(container.stderr().contains("its backup is unproven")));
+    let said = container.stderr().lines().position(|l| l.contains("its backup is unproven")).unwrap();
+    std::fs::write(&release, "").unwrap();
+    // After half a minute Litestream is ended and started on an emptied WAL.
+    eventually("it is made whole", PATIENCE * 2, || {
+        let starts = container.stderr().lines().skip(said).filter(|l| l.contains("msg=litestream version")).count();
+        when(starts >= 2)
+    });
+    assert_eq!(container.stop(), 143, "{}", container.stderr());
+    let here = Contents::of(site.database());
+    assert_eq!(site.backup_of(site.database()).difference(&here), None);
 }
