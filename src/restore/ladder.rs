@@ -42,7 +42,7 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
     let mut found: Option<(usize, Restored)> = None;
     let at = newest_good(steps.len(), |at| {
         let Some(step) = steps.get(at) else { return Ok(false) };
-        let source = Source { flags: &step.flags, tries: 1, config: source.config.clone(), ..*source };
+        let source = Source { flags: &step.flags, tries: 2, config: source.config.clone(), ..*source };
         match source.fetch(folder) {
             Ok(Fetched::Database(restored)) => {
                 found = Some((at, restored));

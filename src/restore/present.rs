@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::fetch::{Fetched, Restored, Source};
 use super::install::{Old, install, note_position};
@@ -16,7 +16,7 @@ use crate::litestream::backup::{self, Depth};
 use crate::litestream::{Line, call};
 use crate::plan::{Database, Plan};
 use crate::settings::{self, StalePolicy};
-use crate::{report, runtime};
+use crate::{report, runtime, time};
 
 /// How long each other place is asked.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(10);
@@ -192,6 +192,14 @@ impl Boot<'_> {
     /// Goes back to the point, and notes that in the database that comes of it.
     fn go_back(&self, point: &Point) -> Result<(), Failure> {
         let began = Instant::now();
+        if let Point::Time(time) = point
+            && time::since(time, SystemTime::now()).is_none()
+        {
+            return Err(Failure::new(
+                exit::CONFIG,
+                format!("LITESTREAM_ENTRY_RESTORE_TIMESTAMP: {time} is still to come; name a time of the past"),
+            ));
+        }
         let flags = point.flags();
         let mut restored = match (Source { flags: &flags, ..Source::newest(self.plan, self.database) }).fetch_past(&self.folder)? {
             Fetched::Database(restored) => restored,

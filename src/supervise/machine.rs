@@ -3,6 +3,7 @@
 //! A life goes through [`Phase`]s in one direction: boot, run, drain, sync, close, end. Litestream has a
 //! life of its own beside it ([`Replicator`]), since it may die and come back while the app lives.
 
+mod app;
 mod ending;
 mod replicator;
 
@@ -361,123 +362,6 @@ impl Machine {
             Event::Lock(lock) => self.lock(lock, now),
             Event::Tick => self.tick(now),
         }
-    }
-
-    // ---- the app
-
-    fn start_app(&mut self, now: Now) -> Actions {
-        self.phase = Phase::Run;
-        self.come_up_by = None;
-        // In standby the other one watches.
-        let watched = self.rules.watches && !matches!(self.replicator, Replicator::Standby(_));
-        let mut actions = if watched { vec![Action::Watch] } else { Vec::new() };
-        if !self.rules.app {
-            return actions;
-        }
-        self.app = AppState::Running;
-        if let Some(timeout) = self.rules.migrate.take() {
-            self.migration = Migration::Runs;
-            self.migrate_by = Some(now.saturating_add(timeout));
-            actions.push(Action::Migrate);
-        } else {
-            actions.push(Action::StartApp);
-        }
-        for signal in std::mem::take(&mut self.early_signals) {
-            actions.extend(self.signal(signal, now));
-        }
-        actions
-    }
-
-    fn signal(&mut self, signal: i32, now: Now) -> Actions {
-        let stops = matches!(signal, TERM | INT | QUIT);
-        if stops {
-            self.stops = self.stops.saturating_add(1);
-        }
-        match self.app {
-            AppState::Waiting if self.phase == Phase::Boot => {
-                if stops || signal == HUP {
-                    return self.leave(Ended::Signal(signal).code(), now);
-                }
-                // It belongs to the app; a flood of it need not be kept.
-                if self.early_signals.len() < 64 {
-                    self.early_signals.push(signal);
-                }
-                Vec::new()
-            }
-            AppState::Waiting if stops && self.phase == Phase::Run => self.app_ended(0, now),
-            AppState::Waiting if let Phase::Leave { code, .. } = self.phase => {
-                if stops {
-                    self.abandon(code)
-                } else {
-                    Vec::new()
-                }
-            }
-            AppState::Running => {
-                if stops {
-                    self.begin_stop(now);
-                }
-                let rewritten = self.rules.rewrite.iter().find(|(from, _)| *from == signal).map_or(signal, |(_, to)| *to);
-                if rewritten == 0 { Vec::new() } else { vec![Action::SignalApp(rewritten)] }
-            }
-            AppState::Waiting | AppState::Gone if stops && self.stops >= 2 => {
-                self.unsaved.push(format!("{}: the last sync was cut short by a second signal", self.rules.names));
-                self.finish()
-            }
-            AppState::Waiting | AppState::Gone => Vec::new(),
-        }
-    }
-
-    /// The migration is the app until it has ended well.
-    fn migration_ended(&mut self, ended: Ended, now: Now) -> Actions {
-        self.migrate_by = None;
-        if ended.ok() && self.stop_by.is_none() {
-            self.migration = Migration::None;
-            let mut actions = vec![Action::StartApp];
-            actions.extend(self.rules.rollback.then_some(Action::Forget));
-            return actions;
-        }
-        self.migration = Migration::Failed;
-        let mut actions = vec![Action::Say(format!("the migration ended with {ended}: the app does not start"))];
-        // A stop that came in between is no success either.
-        actions.extend(self.app_ended(if ended.ok() { Ended::Signal(TERM).code() } else { ended.code() }, now));
-        actions
-    }
-
-    fn begin_stop(&mut self, now: Now) {
-        if self.stop_by.is_none() {
-            let whole = self.rules.stop_timeout;
-            // Our own end takes a moment, too, and who stops us counts from his signal.
-            let margin = (whole / 20).min(Duration::from_millis(500));
-            let stop_by = now.saturating_add(whole.saturating_sub(margin));
-            self.stop_by = Some(stop_by);
-            if self.app == AppState::Running {
-                let reserve = if self.rules.replicates { self.rules.reserve } else { Duration::ZERO };
-                self.app_by = Some(stop_by.saturating_sub(reserve));
-            }
-        }
-    }
-
-    fn app_ended(&mut self, code: u8, now: Now) -> Actions {
-        self.app = AppState::Gone;
-        self.app_by = None;
-        self.come_up_by = None;
-        (self.heal_at, self.watch_at, self.pulse_at) = (None, None, None);
-        if self.code == 0 {
-            self.code = code;
-        }
-        self.begin_stop(now);
-        let mut actions = if self.rules.watches { vec![Action::Kill(Role::Watch)] } else { Vec::new() };
-        if matches!(self.replicator, Replicator::Preparing) {
-            // Its pass would only be in the way of the last one.
-            actions.push(Action::Kill(Role::Prepare));
-            self.replicator = Replicator::Off;
-            self.held = false;
-        }
-        let left = self.stop_by.unwrap_or(now).saturating_sub(now);
-        let kill_at = now.saturating_add((left / 4).min(DRAIN_GRACE));
-        self.phase = Phase::Drain { kill_at, next: now.saturating_add(DRAIN_EVERY) };
-        actions.push(Action::Drain(TERM));
-        actions
     }
 
     // ---- children

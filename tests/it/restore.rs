@@ -262,6 +262,8 @@ fn a_boot_goes_back_in_time_once(line: Line) {
     // Nothing was backed up so early.
     let said = refused(&site, noting(&site).env("LITESTREAM_ENTRY_RESTORE_TIMESTAMP", "2020-01-01T00:00:00Z"), 66);
     assert!(said.contains("no backup as it was at 2020-01-01T00:00:00Z"), "{said}");
+    let said = refused(&site, noting(&site).env("LITESTREAM_ENTRY_RESTORE_TIMESTAMP", "2999-01-01T00:00:00Z"), 78);
+    assert!(said.contains("still to come"), "{said}");
     assert_eq!(Contents::of(site.database()).difference(&third), None);
 }
 
