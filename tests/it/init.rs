@@ -15,6 +15,7 @@ both_lines!(
     it_does_nothing_while_nothing_happens,
     a_full_pipe_on_stderr_stops_nothing,
     the_apps_end_is_not_mistaken_for_an_orphans,
+    where_it_is_not_pid_1_it_reaps_its_own_and_ends_nobody_elses,
 );
 
 /// Each child forks one more and ends, so that the grandchild is an orphan. `ORPHANS=100000` makes as many.
@@ -171,4 +172,31 @@ fn the_apps_end_is_not_mistaken_for_an_orphans(line: Line) {
         let (ended, container) = site.recipe().shell(&script).run();
         assert_eq!(ended, code, "{}", container.stderr());
     }
+}
+
+/// As under `docker run --init`, or Fly's own init.
+fn where_it_is_not_pid_1_it_reaps_its_own_and_ends_nobody_elses(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let program = crate::support::entry();
+    let (app, left) = (site.path("app"), site.path("left"));
+    // The app leaves a daemon of its own; beside it there is somebody else's.
+    let script = format!(
+        "(setsid sleep 1001 & echo $! > {}) ; i=0; while [ $i -lt 20 ]; do (sleep 0.0$i & ); i=$((i+1)); done; sleep 0.5; exit 5",
+        left.display()
+    );
+    fs::write(&app, script).unwrap();
+    let words = format!(
+        "sleep 1002 & other=$!; LITESTREAM_ENTRY_DEBUG=true {} -- sh {}; code=$?; kill -0 $other && echo alive; kill -0 $(cat {}) 2>/dev/null && echo left; grep -l 'State:.Z' /proc/[0-9]*/status | wc -l; exit $code",
+        program.display(),
+        app.display(),
+        left.display()
+    );
+    let (code, container) = site.recipe().shell(&words).unwrapped().run();
+    let stderr = container.stderr();
+    assert_eq!(code, 5, "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&container.stdout()), "alive\n0\n", "{stderr}");
+    assert!(stderr.contains("not PID 1: running as a subreaper"), "{stderr}");
 }

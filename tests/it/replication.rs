@@ -10,7 +10,13 @@ use crate::support::process;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
-both_lines!(comes_back_after_kill, comes_back_after_kill_of_a_hot_writers, comes_back_again_and_again, comes_back_after_a_hang);
+both_lines!(
+    comes_back_after_kill,
+    comes_back_after_kill_of_a_hot_writers,
+    comes_back_again_and_again,
+    comes_back_after_a_hang,
+    its_end_stops_the_app_or_is_ignored_where_that_is_asked_for
+);
 
 /// More than the two seconds that it takes, since other tests run too.
 const GENEROUS: Duration = Duration::from_secs(10);
@@ -131,4 +137,28 @@ while True:
     assert_eq!(container.stop(), 143, "{}", container.stderr());
     let here = Contents::of(site.database());
     assert_eq!(site.backup_of(site.database()).difference(&here), None);
+}
+
+fn its_end_stops_the_app_or_is_ignored_where_that_is_asked_for(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let killed = |policy: &str| {
+        let site = Site::new(line);
+        let mut container = site.writing("--every 4000").env("LITESTREAM_ENTRY_ON_REPLICATION_FAILURE", policy).start();
+        container.ready();
+        eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+        process::send(container.running_litestream().pid, Signal::SIGKILL);
+        (site, container)
+    };
+    // The app is stopped as by TERM, and what it wrote is saved by a pass.
+    let (site, mut container) = killed("exit");
+    assert_eq!(container.wait(PATIENCE), 70, "{}", container.stderr());
+    site.assert_saved();
+    let (site, mut container) = killed("ignore");
+    eventually("it is said", PATIENCE, || when(container.stderr().contains("NOTHING IS REPLICATED any more")));
+    site.write_on(300);
+    assert!(container.litestream().is_none());
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
 }

@@ -1,13 +1,22 @@
 //! A replica that cannot be reached at the end: the code says so, and the last line says what is not saved.
 
 use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::support::container::Container;
 use crate::support::s3::Server;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
 
-both_lines!(file_replica_gone, file_replica_gone_and_the_app_failed, one_replica_of_two_gone, s3_server_gone,);
+both_lines!(
+    file_replica_gone,
+    file_replica_gone_and_the_app_failed,
+    one_replica_of_two_gone,
+    s3_server_gone,
+    the_stop_budget_holds_whatever_the_app_does_and_the_replica_does_not,
+);
 
 fn file_replica_gone(line: Line) {
     if namespaces() {
@@ -69,6 +78,51 @@ fn s3_server_gone(line: Line) {
     site.write_on(50);
     assert_eq!(container.stop(), 74);
     assert_names(&container, "app.db");
+}
+
+/// Fly's five seconds, Docker's ten, Kubernetes' thirty: an app that ignores TERM or drains, a replica that is gone, a second and a
+/// third signal. The whole is over before who stops us would kill.
+fn the_stop_budget_holds_whatever_the_app_does_and_the_replica_does_not(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = |gone: bool, budget: u64, options: &str| {
+        let site = Site::new(line);
+        let mut container =
+            site.writing(&format!("--every 1000 {options}")).env("LITESTREAM_ENTRY_STOP_TIMEOUT", format!("{budget}s")).start();
+        container.ready();
+        write_until_replicated(&site);
+        if gone {
+            fs::rename(site.replica(), site.path("away")).expect("the replica moves away");
+            fs::write(site.replica(), "").expect("a file in its place");
+            site.write_on(50);
+        }
+        (site, container)
+    };
+    for (gone, budget, options, signals, codes) in [
+        (false, 5, "--on-term ignore", 1, [137, 137]),
+        (true, 5, "--on-term ignore", 1, [137, 137]),
+        (false, 10, "--on-term drain=4000", 1, [0, 0]),
+        (true, 30, "--on-term drain=1000", 3, [74, 74]),
+        (false, 30, "--on-term exit=0", 1, [0, 0]),
+    ] {
+        let (site, mut container) = site(gone, budget, options);
+        let began = Instant::now();
+        container.signal(Signal::SIGTERM);
+        for _ in 1..signals {
+            // Each goes to the app while it lives; then it cuts the sync short.
+            std::thread::sleep(Duration::from_millis(900));
+            container.signal_if_any(Signal::SIGTERM);
+        }
+        let code = container.wait(Duration::from_secs(budget));
+        println!("{line:?}: {budget} s, {options}, gone {gone}, {signals} signals: {code} after {:?}", began.elapsed());
+        assert!(codes.contains(&code), "{code}: {}", container.stderr());
+        if gone {
+            assert!(container.stderr().contains("NOT SAVED"), "{}", container.stderr());
+        } else {
+            site.assert_saved();
+        }
+    }
 }
 
 /// Until there is something to restore for every database, so that the replica is in full swing.
