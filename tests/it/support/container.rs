@@ -307,10 +307,12 @@ impl Container {
     pub(crate) fn app(&self) -> Process {
         let program = fs::canonicalize(entry()).expect("the program");
         eventually("the app runs", PATIENCE, || {
-            process::children(self.pid1()).into_iter().find(|process| {
+            // The first of them: its orphans become PID 1's children, too, and numbers begin anew at some point.
+            let candidates = process::children(self.pid1()).into_iter().filter(|process| {
                 let ours = process.executable.as_ref().is_none_or(|path| *path == program);
                 !ours && !process.runs("litestream")
-            })
+            });
+            candidates.min_by_key(|process| process.started)
         })
     }
 }

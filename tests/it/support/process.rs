@@ -12,6 +12,8 @@ pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) parent: i32,
     pub(crate) group: i32,
+    /// When it started, in ticks since the machine did.
+    pub(crate) started: u64,
     /// `Z` is a zombie, `T` is stopped.
     pub(crate) state: char,
     /// None for a zombie, and for a process that is gone already.
@@ -32,6 +34,7 @@ impl Process {
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
             executable: fs::read_link(format!("/proc/{pid}/exe")).ok(),
             arguments: arguments.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect(),
         })
