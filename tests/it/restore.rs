@@ -529,7 +529,8 @@ fn a_full_disk_is_named_with_what_is_needed_and_nothing_changes(line: Line) {
     }
     let said = refused(&site, noting(&site).env("LITESTREAM_ENTRY_STALE", "restore"), 71);
     assert!(says(&said), "{said}");
-    assert_eq!(Contents::of(site.database()).difference(&before), None, "the old state is untouched");
+    assert!(fs::read(site.database()).unwrap() == fs::read(site.path("old/app.db")).unwrap(), "the old state is untouched");
+    assert_eq!(Contents::of(&site.path("old/app.db")).difference(&before), None);
 }
 
 fn a_directory_that_cannot_be_written_is_refused_before_anything_is_fetched(line: Line) {
