@@ -32,6 +32,8 @@ pub struct Listed {
     pub path: PathBuf,
     /// Type and place of its replica, without secrets.
     pub replica: String,
+    /// It has a `meta-path`.
+    pub has_own_meta: bool,
 }
 
 /// Renders the configuration for databases that variables named.
@@ -209,7 +211,8 @@ impl Document {
                 let path = entry.get("path")?.as_str()?;
                 let path = std::path::absolute(path).ok()?;
                 let replica = entry.get("replica").or_else(|| entry.get("replicas")?.as_sequence()?.first());
-                Some(Listed { path, replica: replica.map(shown).unwrap_or_default() })
+                let has_own_meta = entry.get("meta-path").is_some();
+                Some(Listed { path, replica: replica.map(shown).unwrap_or_default(), has_own_meta })
             })
             .collect()
     }
@@ -224,6 +227,7 @@ impl Document {
                 pattern: entry.get("pattern").and_then(Value::as_str).unwrap_or("*").to_owned(),
                 recursive: entry.get("recursive").and_then(Value::as_bool).unwrap_or_default(),
                 replica: replica.map(shown).unwrap_or_default(),
+                has_own_meta: entry.get("meta-dir").is_some(),
                 from: Vec::new(),
                 path,
             })
@@ -435,7 +439,7 @@ mod tests {
         let text = "base: &b {type: file, path: /r}\ndbs:\n  - path: /d/x.db\n    path: ${DB}\n    replicas:\n      - <<: *b\n        path: /r/app\n---\nother: 1\n";
         let env = |name: &str| (name == "DB").then(|| "/d/app.db".to_owned());
         let databases = Document::parse_expanded(text, &env).unwrap().databases();
-        assert_eq!(databases, [Listed { path: "/d/app.db".into(), replica: "file:///r/app".into() }]);
+        assert_eq!(databases, [Listed { path: "/d/app.db".into(), replica: "file:///r/app".into(), has_own_meta: false }]);
         assert!(Document::parse_expanded("dbs: [", &env).is_err() && Document::parse_expanded("", &env).is_err());
     }
 

@@ -152,6 +152,8 @@ pub enum Mark {
     Clean(u64),
     /// Restored by us from a backup that ended here; Litestream has no position of its own yet.
     Restored(Position),
+    /// The same from before the backup's end, which it takes the place of: a snapshot is owed before Litestream starts.
+    Rewound(Position),
     /// Started without proof, because neither pin nor truncation could be had.
     Unproven,
 }
@@ -171,6 +173,7 @@ impl Mark {
             (Some("clean"), Some(txid)) => Self::Clean(txid),
             (Some("unproven"), _) => Self::Unproven,
             (Some("restored"), _) => text.split_whitespace().nth(1).and_then(|p| p.parse().ok()).map_or(Self::None, Self::Restored),
+            (Some("rewound"), _) => text.split_whitespace().nth(1).and_then(|p| p.parse().ok()).map_or(Self::None, Self::Rewound),
             _ => Self::None,
         }
     }
@@ -186,6 +189,7 @@ impl Mark {
             Self::Open => "open".to_owned(),
             Self::Clean(txid) => format!("clean {txid} {}", here(database)),
             Self::Restored(position) => format!("restored {position}"),
+            Self::Rewound(position) => format!("rewound {position}"),
             Self::Unproven => "unproven".to_owned(),
         };
         let file = File::options().write(true).create(true).truncate(false).open(mark_path(database))?;
@@ -200,7 +204,7 @@ impl Mark {
 
     fn proves(&self, newest: Option<u64>) -> bool {
         match self {
-            Self::Open | Self::Restored(_) => true,
+            Self::Open | Self::Restored(_) | Self::Rewound(_) => true,
             Self::Clean(txid) => newest.is_none_or(|n| n == *txid),
             Self::None | Self::Unproven => false,
         }
@@ -242,7 +246,7 @@ pub fn position(database: &Path, line: Line) -> Option<Position> {
         Line::V03 => shadow_position(database),
     };
     own.or_else(|| match Mark::read(database) {
-        Mark::Restored(position) => Some(position),
+        Mark::Restored(position) | Mark::Rewound(position) => Some(position),
         _ => None,
     })
 }
@@ -415,7 +419,7 @@ mod tests {
     fn a_clean_end_proves_only_its_own_position() {
         let (_dir, path, _app) = database();
         assert_eq!(Mark::read(&path), Mark::None);
-        for mark in [Mark::Open, Mark::Clean(42), Mark::Restored(Position::Txid(7)), Mark::Unproven] {
+        for mark in [Mark::Open, Mark::Clean(42), Mark::Restored(Position::Txid(7)), Mark::Rewound(Position::Txid(8)), Mark::Unproven] {
             mark.write(&path).unwrap();
             assert_eq!(Mark::read(&path), mark);
         }

@@ -174,12 +174,21 @@ impl Configured {
 
 /// A path that cannot be a database's file is a mistake in the configuration, not in the data.
 fn check_paths(plan: &Plan) -> Result<(), Failure> {
-    let wrong: Vec<String> = plan
-        .databases
-        .iter()
-        .filter(|d| d.path.is_dir())
-        .map(|d| format!("{}: {} is a directory; name the database's file in it", d.alias, d.path.display()))
-        .collect();
+    let wrong = plan.databases.iter().filter_map(|database| {
+        let (alias, path) = (&database.alias, &database.path);
+        if path.is_dir() {
+            return Some(format!("{alias}: {} is a directory; name the database's file in it", path.display()));
+        }
+        // SQLite keeps the WAL beside what a link leads to, and Litestream looks for it beside the link.
+        let target = std::fs::read_link(path).ok()?;
+        let target = path.parent().map_or_else(|| target.clone(), |folder| folder.join(&target));
+        Some(format!(
+            "{alias}: {} is a symbolic link, behind which Litestream replicates nothing; name {} instead",
+            path.display(),
+            target.display()
+        ))
+    });
+    let wrong: Vec<String> = wrong.collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::new(exit::CONFIG, wrong.join("\n"))) }
 }
 

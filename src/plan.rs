@@ -26,6 +26,8 @@ pub struct Database {
     pub replica: String,
     /// The variables that decided it.
     pub from: Vec<String>,
+    /// Litestream keeps its own files of it in another place (`meta-path`).
+    pub has_own_meta: bool,
     /// Other paths in the same bucket under which an earlier configuration may have kept it, where we chose ours.
     pub elsewhere: Vec<String>,
 }
@@ -43,6 +45,8 @@ pub struct Directory {
     pub recursive: bool,
     /// Type and place of its replica, below which each database has its relative path; without secrets.
     pub replica: String,
+    /// Litestream keeps its own files in another place (`meta-dir`).
+    pub has_own_meta: bool,
     /// The variables that decided it.
     pub from: Vec<String>,
 }
@@ -55,6 +59,7 @@ impl Directory {
             path: self.path.clone(),
             replica: self.replica.clone(),
             from: self.from.clone(),
+            has_own_meta: false,
             elsewhere: Vec::new(),
         }
     }
@@ -232,7 +237,8 @@ fn named(database: &settings::Database, secrets: &Secrets) -> Database {
         }
     }
     let elsewhere = elsewhere(database);
-    Database { alias: database.alias.clone(), path: database.path.clone(), replica: replica.shown(), from: seen, elsewhere }
+    let has_own_meta = database.extra.contains_key("meta-path") || database.extra.contains_key("meta-dir");
+    Database { alias: database.alias.clone(), path: database.path.clone(), replica: replica.shown(), from: seen, has_own_meta, elsewhere }
 }
 
 /// Where a `litestream.yml` of before may have put it: the prefix itself (`path: ${LITESTREAM_REPLICA_PATH}`), the database's whole
@@ -254,10 +260,10 @@ fn elsewhere(database: &settings::Database) -> Vec<String> {
 }
 
 fn directory(database: &settings::Database, secrets: &Secrets) -> Directory {
-    let Database { alias, path, replica, from, .. } = named(database, secrets);
+    let Database { alias, path, replica, from, has_own_meta, .. } = named(database, secrets);
     let pattern = database.extra.get("pattern").and_then(serde_yaml::Value::as_str).unwrap_or("*").to_owned();
     let recursive = database.extra.get("recursive").and_then(serde_yaml::Value::as_bool).unwrap_or_default();
-    Directory { alias, path, pattern, recursive, replica, from }
+    Directory { alias, path, pattern, recursive, replica, has_own_meta, from }
 }
 
 /// Replica types and directories that only 0.5 has.
@@ -294,6 +300,7 @@ fn from_file(document: &Document) -> Vec<Database> {
             path: d.path,
             replica: d.replica,
             from: Vec::new(),
+            has_own_meta: d.has_own_meta,
             elsewhere: Vec::new(),
         })
         .collect();

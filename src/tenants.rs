@@ -70,7 +70,7 @@ fn databases_in(directory: &Directory, named: &[PathBuf]) -> Vec<Database> {
             Path::new(&relative).with_extension("").to_string_lossy().into_owned()
         };
         let replica = format!("{}/{relative}", directory.replica.trim_end_matches('/'));
-        Database { alias, path, replica, from: directory.from.clone(), elsewhere: Vec::new() }
+        Database { alias, path, replica, from: directory.from.clone(), has_own_meta: directory.has_own_meta, elsewhere: Vec::new() }
     };
     paths.into_iter().map(entry).collect()
 }
@@ -118,12 +118,28 @@ pub fn lost(plan: &Plan) -> Vec<PathBuf> {
 
 /// Notes what is in the directories now.
 pub fn note(plan: &Plan) {
+    plan.directories.iter().flat_map(odd_names).for_each(report::line);
     for directory in plan.directories.iter().filter(|d| is_listed(plan, d)) {
         let names = names_in(directory).unwrap_or_default();
         if let Err(error) = List::open(directory).and_then(|list| list.add(&names)) {
             report::line(format_args!("{}: the list of its databases cannot be kept: {error}", directory.alias));
         }
     }
+}
+
+/// What is wrong with names in a directory, which Litestream takes all the same: a line each.
+pub fn odd_names(directory: &Directory) -> BTreeSet<String> {
+    let mut paths = Vec::new();
+    search(directory, &directory.path, 0, &mut paths);
+    let odd = |path: PathBuf| {
+        let why = match path.to_str() {
+            None => "is not UTF-8, which makes Litestream fall over again and again",
+            Some(text) if text.contains(['?', '#', '%']) => "has a character (?, #, %) by which Litestream opens another file",
+            Some(_) => return None,
+        };
+        Some(format!("{}: {}: its name {why}: IT IS NOT REPLICATED; rename it", directory.alias, path.display()))
+    };
+    paths.into_iter().filter_map(odd).collect()
 }
 
 /// The names of the backups in a replica that is a folder: bare Litestream keeps no list.
@@ -269,7 +285,7 @@ mod tests {
 
     fn directory(path: &Path, replica: &str) -> Directory {
         let (alias, pattern) = ("tenants".into(), "*.db".into());
-        Directory { alias, path: path.into(), pattern, recursive: false, replica: replica.into(), from: Vec::new() }
+        Directory { alias, path: path.into(), pattern, recursive: false, replica: replica.into(), has_own_meta: false, from: Vec::new() }
     }
 
     #[test]
@@ -334,6 +350,7 @@ mod tests {
                 pattern: "*.db".into(),
                 recursive,
                 replica: "s3://b/p/".into(),
+                has_own_meta: false,
                 from: Vec::new(),
             };
             databases_in(&directory, &[]).into_iter().map(|d| (d.alias, d.replica)).collect::<Vec<_>>()

@@ -126,7 +126,25 @@ pub fn run_native(native: &Native, args: &[OsString], flags: Vec<(String, String
     if matches!(native.name, "start" | "register") {
         plan.databases.iter().filter(|d| words.iter().any(|w| *w == d.path)).try_for_each(heal)?;
     }
+    if native.name == "reset" {
+        return reset(plan, &words);
+    }
     hand_over(plan, &words)
+}
+
+/// `reset` takes away Litestream's own position: where the database stood is noted, so that the next start knows it.
+fn reset(plan: &Plan, words: &[OsString]) -> Result<u8, Failure> {
+    let named: Vec<&Database> = plan.databases.iter().filter(|d| words.iter().any(|w| *w == d.path)).collect();
+    let stood: Vec<_> = named.iter().map(|d| continuity::position(&d.path, plan.litestream.line)).collect();
+    let code = hand_over(plan, words)?;
+    for (database, position) in named.iter().zip(stood) {
+        let gone = continuity::position(&database.path, plan.litestream.line).is_none();
+        if let Some(position) = position.filter(|_| gone && !lock::is_held(&database.path)) {
+            let written = continuity::Mark::Restored(position).write(&database.path);
+            written.map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", database.alias)))?;
+        }
+    }
+    Ok(code)
 }
 
 /// Runs Litestream in our place; its exit code.

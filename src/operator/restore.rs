@@ -9,6 +9,7 @@ use clap::ArgMatches;
 
 use super::{Context, not_live, print};
 use crate::exit::{self, Failure};
+use crate::litestream::Line;
 use crate::litestream::backup::{self, Depth, Needed};
 use crate::litestream::socket::json_string;
 use crate::plan::{Database, Plan};
@@ -48,6 +49,32 @@ fn output(matches: &ArgMatches) -> Option<PathBuf> {
     matches.get_one::<OsString>("o").map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into()))
 }
 
+/// What Litestream would refuse, or not understand, is a mistake in the command and not in the replica.
+fn check_flags(matches: &ArgMatches, line: Line) -> Result<(), Failure> {
+    let wrong = |what: String| Err(Failure::new(exit::USAGE, what));
+    let given = |name: &str| matches.get_one::<String>(name);
+    let (lacking, line) = match line {
+        Line::V05 => (&["generation", "index", "replica"][..], "0.5"),
+        Line::V03 => (&["txid"][..], "0.3"),
+    };
+    if let Some(name) = lacking.iter().find(|name| given(name).is_some()) {
+        return wrong(format!("-{name}: Litestream {line} has no such thing; -timestamp goes back in time on both"));
+    }
+    if given("timestamp").is_some() && given("txid").is_some() {
+        return wrong("-timestamp contradicts -txid; give one".to_owned());
+    }
+    if given("txid").is_some_and(|txid| txid.len() != 16 || !txid.chars().all(|c| c.is_ascii_hexdigit())) {
+        return wrong("-txid: not understood; write sixteen hexadecimal digits, as `ltx` prints them".to_owned());
+    }
+    if given("index").is_some_and(|index| u64::from_str_radix(index, 16).is_err()) {
+        return wrong("-index: not understood; write hexadecimal digits".to_owned());
+    }
+    if given("parallelism").is_some_and(|n| !n.parse::<u16>().is_ok_and(|n| n > 0)) {
+        return wrong("-parallelism: not understood; write a number".to_owned());
+    }
+    Ok(())
+}
+
 struct Command<'a> {
     plan: &'a Plan,
     matches: &'a ArgMatches,
@@ -62,6 +89,10 @@ pub(super) fn run(context: &Context, databases: &[Database], matches: &ArgMatche
     if output(matches).is_some() && databases.len() > 1 {
         return Err(Failure::new(exit::USAGE, "-o takes one database; name one"));
     }
+    if output(matches).is_some_and(|path| path.to_str().is_none() || path.file_name().is_none()) {
+        return Err(Failure::new(exit::USAGE, "-o: not the path of a file in UTF-8"));
+    }
+    check_flags(matches, context.plan.litestream.line)?;
     let mut flags: Vec<OsString> = Vec::new();
     for name in HANDED_ON {
         let Some(value) = matches.get_one::<String>(name) else { continue };
@@ -117,8 +148,11 @@ impl Command<'_> {
             Fetched::NoBackup => Err(Failure::new(exit::NO_BACKUP, format!("{} has no backup{}", database.replica, self.point()))),
             Fetched::Database(mut restored) => {
                 interrupt::check()?;
-                if self.is_of_the_past() {
-                    restored.position = self.newest(database);
+                if own && self.is_of_the_past() {
+                    restored.position = Some(self.newest(database).ok_or_else(|| {
+                        Failure::new(exit::UNREACHABLE, format!("where {} ends is not to be had; try again", database.replica))
+                    })?);
+                    restored.is_of_the_past = true;
                 }
                 let size = std::fs::metadata(&restored.file).map(|m| m.len()).unwrap_or_default();
                 let old = if matches.get_flag("discard") { Old::Discard } else { Old::Keep };
@@ -176,7 +210,11 @@ impl Command<'_> {
             .map_err(|why| Failure::new(exit::UNREACHABLE, format!("{}: {why}", database.replica)))?;
         match needed {
             Some(needed) => {
-                print(&if self.matches.get_flag("json") { json(database, target, &needed) } else { text(database, target, &needed) });
+                print(&if self.matches.get_flag("json") {
+                    json(database, target, &needed)
+                } else {
+                    text(database, target, &needed, self.matches.get_flag("discard"))
+                });
                 Ok(())
             }
             None if self.matches.get_flag("if-replica-exists") => {
@@ -191,9 +229,10 @@ impl Command<'_> {
     }
 }
 
-fn text(database: &Database, target: &Path, needed: &Needed) -> String {
+fn text(database: &Database, target: &Path, needed: &Needed, discards: bool) -> String {
     let here = match restore::look(target) {
         Ok(Local::Missing) => "",
+        _ if discards => ", where a file is that would be removed",
         _ => ", where a file is that would be kept aside",
     };
     let ago = time::since(&needed.created, SystemTime::now()).map(|ago| format!(", {ago} ago")).unwrap_or_default();

@@ -35,8 +35,8 @@ pub struct Restored {
     pub file: PathBuf,
     /// Where in its history it ends, where Litestream said so.
     pub position: Option<Position>,
-    /// It is from before the newest file there, which cannot be read.
-    pub newest_is_damaged: bool,
+    /// It is from before the end of the backup, of which some may be damaged.
+    pub is_of_the_past: bool,
     /// What is to be said of it besides, as ` of Litestream 0.3`.
     pub remark: String,
 }
@@ -209,7 +209,7 @@ impl<'a> Source<'a> {
             Ended::Of03 => (None, " (a backup of Litestream 0.3; from here on it is one of 0.5)"),
             Ended::Unsaid => (None, ""),
         };
-        Restored { file, position, newest_is_damaged: false, remark: remark.to_owned() }
+        Restored { file, position, is_of_the_past: false, remark: remark.to_owned() }
     }
 
     /// What a restore would fetch; nothing where that is not to be had.

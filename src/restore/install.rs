@@ -11,7 +11,6 @@ use nix::unistd::{Group, User};
 use super::aside::{discard, move_companions_aside, move_database_aside};
 use super::fetch::Restored;
 use crate::continuity::{Mark, meta_dir};
-use crate::litestream::backup::Position;
 use crate::litestream::ltx;
 use crate::pages;
 use crate::settings::Entry;
@@ -69,17 +68,22 @@ pub fn install(restored: &Restored, database: &Path, entry: &Entry, old: Old) ->
     Ok(())
 }
 
-/// Notes where the restored database ends, or for one from the past, what it is meant to replace.
+/// Notes where the restored database ends, or for one from the past, what it takes the place of.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn note_position(restored: &Restored, database: &Path) -> io::Result<()> {
-    let Some(position) = &restored.position else { return Ok(()) };
-    if let (true, Position::Txid(txid)) = (restored.newest_is_damaged, position) {
-        let folder = meta_dir(database).join("ltx/0");
-        fs::create_dir_all(&folder)?;
-        let (page_size, pages) = pages::shape(database)?;
-        fs::write(folder.join(ltx::name(*txid)), ltx::without_pages(*txid, page_size, pages, SystemTime::now()))?;
-    }
-    Mark::Restored(position.clone()).write(database)
+    let Some(position) = restored.position.clone() else { return Ok(()) };
+    if restored.is_of_the_past { Mark::Rewound(position) } else { Mark::Restored(position) }.write(database)
+}
+
+/// Leaves in Litestream's own directory a file that stands for the newest there, which may be damaged (0.5).
+///
+/// # Errors
+/// What the kernel says.
+pub fn stand_in(txid: u64, database: &Path) -> io::Result<()> {
+    let folder = meta_dir(database).join("ltx/0");
+    fs::create_dir_all(&folder)?;
+    let (page_size, pages) = pages::shape(database)?;
+    fs::write(folder.join(ltx::name(txid)), ltx::without_pages(txid, page_size, pages, SystemTime::now()))
 }

@@ -42,6 +42,8 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
     let mut found: Option<(usize, Restored)> = None;
     let at = newest_good(steps.len(), |at| {
         let Some(step) = steps.get(at) else { return Ok(false) };
+        // Each try empties the folder.
+        found = None;
         let source = Source { flags: &step.flags, tries: 2, config: source.config.clone(), ..*source };
         match source.fetch(folder) {
             Ok(Fetched::Database(restored)) => {
@@ -56,7 +58,7 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
     let Some(step) = at.and_then(|at| steps.get(at)) else {
         return Err(Failure::new(damaged.code, format!("{}, and none of its {} points can be restored", damaged.message, steps.len())));
     };
-    // The last that was tried need not be the best that was found.
+    // The best need not be the last that was tried.
     let mut restored = match found.filter(|(tried, _)| Some(*tried) == at) {
         Some((_, restored)) => restored,
         None => match (Source { flags: &step.flags, config: source.config.clone(), ..*source }).fetch(folder)? {
@@ -68,7 +70,7 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
     restored.remark = format!(" AS OF {}: what was backed up from then to {newest} is damaged and LOST", step.created);
     // It takes the place of all that is there.
     restored.position = backup::newest(&files);
-    restored.newest_is_damaged = true;
+    restored.is_of_the_past = true;
     Ok(Fetched::Database(restored))
 }
 

@@ -65,10 +65,10 @@ pub fn without_backup(policy: RestorePolicy) -> Decision {
 /// What a boot does about a database that is here, once its replica has been asked.
 pub fn with_standing(standing: &Standing, policy: StalePolicy) -> Decision {
     match (standing, policy) {
-        (Standing::Behind(_), StalePolicy::Refuse) => Decision::Refuse,
-        (Standing::Behind(_), StalePolicy::Restore) => Decision::Fetch,
+        (Standing::Behind(_) | Standing::Different, StalePolicy::Refuse) => Decision::Refuse,
+        (Standing::Behind(_) | Standing::Different, StalePolicy::Restore) => Decision::Fetch,
         // A replica that does not answer keeps nobody from working with what is here.
-        (Standing::Current | Standing::Unknown | Standing::NotAsked(_), _) | (Standing::Behind(_), StalePolicy::Keep) => Decision::Use,
+        (Standing::Current | Standing::Unknown | Standing::NotAsked(_), _) | (_, StalePolicy::Keep) => Decision::Use,
     }
 }
 
@@ -195,15 +195,16 @@ mod tests {
     #[test]
     fn only_a_database_that_is_known_to_be_behind_is_not_used() {
         use StalePolicy::{Keep, Refuse, Restore};
-        let behind = Standing::Behind(String::new());
         for policy in [Refuse, Restore, Keep] {
             for standing in [Standing::Current, Standing::Unknown, Standing::NotAsked(String::new())] {
                 assert_eq!(with_standing(&standing, policy), Decision::Use, "{standing:?} {policy:?}");
             }
         }
-        assert_eq!(with_standing(&behind, Refuse), Decision::Refuse);
-        assert_eq!(with_standing(&behind, Restore), Decision::Fetch);
-        assert_eq!(with_standing(&behind, Keep), Decision::Use);
+        for other in [Standing::Behind(String::new()), Standing::Different] {
+            assert_eq!(with_standing(&other, Refuse), Decision::Refuse);
+            assert_eq!(with_standing(&other, Restore), Decision::Fetch);
+            assert_eq!(with_standing(&other, Keep), Decision::Use);
+        }
     }
 
     #[test]

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::fetch::{Fetched, Restored, Source};
-use super::install::{Old, install, note_position};
+use super::install::{Old, install, note_position, stand_in};
 use super::point::Point;
 use super::standing::{self, Standing};
 use super::{Decision, aside, clear, decide, folder, ladder, look, with_standing, without_backup};
+use crate::continuity::{self, Mark};
 use crate::exit::{self, Failure};
-use crate::litestream::backup::{self, Depth};
+use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::{Line, call};
 use crate::plan::{Database, Plan};
 use crate::settings::{self, StalePolicy};
@@ -42,7 +43,7 @@ impl Boot<'_> {
     fn run(&self) -> Result<(), Failure> {
         let path = &self.database.path;
         clear(&self.folder).map_err(|e| self.system(&e))?;
-        match decide(look(path).map_err(|e| self.system(&e))?, self.plan.entry.restore) {
+        let done = match decide(look(path).map_err(|e| self.system(&e))?, self.plan.entry.restore) {
             Decision::Use => self.use_it(),
             Decision::Fetch => self.restore_missing(),
             Decision::StartEmpty => aside::move_companions_aside(path).map_err(|e| self.system(&e)),
@@ -50,7 +51,11 @@ impl Boot<'_> {
                 exit::DAMAGED,
                 format!("{} is not a SQLite database; move it away to have the backup restored, or correct the path", path.display()),
             )),
+        };
+        if done.is_ok() {
+            self.make_good();
         }
+        done
     }
 
     fn system(&self, error: &std::io::Error) -> Failure {
@@ -68,6 +73,12 @@ impl Boot<'_> {
         }
         let policy = self.plan.entry.stale;
         if policy == StalePolicy::Keep {
+            self.keep();
+            return Ok(());
+        }
+        // Litestream's own directory is elsewhere: its position is not ours to read.
+        if self.database.has_own_meta {
+            report::debug(format_args!("{}: it has a meta-path: whether it is behind its replica is not looked at", self.database.alias));
             return Ok(());
         }
         let mut standing = standing::ask(self.plan, self.database);
@@ -80,7 +91,14 @@ impl Boot<'_> {
             standing = match standing::compare_contents(self.plan, self.database, &self.folder) {
                 Ok(standing) => standing,
                 Err(failure) if failure.code == exit::UNREACHABLE => Standing::NotAsked(failure.message),
-                Err(failure) => return Err(failure),
+                Err(failure) if policy == StalePolicy::Restore && failure.code == exit::DAMAGED => return self.replace_stale(),
+                Err(failure) => {
+                    let what = "; go on with this file with LITESTREAM_ENTRY_STALE=keep";
+                    return Err(Failure::new(
+                        failure.code,
+                        format!("{} cannot be compared: {}{what}", self.database.path.display(), failure.message),
+                    ));
+                }
             };
         }
         if let Standing::NotAsked(why) = &standing {
@@ -93,13 +111,28 @@ impl Boot<'_> {
         }
     }
 
+    /// 0.3 goes on in its generation where it is, and stops for ever at a replica that is beyond it: a new one is begun.
+    fn keep(&self) {
+        let line = self.plan.litestream.line;
+        if line == Line::V03 && matches!(standing::ask(self.plan, self.database), Standing::Behind(_)) {
+            let _ = fs::remove_file(continuity::generation_path(&self.database.path));
+        }
+    }
+
     fn refusal(&self, standing: &Standing) -> String {
-        let how = if let Standing::Behind(how) = standing { how.as_str() } else { "" };
+        let how = match standing {
+            Standing::Behind(how) => {
+                format!("is behind its replica {} ({how}): an old volume, or another host wrote there", self.database.replica)
+            }
+            _ => format!(
+                "is not what its replica {} has, and without a position of Litestream's beside it which is newer is not known",
+                self.database.replica
+            ),
+        };
         format!(
-            "{} is behind its replica {} ({how}): an old volume, or another host wrote there; take what is there with \
-             LITESTREAM_ENTRY_STALE=restore (this file is kept aside), or go on with this file with LITESTREAM_ENTRY_STALE=keep",
-            self.database.path.display(),
-            self.database.replica
+            "{} {how}; take what is there with LITESTREAM_ENTRY_STALE=restore (this file is kept aside), or go on with this file with \
+             LITESTREAM_ENTRY_STALE=keep",
+            self.database.path.display()
         )
     }
 
@@ -210,15 +243,17 @@ impl Boot<'_> {
         };
         point.note(&restored.file).map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", restored.file.display())))?;
         restored.remark = format!(", {}", point.words());
-        restored.position = self.newest_position();
+        restored.position = Some(self.newest_position()?);
+        restored.is_of_the_past = true;
         self.install(&restored, began)
     }
 
     /// Where the backup ends that a database from the past takes the place of.
-    fn newest_position(&self) -> Option<backup::Position> {
+    fn newest_position(&self) -> Result<Position, Failure> {
         let (plan, by) = (self.plan, Instant::now() + self.plan.entry.restore_timeout);
         let files = backup::list(&plan.litestream, &plan.config(), &self.database.path, Depth::Newest, by);
-        backup::newest(&files.ok()?)
+        let unknown = |why: &str| Failure::new(exit::UNREACHABLE, format!("where {} ends is not to be had: {why}", self.database.replica));
+        files.map_err(|why| unknown(&why)).and_then(|files| backup::newest(&files).ok_or_else(|| unknown("it lists nothing")))
     }
 
     fn install(&self, restored: &Restored, began: Instant) -> Result<(), Failure> {
@@ -233,17 +268,30 @@ impl Boot<'_> {
             began.elapsed().as_secs_f32(),
             restored.remark
         ));
-        if restored.newest_is_damaged && self.plan.litestream.line == Line::V05 {
-            self.begin_behind_the_damage();
-        }
         Ok(())
     }
 
-    /// 0.5's restores go through every file since its last snapshot, and so through the damaged one: a new snapshot stands
-    /// before all that is restored from here on.
-    fn begin_behind_the_damage(&self) {
+    /// After a restore from the past, at this boot or before it. 0.5's restores go through every file since its last snapshot,
+    /// and so through what is damaged: a new snapshot stands before all that is restored from here on. It is owed until it is made.
+    fn make_good(&self) {
+        let Mark::Rewound(position) = Mark::read(&self.database.path) else { return };
+        let path = &self.database.path;
+        let outcome = match (self.plan.litestream.line, &position) {
+            (Line::V05, Position::Txid(txid)) => stand_in(*txid, path).map_err(|e| e.to_string()).and_then(|()| self.force_snapshot()),
+            _ => Ok(()),
+        };
+        match outcome.and_then(|()| Mark::Restored(position).write(path).map_err(|e| e.to_string())) {
+            Ok(()) => {}
+            Err(why) => report::line(format_args!(
+                "{}: its backup is not known to be whole: no new snapshot: {why}; tried again at the next start",
+                self.database.alias
+            )),
+        }
+    }
+
+    fn force_snapshot(&self) -> Result<(), String> {
         let by = Instant::now() + self.plan.entry.restore_timeout;
-        let written = runtime::pass_config(self.plan, self.database).and_then(|path| {
+        runtime::pass_config(self.plan, self.database).and_then(|path| {
             let mut args: Vec<OsString> = vec!["replicate".into()];
             args.extend(call::Config { path: &path, expand: false }.flags());
             args.extend(["-once".into(), "-force-snapshot".into()]);
@@ -253,10 +301,7 @@ impl Boot<'_> {
                 Ok(None) => Err("the replica does not answer in time".to_owned()),
                 Err(error) => Err(error.to_string()),
             }
-        });
-        if let Err(why) = written {
-            report::line(format_args!("{}: its backup cannot be restored before Litestream's next snapshot: {why}", self.database.alias));
-        }
+        })
     }
 }
 

@@ -48,7 +48,7 @@ pub fn undo(database: &Path, entry: &Entry) -> io::Result<()> {
         return Ok(());
     }
     // It takes the place of whatever has reached the replica since.
-    let restored = Restored { file: copy, position: Some(Position::Txid(u64::MAX)), newest_is_damaged: false, remark: String::new() };
+    let restored = Restored { file: copy, position: Some(Position::Txid(u64::MAX)), is_of_the_past: false, remark: String::new() };
     install(&restored, database, entry, Old::Keep)?;
     note_position(&restored, database)
 }

@@ -18,6 +18,8 @@ pub enum Standing {
     Current,
     /// The replica has what it lacks; in words.
     Behind(String),
+    /// The replica has other contents, and which is newer is not known.
+    Different,
     /// There is a backup, and nothing beside the database says what the two have to do with each other.
     Unknown,
     /// The replica did not answer; why.
@@ -96,7 +98,7 @@ pub fn compare_contents(plan: &Plan, database: &Database, folder: &Path) -> Resu
     let there = pages::of_file(&restored.file);
     let here = pages::of_live(&database.path, folder);
     let same = matches!((here, there), (Ok(here), Ok(there)) if here == there);
-    Ok(if same { Standing::Current } else { Standing::Behind("other contents there, and no position of Litestream's here".to_owned()) })
+    Ok(if same { Standing::Current } else { Standing::Different })
 }
 
 #[cfg(test)]

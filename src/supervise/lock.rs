@@ -77,6 +77,7 @@ mod tests {
             path: dir.path().join(name),
             replica: String::new(),
             from: Vec::new(),
+            has_own_meta: false,
             elsewhere: Vec::new(),
         };
         let (a, b) = (db("a"), db("b"));

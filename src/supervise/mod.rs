@@ -20,9 +20,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, pipe2};
 
 use crate::config::Document;
+use crate::continuity::Mark;
 use crate::exit::Failure;
 use crate::identity::Identity;
-use crate::litestream::call;
+use crate::litestream::{Line, call};
 use crate::plan::{PLAN_FILE, Plan};
 use crate::restore::{self, Local};
 use crate::settings::StalePolicy;
@@ -80,7 +81,9 @@ impl Boot {
     /// Whether nothing is to be asked or done about them before Litestream starts.
     pub fn is_settled(&self) -> bool {
         let Some(plan) = &self.plan else { return true };
-        let settled = |path: &Path| plan.entry.stale == StalePolicy::Keep || continuity::is_fresh(path);
+        // Of 0.3 it is asked all the same: it cannot go on by itself where the replica is beyond it.
+        let keeps = plan.entry.stale == StalePolicy::Keep && plan.litestream.line == Line::V05;
+        let settled = |path: &Path| continuity::is_fresh(path) || (keeps && !matches!(Mark::read(path), Mark::Rewound(_)));
         // What is in a directory is for the worker to see.
         let copies = plan.entry.migrate.is_some() && plan.entry.migrate_rollback;
         plan.directories.is_empty() && !copies && plan.entry.restore_point.is_none() && plan.databases.iter().all(|d| settled(&d.path))

@@ -42,6 +42,8 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     for (database, outcome) in databases.iter().zip(&outcomes) {
         match outcome {
             Err(why) => channel.say(&Message::Unsaved(format!("{}: {why}", database.alias))),
+            // A snapshot that is owed still is.
+            Ok(()) if matches!(Mark::read(&database.path), Mark::Rewound(_)) => {}
             // A gap that was not healed is still there; without one of ours there is no mark to set.
             Ok(()) if !matches!(Mark::read(&database.path), Mark::Unproven | Mark::None if plan.litestream.line == Line::V05) => {
                 let _ = Mark::clean(&database.path).write(&database.path);

@@ -126,6 +126,10 @@ fn begin_anew(database: &Database) {
 /// `restore` takes the generation that was written last, and S3's times are whole seconds: one that
 /// began right after another may be passed over. Then one more write, a second later, makes it the newest.
 fn make_newest(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
+    // Which one is the last stands in a directory of Litestream's that is elsewhere.
+    if database.has_own_meta {
+        return Ok(());
+    }
     let mut args: Vec<OsString> = vec!["generations".into()];
     args.extend(plan.config().flags());
     args.push(database.path.clone().into());

@@ -111,7 +111,7 @@ fn make_continuous(database: &Database, shows_lock: bool) -> Result<Option<Pin>,
     let mut pin = None;
     // Until Litestream has a position of its own, the restored one counts.
     let mut mark = match Mark::read(path) {
-        restored @ Mark::Restored(_) => restored,
+        restored @ (Mark::Restored(_) | Mark::Rewound(_)) => restored,
         _ => Mark::Open,
     };
     let mut failed = None;

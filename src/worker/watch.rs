@@ -15,8 +15,12 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(super) fn run(plan: &Plan) -> ! {
     let mut known: Vec<BTreeSet<String>> = plan.directories.iter().map(|d| tenants::names_in(d).unwrap_or_default()).collect();
     let mut said = String::new();
+    let mut odd: BTreeSet<String> = plan.directories.iter().flat_map(tenants::odd_names).collect();
     loop {
         std::thread::sleep(EVERY);
+        let now: BTreeSet<String> = plan.directories.iter().flat_map(tenants::odd_names).collect();
+        now.difference(&odd).for_each(report::line);
+        odd = now;
         for (directory, known) in plan.directories.iter().zip(&mut known).filter(|(d, _)| tenants::is_listed(plan, d)) {
             let Ok(now) = tenants::names_in(directory) else { continue };
             if now == *known {
