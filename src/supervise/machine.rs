@@ -397,7 +397,7 @@ impl Machine {
             return Vec::new();
         }
         match self.phase {
-            Phase::Leave { code, .. } => self.abandon(code),
+            Phase::Leave { .. } => self.left_boot(),
             // It refuses with a message, so this is an accident: nothing may start on what it left.
             Phase::Boot => {
                 let mut actions = vec![Action::Say("the databases could not be looked at: the worker died; see above".to_owned())];
@@ -412,7 +412,7 @@ impl Machine {
     fn said(&mut self, message: Message, now: Now) -> Actions {
         match message {
             // Whatever it came to, nothing is left of it.
-            Message::Ready { .. } | Message::Refused(_) if let Phase::Leave { code, .. } = self.phase => self.abandon(code),
+            Message::Ready { .. } | Message::Refused(_) if matches!(self.phase, Phase::Leave { .. }) => self.left_boot(),
             Message::Ready { held, unproven } => self.ready(held, unproven, now),
             Message::Released => {
                 self.untouched = false;
@@ -498,7 +498,7 @@ impl Machine {
                 // 0 only counts: a second TERM is not what a daemon expects.
                 actions.push(Action::Drain(if now >= kill_at { KILL } else { 0 }));
             }
-            Phase::Leave { code, by } if by <= now => actions.extend(self.abandon(code)),
+            Phase::Leave { by, .. } if by <= now => actions.extend(self.left_boot()),
             // 0.3 hangs at its end when the replica takes no writes.
             Phase::Close if due(self.close_by) => {
                 self.close_by = None;

@@ -48,13 +48,7 @@ impl Machine {
                 Vec::new()
             }
             AppState::Waiting if stops && self.phase == Phase::Run => self.app_ended(0, now),
-            AppState::Waiting if let Phase::Leave { code, .. } = self.phase => {
-                if stops {
-                    self.abandon(code)
-                } else {
-                    Vec::new()
-                }
-            }
+            AppState::Waiting if stops && matches!(self.phase, Phase::Leave { .. }) => self.left_boot(),
             AppState::Running => {
                 if stops {
                     self.begin_stop(now);

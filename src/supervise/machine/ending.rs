@@ -87,6 +87,14 @@ impl Machine {
         vec![Action::Kill(Role::Litestream), Action::Stop(Role::Prepare)]
     }
 
+    /// What was begun is taken away, or there was no more time for it.
+    pub(super) fn left_boot(&mut self) -> Actions {
+        match self.phase {
+            Phase::Leave { code, .. } => self.abandon(code),
+            _ => Vec::new(),
+        }
+    }
+
     /// Ends a boot before the app: nothing was written that could be saved.
     pub(super) fn abandon(&mut self, code: u8) -> Actions {
         self.phase = Phase::End;
