@@ -108,7 +108,7 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         hold: None,
         exit: None,
         began: Instant::now(),
-        settled: false,
+        rest_at: Some(Duration::ZERO),
     };
     let mut machine = Machine::new(rules);
     let first = machine.start(shell.now());
@@ -145,8 +145,8 @@ struct Shell {
     hold: Option<(UnixStream, bool)>,
     exit: Option<u8>,
     began: Instant,
-    /// The boot's code has been given back.
-    settled: bool,
+    /// When the code's pages are given back; none when nothing has happened since.
+    rest_at: Option<Duration>,
 }
 
 impl Shell {
@@ -158,12 +158,7 @@ impl Shell {
 
     /// Sleeps until something happens or the deadline comes.
     fn wait(&mut self, deadline: Option<Duration>) {
-        // Once, when the app runs and nothing is due soon.
-        let idle = deadline.is_none_or(|at| at.saturating_sub(self.now()) > Duration::from_secs(1));
-        if idle && !self.settled && self.pid_of(Role::App).is_some() {
-            self.settled = true;
-            sys::drop_code_pages();
-        }
+        let (deadline, rests) = self.rest(deadline);
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.pipes.iter().map(|p| PollFd::new(p.fd.as_fd(), PollFlags::POLLIN)));
         if let Some((socket, false)) = &self.hold {
@@ -176,10 +171,26 @@ impl Shell {
             }
             None => PollTimeout::NONE,
         };
+        if rests {
+            // The last thing before the sleep: whatever is touched after it is there again.
+            sys::drop_code_pages();
+        }
         // EINTR and ENOMEM alike: the events are looked for one by one anyway.
         if poll(&mut fds, timeout).is_err() {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Whether the code's pages are given back before this sleep: when the app runs and nothing is due soon, a tenth of a second
+    /// after the last event, so that many events do not cost as many page faults. The deadline, or when that is to be.
+    fn rest(&mut self, deadline: Option<Duration>) -> (Option<Duration>, bool) {
+        let now = self.now();
+        let idle = deadline.is_none_or(|at| at.saturating_sub(now) > Duration::from_secs(1));
+        if !idle || self.pid_of(Role::App).is_none() {
+            return (deadline, false);
+        }
+        let rests = self.rest_at.take_if(|at| *at <= now).is_some();
+        (deadline.into_iter().chain(self.rest_at).min(), rests)
     }
 
     /// What has happened. A worker's last words come before its end, signals before everything.
@@ -211,6 +222,9 @@ impl Shell {
         }
         if machine.deadline().is_some_and(|at| at <= self.now()) {
             events.push(Event::Tick);
+        }
+        if !events.is_empty() {
+            self.rest_at = Some(self.now().saturating_add(Duration::from_millis(100)));
         }
         events
     }
