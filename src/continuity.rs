@@ -268,6 +268,12 @@ pub fn shadow_wal(database: &Path) -> Option<PathBuf> {
     copies.max()
 }
 
+/// Makes 0.3 begin a generation with a snapshot, by taking away its pointer to the last, as it does itself where it finds that
+/// one wrong. The old one stays in the replica.
+pub fn begin_anew(database: &Path) {
+    let _ = std::fs::remove_file(generation_path(database));
+}
+
 /// Where 0.3 keeps the name of its generation.
 pub fn generation_path(database: &Path) -> PathBuf {
     meta_dir(database).join("generation")

@@ -85,23 +85,47 @@ pub fn takes_list(pattern: &str) -> bool {
     matches(pattern, LIST)
 }
 
-/// The names of the databases that are in a directory now, the list excepted.
+/// What is in a directory now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// The names of its databases, the list excepted.
+    pub names: BTreeSet<String>,
+    /// What is wrong with names that Litestream takes all the same: a line each.
+    pub odd: BTreeSet<String>,
+}
+
+/// Looks into a directory: each file that matches is opened once.
 ///
 /// # Errors
 /// What the kernel says, where it cannot be read.
-pub fn names_in(directory: &Directory) -> io::Result<BTreeSet<String>> {
+pub fn scan(directory: &Directory) -> io::Result<Scan> {
     fs::read_dir(&directory.path)?;
     let mut paths = Vec::new();
     search(directory, &directory.path, 0, &mut paths);
-    let relative = |path: PathBuf| Some(path.strip_prefix(&directory.path).ok()?.to_str()?.to_owned());
-    Ok(paths.into_iter().filter_map(relative).filter(|name| name != LIST).collect())
+    let mut scan = Scan::default();
+    for path in paths {
+        let name = path.strip_prefix(&directory.path).ok().and_then(Path::to_str);
+        scan.names.extend(name.filter(|name| *name != LIST).map(str::to_owned));
+        scan.odd.extend(
+            oddity(&path).map(|why| format!("{}: {}: its name {why}: IT IS NOT REPLICATED; rename it", directory.alias, path.display())),
+        );
+    }
+    Ok(scan)
+}
+
+fn oddity(path: &Path) -> Option<&'static str> {
+    match path.to_str() {
+        None => Some("is not UTF-8, which makes Litestream fall over again and again"),
+        Some(text) if text.contains(['?', '#', '%']) => Some("has a character (?, #, %) by which Litestream opens another file"),
+        Some(_) => None,
+    }
 }
 
 /// The paths of databases that are lost: listed, or found in a replica that is a folder, and not here. The list
 /// itself has to be here.
 pub fn lost(plan: &Plan) -> Vec<PathBuf> {
     let lost = |directory: &Directory| {
-        let here = names_in(directory).unwrap_or_default();
+        let here = scan(directory).unwrap_or_default().names;
         let mut known = Known::default();
         if is_listed(plan, directory) {
             match List::open(directory).and_then(|list| list.read()) {
@@ -118,28 +142,15 @@ pub fn lost(plan: &Plan) -> Vec<PathBuf> {
 
 /// Notes what is in the directories now.
 pub fn note(plan: &Plan) {
-    plan.directories.iter().flat_map(odd_names).for_each(report::line);
-    for directory in plan.directories.iter().filter(|d| is_listed(plan, d)) {
-        let names = names_in(directory).unwrap_or_default();
-        if let Err(error) = List::open(directory).and_then(|list| list.add(&names)) {
+    for directory in &plan.directories {
+        let found = scan(directory).unwrap_or_default();
+        found.odd.iter().for_each(report::line);
+        if is_listed(plan, directory)
+            && let Err(error) = List::open(directory).and_then(|list| list.add(&found.names))
+        {
             report::line(format_args!("{}: the list of its databases cannot be kept: {error}", directory.alias));
         }
     }
-}
-
-/// What is wrong with names in a directory, which Litestream takes all the same: a line each.
-pub fn odd_names(directory: &Directory) -> BTreeSet<String> {
-    let mut paths = Vec::new();
-    search(directory, &directory.path, 0, &mut paths);
-    let odd = |path: PathBuf| {
-        let why = match path.to_str() {
-            None => "is not UTF-8, which makes Litestream fall over again and again",
-            Some(text) if text.contains(['?', '#', '%']) => "has a character (?, #, %) by which Litestream opens another file",
-            Some(_) => return None,
-        };
-        Some(format!("{}: {}: its name {why}: IT IS NOT REPLICATED; rename it", directory.alias, path.display()))
-    };
-    paths.into_iter().filter_map(odd).collect()
 }
 
 /// The names of the backups in a replica that is a folder: bare Litestream keeps no list.

@@ -176,6 +176,11 @@ pub fn up_to(files: &[File], second: &str) -> Option<Vec<OsString>> {
     }
 }
 
+/// The value of one of Litestream's flags.
+pub fn flag<'a>(flags: &'a [OsString], name: &str) -> Option<&'a str> {
+    flags.iter().position(|f| f == name).and_then(|at| flags.get(at.checked_add(1)?)?.to_str())
+}
+
 /// What a restore would fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needed {
@@ -239,7 +244,7 @@ fn summed<'a>(files: impl Iterator<Item = &'a File> + Clone) -> Option<Needed> {
 /// What 0.3 would fetch: of the generation that was written last, the newest snapshot and the WAL after it, within
 /// what the flags allow.
 fn newest_restore(files: &[File], flags: &[OsString]) -> Option<Needed> {
-    let flag = |name: &str| flags.iter().position(|f| f == name).and_then(|at| flags.get(at.checked_add(1)?)?.to_str());
+    let flag = |name: &str| flag(flags, name);
     let place = |file: &File| match &file.position {
         Position::Wal { generation, index, offset } => Some((generation.clone(), *index, *offset)),
         Position::Txid(_) => None,

@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use super::{Context, not_live, print};
 use crate::exit::{self, Failure};
 use crate::litestream::Line;
-use crate::litestream::backup::{self, Depth, Needed};
+use crate::litestream::backup::{self, Needed};
 use crate::litestream::socket::json_string;
 use crate::plan::{Database, Plan};
 use crate::restore::install::{Old, install, note_position};
@@ -149,9 +149,7 @@ impl Command<'_> {
             Fetched::Database(mut restored) => {
                 interrupt::check()?;
                 if own && self.is_of_the_past() {
-                    restored.position = Some(self.newest(database).ok_or_else(|| {
-                        Failure::new(exit::UNREACHABLE, format!("where {} ends is not to be had; try again", database.replica))
-                    })?);
+                    restored.position = Some(source.end()?);
                     restored.is_of_the_past = true;
                 }
                 let size = std::fs::metadata(&restored.file).map(|m| m.len()).unwrap_or_default();
@@ -168,13 +166,6 @@ impl Command<'_> {
 
     fn is_of_the_past(&self) -> bool {
         POINTS.iter().any(|name| self.matches.contains_id(name))
-    }
-
-    /// Where the backup ends that a database from the past takes the place of.
-    fn newest(&self, database: &Database) -> Option<backup::Position> {
-        let by = Instant::now() + LIST_FOR;
-        let files = backup::list(&self.plan.litestream, &self.plan.config(), &database.path, Depth::Newest, by);
-        backup::newest(&files.ok()?)
     }
 
     fn point(&self) -> String {

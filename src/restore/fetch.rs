@@ -100,14 +100,36 @@ impl<'a> Source<'a> {
     /// As [`Self::fetch`].
     pub fn fetch_past(&self, folder: &Path) -> Result<Fetched, Failure> {
         let fetched = self.fetch(folder)?;
-        let time = self.flags.iter().position(|f| f == "-timestamp").and_then(|at| self.flags.get(at.checked_add(1)?)?.to_str());
+        let time = backup::flag(self.flags, "-timestamp");
         let (Line::V03, Fetched::NoBackup, Some(time)) = (self.litestream.line, &fetched, time) else { return Ok(fetched) };
-        let by = Instant::now() + self.timeout;
-        let files = backup::list(self.litestream, &self.config, self.database, Depth::All, by).unwrap_or_default();
-        match backup::up_to(&files, time).filter(|flags| flags.iter().any(|f| f == "-generation")) {
-            Some(flags) => Source { flags: &flags, config: self.config.clone(), ..*self }.fetch(folder),
+        let files = self.list(Depth::All, self.timeout).unwrap_or_default();
+        match backup::up_to(&files, time).filter(|flags| backup::flag(flags, "-generation").is_some()) {
+            Some(flags) => self.asking(&flags).fetch(folder),
             None => Ok(fetched),
         }
+    }
+
+    /// The same with other flags of Litestream's.
+    pub fn asking<'b>(&'b self, flags: &'b [OsString]) -> Source<'b> {
+        Source { flags, config: self.config.clone(), ..*self }
+    }
+
+    /// What the replica lists.
+    ///
+    /// # Errors
+    /// Litestream's reason, or that it has not answered in that time.
+    pub fn list(&self, depth: Depth, within: Duration) -> Result<Vec<backup::File>, String> {
+        backup::list(self.litestream, &self.config, self.database, depth, Instant::now() + within)
+    }
+
+    /// Where the backup ends, whose place a database from the past takes.
+    ///
+    /// # Errors
+    /// 69 where that is not to be had.
+    pub fn end(&self) -> Result<Position, Failure> {
+        let unknown = |why: &str| Failure::new(exit::UNREACHABLE, format!("where the backup ends is not to be had: {why}; try again"));
+        let files = self.list(Depth::Newest, self.timeout).map_err(|why| unknown(&why))?;
+        backup::newest(&files).ok_or_else(|| unknown("the replica lists nothing"))
     }
 
     fn fetch_patiently(&self, folder: &Path) -> Result<Fetched, Failure> {

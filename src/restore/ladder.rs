@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::fetch::{Fetched, Restored, Source};
 use crate::exit::{self, Failure};
@@ -35,8 +35,8 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
         return Err(Failure::new(damaged.code, format!("{}; {more}", damaged.message)));
     }
     report::line(format_args!("{}: {}: looking for the newest point before that", source.alias, damaged.message));
-    let by = Instant::now() + LIST_FOR;
-    let files = backup::list(source.litestream, &source.config, source.database, Depth::All, by)
+    let files = source
+        .list(Depth::All, LIST_FOR)
         .map_err(|why| Failure::new(exit::UNREACHABLE, format!("the backup's files cannot be listed: {why}")))?;
     let steps = steps(&files);
     let mut found: Option<(usize, Restored)> = None;
@@ -44,7 +44,7 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
         let Some(step) = steps.get(at) else { return Ok(false) };
         // Each try empties the folder.
         found = None;
-        let source = Source { flags: &step.flags, tries: 2, config: source.config.clone(), ..*source };
+        let source = Source { tries: 2, ..source.asking(&step.flags) };
         match source.fetch(folder) {
             Ok(Fetched::Database(restored)) => {
                 found = Some((at, restored));
@@ -61,7 +61,7 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
     // The best need not be the last that was tried.
     let mut restored = match found.filter(|(tried, _)| Some(*tried) == at) {
         Some((_, restored)) => restored,
-        None => match (Source { flags: &step.flags, config: source.config.clone(), ..*source }).fetch(folder)? {
+        None => match source.asking(&step.flags).fetch(folder)? {
             Fetched::Database(restored) => restored,
             Fetched::NoBackup => return Ok(Fetched::NoBackup),
         },

@@ -13,7 +13,7 @@ use super::standing::{self, Standing};
 use super::{Decision, aside, clear, decide, folder, ladder, look, with_standing, without_backup};
 use crate::continuity::{self, Mark};
 use crate::exit::{self, Failure};
-use crate::litestream::backup::{self, Depth, Position};
+use crate::litestream::backup::Position;
 use crate::litestream::{Line, call};
 use crate::plan::{Database, Plan};
 use crate::settings::{self, StalePolicy};
@@ -115,7 +115,7 @@ impl Boot<'_> {
     fn keep(&self) {
         let line = self.plan.litestream.line;
         if line == Line::V03 && matches!(standing::ask(self.plan, self.database), Standing::Behind(_)) {
-            let _ = fs::remove_file(continuity::generation_path(&self.database.path));
+            continuity::begin_anew(&self.database.path);
         }
     }
 
@@ -234,7 +234,8 @@ impl Boot<'_> {
             ));
         }
         let flags = point.flags();
-        let mut restored = match (Source { flags: &flags, ..Source::newest(self.plan, self.database) }).fetch_past(&self.folder)? {
+        let source = Source::newest(self.plan, self.database);
+        let mut restored = match source.asking(&flags).fetch_past(&self.folder)? {
             Fetched::Database(restored) => restored,
             Fetched::NoBackup => {
                 let what = format!("{} has no backup {}; see `litestream-entry restore --dry-run`", self.database.replica, point.words());
@@ -243,17 +244,9 @@ impl Boot<'_> {
         };
         point.note(&restored.file).map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", restored.file.display())))?;
         restored.remark = format!(", {}", point.words());
-        restored.position = Some(self.newest_position()?);
+        restored.position = Some(source.end()?);
         restored.is_of_the_past = true;
         self.install(&restored, began)
-    }
-
-    /// Where the backup ends that a database from the past takes the place of.
-    fn newest_position(&self) -> Result<Position, Failure> {
-        let (plan, by) = (self.plan, Instant::now() + self.plan.entry.restore_timeout);
-        let files = backup::list(&plan.litestream, &plan.config(), &self.database.path, Depth::Newest, by);
-        let unknown = |why: &str| Failure::new(exit::UNREACHABLE, format!("where {} ends is not to be had: {why}", self.database.replica));
-        files.map_err(|why| unknown(&why)).and_then(|files| backup::newest(&files).ok_or_else(|| unknown("it lists nothing")))
     }
 
     fn install(&self, restored: &Restored, began: Instant) -> Result<(), Failure> {

@@ -37,7 +37,7 @@ pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result
             Err(reason) => why = reason,
         }
         if is_damage(&why) {
-            begin_anew(database);
+            continuity::begin_anew(&database.path);
         }
         std::thread::sleep(PAUSE);
     }
@@ -115,12 +115,6 @@ fn start(plan: &Plan, config: &Path, log: &Path) -> Result<(call::Running, UnixS
 /// one under the same temporary name. It would stop at it for ever.
 fn is_damage(reason: &str) -> bool {
     reason.contains("cannot determine replica position") && (reason.contains("lz4") || reason.contains("EOF"))
-}
-
-/// Makes Litestream begin a generation with a snapshot, by taking away its pointer to the last, as it
-/// does itself where it finds that one wrong. The old one stays in the replica.
-fn begin_anew(database: &Database) {
-    let _ = fs::remove_file(continuity::meta_dir(&database.path).join("generation"));
 }
 
 /// `restore` takes the generation that was written last, and S3's times are whole seconds: one that

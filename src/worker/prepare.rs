@@ -53,15 +53,15 @@ fn bring_back(plan: &Plan) -> Result<Plan, Failure> {
     }
     make_all_present(&each)?;
     tenants::note(plan);
+    let each = tenants::expand(plan.clone(), &[]);
     if plan.entry.migrate.is_some() && plan.entry.migrate_rollback {
-        for database in &tenants::expand(plan.clone(), &[]).databases {
-            let alias = &database.alias;
-            rollback::save(&database.path).map_err(|e| {
+        for Database { alias, path, .. } in &each.databases {
+            rollback::save(path).map_err(|e| {
                 Failure::new(exit::SYSTEM, format!("{alias}: no copy for LITESTREAM_ENTRY_MIGRATE_ROLLBACK: {e}; make room for it"))
             })?;
         }
     }
-    Ok(tenants::expand(plan.clone(), &[]))
+    Ok(each)
 }
 
 /// Pins or empties every WAL, and holds the pins until Litestream has its own.
