@@ -22,6 +22,33 @@ pub struct Identity {
     home: OsString,
 }
 
+/// Who is meant by `USER[:GROUP]`.
+#[derive(Debug)]
+pub struct Named {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's, where one is named.
+    pub group: Option<u32>,
+    /// What /etc/passwd says of the user.
+    pub user: Option<User>,
+}
+
+/// Looks up `USER[:GROUP]`, each by name or number.
+///
+/// # Errors
+/// What is not known here.
+pub fn look_up(text: &str) -> Result<Named, &'static str> {
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let number = user.parse::<u32>().ok();
+    let known = number.map_or_else(|| User::from_name(user), |uid| User::from_uid(Uid::from_raw(uid))).ok().flatten();
+    let uid = number.or_else(|| known.as_ref().map(|u| u.uid.as_raw())).ok_or("no such user here; use its number")?;
+    let group_of = |name: &str| {
+        let by_name = || Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw());
+        name.parse::<u32>().ok().or_else(by_name).ok_or("no such group here; use its number")
+    };
+    Ok(Named { uid, group: group.map(group_of).transpose()?, user: known })
+}
+
 impl Identity {
     /// From `USER[:GROUP]`, by name or number; none where this process is that user already.
     ///
@@ -29,31 +56,15 @@ impl Identity {
     /// 78 for a user or group that is not known here; 71 where this process may not become it.
     pub fn resolve(text: &str) -> Result<Option<Self>, Failure> {
         let wrong = |what: &str| Failure::new(exit::CONFIG, format!("LITESTREAM_ENTRY_USER: {text}: {what}"));
-        let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
-        let known = match user.parse::<u32>() {
-            Ok(uid) => User::from_uid(Uid::from_raw(uid)),
-            Err(_) => User::from_name(user),
-        };
-        let known = known.ok().flatten();
-        let uid = known
-            .as_ref()
-            .map(|u| u.uid.as_raw())
-            .or_else(|| user.parse().ok())
-            .ok_or_else(|| wrong("no such user here; use its number"))?;
-        let gid = match group.map(|group| (group, group.parse::<u32>())) {
-            Some((_, Ok(gid))) => gid,
-            Some((name, Err(_))) => {
-                Group::from_name(name).ok().flatten().ok_or_else(|| wrong("no such group here; use its number"))?.gid.as_raw()
-            }
-            None => known.as_ref().map(|u| u.gid.as_raw()).ok_or_else(|| wrong("not in /etc/passwd; write UID:GID"))?,
-        };
+        let Named { uid, group, user } = look_up(text).map_err(wrong)?;
+        let gid = group.or_else(|| user.as_ref().map(|u| u.gid.as_raw())).ok_or_else(|| wrong("not in /etc/passwd; write UID:GID"))?;
         // A group that is named stands alone, as with Docker's own `--user`.
-        let groups = match (&known, group) {
+        let groups = match (&user, group) {
             (Some(user), None) => CString::new(user.name.as_bytes()).ok().and_then(|name| getgrouplist(&name, Gid::from_raw(gid)).ok()),
             _ => None,
         };
         let groups = groups.map_or_else(|| vec![gid], |groups| groups.iter().map(|g| g.as_raw()).collect());
-        let home = known.map_or_else(|| "/".into(), |user| user.dir.into_os_string());
+        let home = user.map_or_else(|| "/".into(), |user| user.dir.into_os_string());
         let own = Uid::effective();
         if own.is_root() {
             Ok(Some(Self { uid, gid, groups, home }))

@@ -6,29 +6,21 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::SystemTime;
 
-use nix::unistd::{Group, User};
-
 use super::aside::{discard, move_companions_aside, move_database_aside};
 use super::fetch::Restored;
 use crate::continuity::{Mark, meta_dir};
+use crate::identity::{self, Named};
 use crate::litestream::ltx;
 use crate::pages;
 use crate::settings::Entry;
 
-/// Changes a file's owner to `USER[:GROUP]`, by name or number; a user's own group where none is named.
+/// Changes a file's owner to `USER[:GROUP]`, by name or number; a user's own group where only a name is given.
 fn give(file: &Path, owner: &str) -> io::Result<()> {
-    let unknown =
-        |what: &str| io::Error::new(io::ErrorKind::NotFound, format!("LITESTREAM_ENTRY_DB_OWNER: no such {what} here; use its number"));
-    let (user, group) = owner.split_once(':').map_or((owner, None), |(user, group)| (user, Some(group)));
-    let (uid, its_group) = match user.parse::<u32>() {
-        Ok(uid) => (uid, None),
-        Err(_) => User::from_name(user).ok().flatten().map(|u| (u.uid.as_raw(), Some(u.gid.as_raw()))).ok_or_else(|| unknown("user"))?,
-    };
-    let gid = match group.map(|group| (group, group.parse::<u32>())) {
-        None => its_group,
-        Some((_, Ok(gid))) => Some(gid),
-        Some((name, Err(_))) => Some(Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw()).ok_or_else(|| unknown("group"))?),
-    };
+    let unknown = |what: &str| io::Error::new(io::ErrorKind::NotFound, format!("LITESTREAM_ENTRY_DB_OWNER: {what}"));
+    let Named { uid, group, user } = identity::look_up(owner).map_err(unknown)?;
+    // A number alone changes the owner alone, as with chown(1).
+    let by_name = user.filter(|user| owner.split(':').next() == Some(user.name.as_str()));
+    let gid = if owner.contains(':') { group } else { by_name.map(|user| user.gid.as_raw()) };
     std::os::unix::fs::chown(file, Some(uid), gid)
         .map_err(|error| io::Error::new(error.kind(), format!("LITESTREAM_ENTRY_DB_OWNER: {error}; only root may give a file away")))
 }

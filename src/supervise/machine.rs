@@ -4,6 +4,7 @@
 //! life of its own beside it ([`Replicator`]), since it may die and come back while the app lives.
 
 mod app;
+mod due;
 mod ending;
 mod replicator;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use crate::exit::{self, Ended};
 use crate::settings::OnFailure;
 use crate::worker::Message;
-use replicator::{EARLY, Replicator};
+use replicator::Replicator;
 
 /// Time since the boot began.
 pub type Now = Duration;
@@ -328,25 +329,6 @@ impl Machine {
         actions
     }
 
-    /// When [`Event::Tick`] is due; none while there is nothing to wait for.
-    pub fn deadline(&self) -> Option<Now> {
-        let replicator = match self.replicator {
-            Replicator::Standby(at) | Replicator::Backoff(at) => Some(at),
-            Replicator::Starting if !self.prepared => Some(self.started_at.saturating_add(EARLY)),
-            _ => None,
-        };
-        let phase = match self.phase {
-            Phase::Boot | Phase::Run => {
-                [replicator, self.heal_at, self.pulse_at, self.watch_at, self.migrate_by, self.come_up_by].into_iter().flatten().min()
-            }
-            Phase::Drain { next, .. } => Some(next),
-            Phase::Close => self.close_by,
-            Phase::Leave { by, .. } => Some(by),
-            Phase::Sync | Phase::End => None,
-        };
-        [phase, self.app_by, self.stop_by].into_iter().flatten().min()
-    }
-
     /// What an event asks for.
     pub fn step(&mut self, event: Event, now: Now) -> Actions {
         if self.phase == Phase::End {
@@ -456,59 +438,6 @@ impl Machine {
             self.heal_at = None;
             self.heal_pause = HEAL_AFTER;
         }
-    }
-
-    // ---- deadlines
-
-    /// What is looked at from time to time while the app runs.
-    fn tick_looks(&mut self, now: Now) -> Actions {
-        let is_due = |at: &mut Option<Now>| at.take_if(|at| *at <= now).is_some();
-        let mut actions = Vec::new();
-        if self.phase == Phase::Run && is_due(&mut self.pulse_at) {
-            actions.push(Action::Pulse);
-        }
-        if self.phase == Phase::Run && is_due(&mut self.watch_at) {
-            actions.push(Action::Watch);
-        }
-        if self.phase == Phase::Run && is_due(&mut self.migrate_by) {
-            actions.push(Action::Say("the migration takes too long: stopping it (LITESTREAM_ENTRY_MIGRATE_TIMEOUT)".to_owned()));
-            actions.extend(self.signal(TERM, now));
-        }
-        actions
-    }
-
-    fn tick(&mut self, now: Now) -> Actions {
-        let due = |at: Option<Now>| at.is_some_and(|at| at <= now);
-        if due(self.stop_by) {
-            return self.out_of_time();
-        }
-        let mut actions = Vec::new();
-        if due(self.app_by) {
-            self.app_by = None;
-            actions.push(Action::Say("the app has not ended in time: killing it, to save its last writes".to_owned()));
-            actions.push(Action::SignalApp(KILL));
-        }
-        match self.phase {
-            Phase::Boot | Phase::Run => {
-                actions.extend(self.tick_looks(now));
-                actions.extend(self.tick_replicator(now));
-            }
-            Phase::Drain { kill_at, next } if next <= now => {
-                self.phase = Phase::Drain { kill_at, next: now.saturating_add(DRAIN_EVERY) };
-                // 0 only counts: a second TERM is not what a daemon expects.
-                actions.push(Action::Drain(if now >= kill_at { KILL } else { 0 }));
-            }
-            Phase::Leave { by, .. } if by <= now => actions.extend(self.left_boot()),
-            // 0.3 hangs at its end when the replica takes no writes.
-            Phase::Close if due(self.close_by) => {
-                self.close_by = None;
-                self.replicator = Replicator::Off;
-                actions.push(Action::Kill(Role::Litestream));
-                actions.extend(self.flush(Sync::Pass, now));
-            }
-            _ => {}
-        }
-        actions
     }
 }
 
