@@ -136,6 +136,30 @@ pub fn keep_on_exec(fd: &impl AsFd) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
 }
 
+/// What PID 1 needs where everything else is another user's (capabilities(7)): CHOWN, `DAC_OVERRIDE` and FOWNER for the files that it
+/// shares with that user, KILL to signal it, SETGID and SETUID to become it.
+const KEPT_CAPABILITIES: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7;
+
+/// Gives up every capability but [`KEPT_CAPABILITIES`], for good in this process; what root's children get by exec is not touched.
+///
+/// # Errors
+/// What `capset(2)` says.
+#[expect(unsafe_code, reason = "nix and libc have no capget(2) and capset(2)")]
+pub fn drop_capabilities() -> nix::Result<()> {
+    /// Linux's third version has two halves of each set; the header's pid 0 is this process.
+    const VERSION: u32 = 0x2008_0522;
+    let header = [VERSION, 0];
+    // Effective, permitted, inheritable; the low half first.
+    let mut sets = [0_u32; 6];
+    // SAFETY: the kernel reads two words of the header and writes six of the sets.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) })?;
+    // What may be inherited is the app's, and stays as it is.
+    let [effective, permitted, inheritable, .., inheritable_too] = sets;
+    let kept = [effective & KEPT_CAPABILITIES, permitted & KEPT_CAPABILITIES, inheritable, 0, 0, inheritable_too];
+    // SAFETY: the kernel reads both.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), kept.as_ptr()) }).map(drop)
+}
+
 /// Gives back the pages of our own code: most of it is for the boot, and what is still needed comes
 /// back from the page cache when it is touched.
 #[expect(unsafe_code, reason = "the linker's symbols are extern, and madvise(2) takes an address")]

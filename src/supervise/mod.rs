@@ -99,6 +99,11 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
             Err(errno) => report::line(format_args!("not PID 1, and orphans cannot be reaped: {}", errno.desc())),
         }
     }
+    if boot.identity.is_some()
+        && let Err(errno) = sys::drop_capabilities()
+    {
+        report::line(format_args!("LITESTREAM_ENTRY_USER: root's capabilities are kept: {}", errno.desc()));
+    }
     let mut shell = Shell {
         boot,
         signals,

@@ -15,6 +15,9 @@ both_lines!(
     comes_back_after_kill_of_a_hot_writers,
     comes_back_again_and_again,
     comes_back_after_a_hang,
+    comes_back_when_its_binary_does,
+    comes_back_when_it_has_memory_again,
+    a_database_that_it_cannot_open_is_saved_at_the_end,
     its_end_stops_the_app_or_is_ignored_where_that_is_asked_for
 );
 
@@ -161,4 +164,89 @@ fn its_end_stops_the_app_or_is_ignored_where_that_is_asked_for(line: Line) {
     assert!(container.litestream().is_none());
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     site.assert_saved();
+}
+
+/// The site with a Litestream of its own at this path, that a test may take away.
+fn with_own_litestream(site: &Site, script: Option<&str>) -> std::path::PathBuf {
+    let own = site.path("litestream");
+    match script {
+        Some(script) => {
+            std::fs::write(&own, format!("#!/bin/sh\n{script}\nexec {} \"$@\"\n", site.line.binary().display())).unwrap();
+            std::fs::set_permissions(&own, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        None => drop(std::fs::copy(site.line.binary(), &own).unwrap()),
+    }
+    own
+}
+
+/// An upgrade in place takes the binary away for a moment: it is tried again until there is one.
+fn comes_back_when_its_binary_does(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let own = with_own_litestream(&site, None);
+    let mut container = site.writing("--every 4000").env("LITESTREAM_BIN", &own).start();
+    container.ready();
+    let app = container.app().pid;
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    let away = site.path("away");
+    let litestream = container.running_litestream().pid;
+    std::fs::rename(&own, &away).unwrap();
+    process::send(litestream, Signal::SIGKILL);
+    eventually("it is said", PATIENCE, || when(container.stderr().contains("cannot be started: No such file or directory")));
+    let killed_at = site.acknowledged();
+    std::fs::rename(&away, &own).unwrap();
+    eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > killed_at));
+    assert_eq!(container.app().pid, app, "the app is the same process");
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
+
+/// A Litestream that gets no memory from the kernel ends by itself, with a page of text on stderr.
+fn comes_back_when_it_has_memory_again(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let scarce = site.path("scarce");
+    let own = with_own_litestream(&site, Some(&format!("[ -e {} ] && [ \"$1\" = replicate ] && ulimit -v 40000", scarce.display())));
+    let mut container = site.writing("--every 4000").env("LITESTREAM_BIN", &own).start();
+    container.ready();
+    let app = container.app().pid;
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    std::fs::write(&scarce, "").unwrap();
+    process::send(container.running_litestream().pid, Signal::SIGKILL);
+    eventually("it is out of memory", PATIENCE, || when(container.stderr().contains("fatal error: failed to reserve page summary memory")));
+    let at = site.acknowledged();
+    std::fs::remove_file(&scarce).unwrap();
+    eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > at));
+    assert_eq!(container.app().pid, app, "the app is the same process");
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
+
+/// An app that keeps its database to itself (`locking_mode=EXCLUSIVE`) shuts Litestream out for as long as it lives.
+fn a_database_that_it_cannot_open_is_saved_at_the_end(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let script = "import signal, sqlite3, sys, time
+database, ready = sys.argv[1:]
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+app = sqlite3.connect(database, isolation_level=None)
+app.execute('PRAGMA locking_mode=EXCLUSIVE'); app.execute('PRAGMA journal_mode=wal')
+app.execute('CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT)')
+while not stop:
+    app.execute('INSERT INTO t(body) VALUES (hex(randomblob(200)))')
+    if app.execute('SELECT count(*) FROM t').fetchone()[0] == 300: open(ready, 'w')
+    time.sleep(0.005)";
+    let words = ["/usr/bin/python3", "-c", script, &site.database().display().to_string(), &site.ready_file().display().to_string()];
+    let mut container = site.recipe().app(words).start();
+    container.ready();
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    let here = Contents::of(site.database());
+    assert_eq!(site.backup_of(site.database()).difference(&here), None);
 }

@@ -251,10 +251,16 @@ fn another_user_may_be_named_and_nothing_is_left_to_root(line: Line) {
         let mut container = site.writing("--every 1000").env("LITESTREAM_ENTRY_USER", "nobody").start();
         container.ready();
         site.write_on(200);
-        for pid in [container.app().pid, container.running_litestream().pid] {
+        let field_of = |pid: i32, name: &str| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-            let field =
-                |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+            status.lines().find_map(|l| l.strip_prefix(name)).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        // CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID.
+        for set in ["CapEff:", "CapPrm:"] {
+            assert_eq!(u64::from_str_radix(&field_of(container.pid1(), set), 16).unwrap() & !0b1110_1011, 0, "{set}");
+        }
+        for pid in [container.app().pid, container.running_litestream().pid] {
+            let field = |name: &str| field_of(pid, name);
             assert_eq!(
                 (field("Uid:"), field("Gid:"), field("Groups:")),
                 ("65534 ".repeat(4).trim().into(), "65534 ".repeat(4).trim().into(), "65534".into())
