@@ -268,6 +268,7 @@ fn verify() -> Command {
         .args(databases())
         .arg(value("timeout", "DURATION", "how long a write may take to reach the replica [30s]"))
         .arg(flag("quick", "leave out the comparison of pages"))
+        .arg(flag("read-only", "write nothing to the database, not even a row to look for").conflicts_with("quick"))
         .arg(flag("json", "print one JSON object per database"))
         .arg(own_config())
 }

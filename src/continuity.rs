@@ -116,6 +116,11 @@ struct Ltx {
     txid: u64,
 }
 
+/// The newest of 0.5's own records beside a database.
+pub fn newest_ltx_path(database: &Path) -> Option<PathBuf> {
+    newest_ltx(database).map(|ltx| ltx.path)
+}
+
 /// `0000000000000001-000000000000002a.ltx`: first and last transaction in hexadecimal.
 fn newest_ltx(database: &Path) -> Option<Ltx> {
     let entries = std::fs::read_dir(meta_dir(database).join("ltx/0")).ok()?;
@@ -239,13 +244,17 @@ fn here(database: &Path) -> String {
     if boot.is_empty() { String::new() } else { format!("{} {} {born}", boot.trim(), file.ino()) }
 }
 
-/// Litestream's own position beside a database, or the one that we have restored: `None` where nothing is known.
-pub fn position(database: &Path, line: Line) -> Option<Position> {
-    let own = match line {
+/// Litestream's own position beside a database: `None` where it has none.
+pub fn own_position(database: &Path, line: Line) -> Option<Position> {
+    match line {
         Line::V05 => newest_ltx(database).map(|ltx| Position::Txid(ltx.txid)),
         Line::V03 => shadow_position(database),
-    };
-    own.or_else(|| match Mark::read(database) {
+    }
+}
+
+/// Litestream's own position beside a database, or the one that we have restored: `None` where nothing is known.
+pub fn position(database: &Path, line: Line) -> Option<Position> {
+    own_position(database, line).or_else(|| match Mark::read(database) {
         Mark::Restored(position) | Mark::Rewound(position) => Some(position),
         _ => None,
     })
@@ -351,7 +360,7 @@ pub fn wal_size(database: &Path) -> u64 {
 
 /// How large a pinned WAL may become: the configured limit, or half of what is free on its disk.
 pub fn wal_limit(database: &Path, configured: u64) -> u64 {
-    let free = nix::sys::statvfs::statvfs(database).map_or(u64::MAX, |s| s.blocks_available().saturating_mul(s.fragment_size()));
+    let free = crate::sys::free_bytes(database).unwrap_or(u64::MAX);
     configured.min(free / 2)
 }
 

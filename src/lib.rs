@@ -24,6 +24,7 @@ pub mod litestream;
 pub mod operator;
 pub mod pages;
 pub mod plan;
+pub mod position;
 pub mod progress;
 pub mod report;
 pub mod restore;

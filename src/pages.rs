@@ -8,23 +8,27 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-/// A hash of every page of a database at one moment, by SQLite's own online copy into `folder`.
+use crate::continuity;
+
+/// A hash of every page of a database at one moment, by SQLite's own online copy into `copy`, which is left for the caller;
+/// `read_only` where not even its WAL may be touched.
 ///
 /// # Errors
 /// What SQLite says.
-pub fn of_live(database: &Path, folder: &Path) -> rusqlite::Result<Vec<u64>> {
-    let copy = folder.join("local.db");
-    let _ = fs::remove_file(&copy);
-    let source = open(database)?;
-    // One read transaction: without it the copy would start again at each write of the app's.
-    source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
-    let mut target = Connection::open(&copy)?;
-    target.execute_batch("PRAGMA journal_mode=off; PRAGMA synchronous=off;")?;
-    rusqlite::backup::Backup::new(&source, &mut target)?.run_to_completion(4096, Duration::ZERO, None)?;
-    drop(target);
-    let hashes = of_file(&copy).unwrap_or_default();
-    let _ = fs::remove_file(&copy);
-    Ok(hashes)
+pub fn of_live(database: &Path, copy: &Path, read_only: bool) -> rusqlite::Result<Vec<u64>> {
+    let _ = fs::remove_file(copy);
+    if read_only && !continuity::beside(database, "-wal").exists() {
+        // Nobody has it open, and to open it would make one: all that was written is in the file.
+        let _ = fs::copy(database, copy);
+    } else {
+        let source = if read_only { open_with(database, OpenFlags::SQLITE_OPEN_READ_ONLY)? } else { open(database)? };
+        // One read transaction: without it the copy would start again at each write of the app's.
+        source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
+        let mut target = Connection::open(copy)?;
+        target.execute_batch("PRAGMA journal_mode=off; PRAGMA synchronous=off;")?;
+        rusqlite::backup::Backup::new(&source, &mut target)?.run_to_completion(4096, Duration::ZERO, None)?;
+    }
+    Ok(of_file(copy).unwrap_or_default())
 }
 
 /// Opens a database beside the app, with patience.
@@ -32,7 +36,11 @@ pub fn of_live(database: &Path, folder: &Path) -> rusqlite::Result<Vec<u64>> {
 /// # Errors
 /// What SQLite says.
 pub fn open(database: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    open_with(database, OpenFlags::SQLITE_OPEN_READ_WRITE)
+}
+
+fn open_with(database: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(database, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     Ok(connection)
 }

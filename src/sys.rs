@@ -229,6 +229,11 @@ pub fn raw_environment() -> Vec<CString> {
     entries.into_iter().filter(|e| !e.is_empty()).filter_map(|e| CString::new(e).ok()).collect()
 }
 
+/// What an ordinary user may still write to the file system of this path, in bytes; none where it does not tell.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    nix::sys::statvfs::statvfs(path).ok().map(|s| s.blocks_available().saturating_mul(s.fragment_size()))
+}
+
 /// This binary's absolute path. Without /proc it is what it was called by, looked up in PATH.
 ///
 /// # Errors

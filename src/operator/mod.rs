@@ -19,6 +19,7 @@ use crate::plan::{Database, PLAN_FILE, Plan};
 use crate::runtime::{self, Runtime};
 use crate::supervise::lock;
 use crate::verify::{self, Options};
+use crate::worker::{in_parallel, memory};
 use crate::{Configured, cli, continuity, interrupt, litestream, report, settings, sys, tenants};
 
 /// A plan to work with, and our own runtime directory where no PID 1 has left one.
@@ -53,13 +54,14 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
     match name {
         "verify" => {
             let context = context(flags, &paths(matches))?;
-            let options = Options { timeout: timeout(matches)?, quick: matches.get_flag("quick") };
+            let options =
+                Options { timeout: timeout(matches)?, quick: matches.get_flag("quick"), read_only: matches.get_flag("read-only") };
             Ok(verify_all(&context.plan, &chosen(&context.plan, matches)?, &options, matches.get_flag("json")))
         }
         "sync" => {
             let context = context(flags, &paths(matches))?;
             let databases = chosen(&context.plan, matches)?;
-            let options = Options { timeout: timeout(matches)?, quick: true };
+            let options = Options { timeout: timeout(matches)?, quick: true, read_only: false };
             Ok(sync_all(&context.plan, &databases, &options))
         }
         "config" => files::config(&Configured::read(with_options_of_pid_1(flags))?, matches),
@@ -92,16 +94,28 @@ fn timeout(matches: &ArgMatches) -> Result<Duration, Failure> {
 /// Waits until a row that is written now has come back from the replica: then all before it is there. Litestream's own
 /// `sync` is never called: beside an app that writes it makes gaps in the backup.
 fn sync_all(plan: &Plan, databases: &[Database], options: &Options) -> u8 {
-    let mut code = 0;
-    for database in databases {
-        match verify::verify(plan, database, options) {
-            Ok(proof) => {
-                print(&format!("{}: everything is in {} ({:.2} s)", database.alias, database.replica, proof.total().as_secs_f32()));
-            }
-            Err(failure) => {
-                report::lines(&failure.message);
-                code = failure.code;
-            }
+    prove_all(plan, databases, options, |database, outcome| {
+        let proof = outcome.as_ref().ok()?;
+        Some(format!("{}: everything is in {} ({:.2} s)", database.alias, database.replica, proof.total().as_secs_f32()))
+    })
+}
+
+/// Proves several at once, as many as the free memory allows; says what there is to print of each, in their order.
+fn prove_all(
+    plan: &Plan,
+    databases: &[Database],
+    options: &Options,
+    text: impl Fn(&Database, &Result<verify::Proof, Failure>) -> Option<String>,
+) -> u8 {
+    let outcomes = in_parallel(databases, memory::restores_at_once(), |database| verify::verify(plan, database, options));
+    let mut code = if outcomes.len() < databases.len() { exit::INTERNAL } else { 0 };
+    for (database, outcome) in databases.iter().zip(&outcomes) {
+        if let Some(text) = text(database, outcome) {
+            print(&text);
+        }
+        if let Err(failure) = outcome {
+            report::lines(&failure.message);
+            code = failure.code;
         }
     }
     code
@@ -280,21 +294,11 @@ fn chosen(plan: &Plan, matches: &ArgMatches) -> Result<Vec<Database>, Failure> {
 }
 
 fn verify_all(plan: &Plan, databases: &[Database], options: &Options, json: bool) -> u8 {
-    let mut code = 0;
-    for database in databases {
-        match verify::verify(plan, database, options) {
-            Ok(proof) if json => print(&proof.json(database)),
-            Ok(proof) => print(&proof.text(database)),
-            Err(failure) => {
-                if json {
-                    print(&verify::failure_json(database, &failure));
-                }
-                report::lines(&failure.message);
-                code = failure.code;
-            }
-        }
-    }
-    code
+    prove_all(plan, databases, options, |database, outcome| match outcome {
+        Ok(proof) if json => Some(proof.json(database)),
+        Ok(proof) => Some(proof.text(database)),
+        Err(failure) => json.then(|| verify::failure_json(database, failure)),
+    })
 }
 
 /// Nobody replicates the database and nobody has it open, and none can begin.

@@ -244,7 +244,7 @@ impl<'a> Source<'a> {
         // What is free when it is gone is what counts.
         let _ = clear(folder);
         let place = folder.parent().unwrap_or(folder);
-        let free = nix::sys::statvfs::statvfs(place).map_or(0, |s| s.blocks_available().saturating_mul(s.fragment_size()));
+        let free = crate::sys::free_bytes(place).unwrap_or_default();
         let needed = self.needed().map_or_else(
             || "does not fit".to_owned(),
             |bytes| format!("is {} compressed and needs more than that", report::human_size(bytes)),

@@ -9,7 +9,7 @@ const EACH: u64 = 96 << 20;
 const MOST: u64 = 16;
 
 /// As many as fit, 1 to 16.
-pub(super) fn restores_at_once() -> usize {
+pub fn restores_at_once() -> usize {
     usize::try_from(fitting(available())).unwrap_or(1)
 }
 

@@ -4,7 +4,7 @@
 pub mod exec;
 pub mod flush;
 pub mod hold;
-mod memory;
+pub mod memory;
 mod pass;
 pub mod prepare;
 pub mod probe;

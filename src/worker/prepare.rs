@@ -13,7 +13,7 @@ use crate::report;
 use crate::restore::present::make_present;
 use crate::restore::{self, Local, rollback};
 use crate::settings::RestorePolicy;
-use crate::{interrupt, progress, tenants};
+use crate::{interrupt, progress, tenants, verify};
 
 /// How long a live database's WAL is tried to be emptied before Litestream starts without proof.
 const TRUNCATE_FOR: Duration = Duration::from_secs(5);
@@ -30,6 +30,7 @@ pub fn run(plan: &Plan, channel: &Channel, repair: bool) -> Result<(), Failure> 
     } else {
         interrupt::watch();
         progress::leave_in(&plan.runtime);
+        plan.databases.iter().for_each(|database| verify::sweep(&database.path));
         let restored = bring_back(plan);
         progress::finish();
         restored?

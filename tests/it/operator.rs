@@ -8,10 +8,10 @@ use nix::sys::signal::Signal;
 
 use crate::support::bare::Bare;
 use crate::support::container::{Container, said};
-use crate::support::contents::Contents;
+use crate::support::contents::{Contents, beside};
 use crate::support::lives;
 use crate::support::process;
-use crate::support::site::Site;
+use crate::support::site::{Mounted, Site};
 use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
 
 both_lines!(
@@ -25,6 +25,8 @@ both_lines!(
     verify_finds_an_unreachable_replica,
     verify_compares_pages,
     verify_leaves_nothing_behind,
+    verify_read_only_writes_nothing,
+    verify_says_when_two_copies_do_not_fit,
     restore_to_another_path,
     restore_of_a_live_database_is_refused,
     restore_does_not_overwrite,
@@ -111,6 +113,12 @@ fn verify_of_one_of_two_databases(line: Line) {
     for name in ["app", "jobs"] {
         assert_proved(&container.exec(["verify", name]));
     }
+    // At once, and told in their order.
+    let all = container.exec(["verify", "--all"]);
+    assert_proved(&all);
+    let text = String::from_utf8_lossy(&all.stdout).into_owned();
+    let ended: Vec<&str> = text.lines().filter(|line| line.contains(": ok: ")).collect();
+    assert!(ended.len() == 2 && ended[0].starts_with("app: ") && ended[1].starts_with("jobs: "), "{text}");
     assert_eq!(container.stop(), 0);
     site.assert_saved();
 }
@@ -235,6 +243,61 @@ fn verify_leaves_nothing_behind(line: Line) {
     let count = "SELECT count(*) FROM _litestream_verification";
     let rows: i64 = connection.query_row(count, (), |row| row.get(0)).unwrap_or(0);
     assert!(rows <= 1, "{rows} rows of earlier checks");
+}
+
+/// Beside a writer, where replication is cut, and without anybody who has the database open.
+fn verify_read_only_writes_nothing(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = running(&site, "--every 5000");
+    assert_proved(&container.exec(["verify", "--read-only", "default"]));
+    let litestream = container.running_litestream().pid;
+    process::send(litestream, Signal::SIGSTOP);
+    site.write_on(50);
+    let cut = container.exec(["verify", "--read-only", "--timeout", "3s", "default"]);
+    assert_disproved(&cut);
+    assert!(said(&cut).contains("replication is cut or behind"), "{}", said(&cut));
+    process::send(litestream, Signal::SIGCONT);
+    assert_proved(&container.exec(["verify", "--read-only", "default"]));
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+    let bytes = || ["", "-wal"].map(|suffix| fs::read(beside(site.database(), suffix)).ok());
+    let before = (bytes(), names(&site));
+    let (code, alone) = site.recipe().arguments(["verify", "--read-only", "default"]).run();
+    assert_eq!(code, 0, "{}", alone.stderr());
+    assert_eq!(bytes(), before.0, "the database and its WAL");
+    assert_eq!(
+        names(&site).into_iter().filter(|name| !before.1.contains(name) && !name.ends_with("-shm")).count(),
+        0,
+        "{:?}",
+        names(&site)
+    );
+    let connection = rusqlite::Connection::open(site.database()).expect("the database");
+    let count = "SELECT count(*) FROM sqlite_schema WHERE name = '_litestream_verification'";
+    assert_eq!(connection.query_row(count, (), |row| row.get::<_, i64>(0)), Ok(0));
+    let both = site.recipe().arguments(["verify", "--read-only", "--quick", "default"]).run();
+    assert_eq!(both.0, 64, "{}", both.1.stderr());
+}
+
+fn verify_says_when_two_copies_do_not_fit(line: Line) {
+    // Only root may mount.
+    if !namespaces() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut filler = running(&site, "--every 0 --rows 5000");
+    eventually("a database of some size", PATIENCE, || when(site.acknowledged() == 5_000));
+    assert_eq!(filler.stop(), 0, "{}", filler.stderr());
+    let length = fs::metadata(site.database()).expect("the database").len();
+    let kept = fs::read(site.database()).expect("the database");
+    let _disk = Mounted::new(site.path("data"), &format!("{}k", length * 2 / 1024));
+    fs::write(site.database(), kept).expect("the database on the small disk");
+    let (code, verified) = site.recipe().arguments(["verify", "--read-only", "default"]).run();
+    assert_eq!(code, 71, "{}", verified.stderr());
+    let said = verified.stderr();
+    assert!(["NOT PROVED: no room beside ", "3 copies take ", " are free; make room"].iter().all(|text| said.contains(text)), "{said}");
 }
 
 /// The files that a command might forget.

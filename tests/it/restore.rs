@@ -12,7 +12,7 @@ use crate::support::contents::Contents;
 use crate::support::process;
 use crate::support::pty::Terminal;
 use crate::support::s3::Server;
-use crate::support::site::{Site, lose};
+use crate::support::site::{Mounted, Site, lose};
 use crate::support::slow::SlowLine;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
@@ -488,23 +488,6 @@ fn on_a_terminal_each_restore_has_a_bar(line: Line) {
     assert_eq!(container.wait(PATIENCE), 0, "{}", terminal.screen());
     // What is said after it stands on a line of its own.
     assert!(terminal.screen().contains("\u{1b}[Jlitestream-entry: "), "{:?}", terminal.screen());
-}
-
-/// A file system of its own for the data; unmounted with this value.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(at: PathBuf, size: &str) -> Self {
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(&at).status().unwrap();
-        assert!(done.success());
-        Self(at)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
 }
 
 fn a_full_disk_is_named_with_what_is_needed_and_nothing_changes(line: Line) {

@@ -317,3 +317,20 @@ pub(crate) fn lose(database: &Path) {
         let _ = fs::remove_file(beside(database, suffix));
     }
 }
+
+/// A file system of its own for the data; unmounted with this value.
+pub(crate) struct Mounted(PathBuf);
+
+impl Mounted {
+    pub(crate) fn new(at: PathBuf, size: &str) -> Self {
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(&at).status().unwrap();
+        assert!(done.success());
+        Self(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}

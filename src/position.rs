@@ -1,0 +1,173 @@
+//! How far a database's log reaches, how far Litestream has read it, and whether a replica has that. Must never open a database.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::continuity::{self, Salts};
+use crate::litestream::Line;
+use crate::litestream::backup::{self, Position};
+
+/// A place in a WAL: bytes from its beginning, and which one it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The WAL's salts.
+    pub salts: Salts,
+    /// Bytes.
+    pub end: u64,
+}
+
+/// A WAL has a header of this size, and one before each page (SQLite's file format, section 4.1).
+const HEADER: u64 = 32;
+const FRAME_HEADER: u64 = 24;
+
+/// Where the last transaction in a database's WAL ends; none where it is empty or missing.
+///
+/// The `-shm` tells it exactly (SQLite's WAL-index header: `mxFrame` at 16, the salts at 32); where nobody has made one, what is
+/// in the file may be less than its size.
+pub fn wal_end(database: &Path) -> Option<Place> {
+    let wal = File::open(continuity::beside(database, "-wal")).ok()?;
+    let mut header = [0; 32];
+    wal.read_exact_at(&mut header, 0).ok()?;
+    let salts = Salts::try_from(header.get(16..24)?).ok()?;
+    let page = u64::from(u32::from_be_bytes(header.get(8..12)?.try_into().ok()?));
+    let whole = Place { salts, end: wal.metadata().ok()?.len() };
+    let Some(index) = wal_index(database) else { return Some(whole) };
+    let frames = u64::from(u32::from_ne_bytes(index.get(16..20)?.try_into().ok()?));
+    // The file still begins as the last WAL did, but nothing of this one is in it yet.
+    let salts = Salts::try_from(index.get(32..40)?).ok()?;
+    let end = HEADER.saturating_add(frames.saturating_mul(page.saturating_add(FRAME_HEADER)));
+    (frames > 0).then_some(Place { salts, end })
+}
+
+fn wal_index(database: &Path) -> Option<[u8; 48]> {
+    let mut header = [0; 48];
+    File::open(continuity::beside(database, "-shm")).ok()?.read_exact_at(&mut header, 0).ok()?;
+    // `isInit`: until the first opener has read the WAL, it says nothing.
+    (header.get(12) == Some(&1)).then_some(header)
+}
+
+/// How far Litestream has read a database, by its own files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// Its position.
+    pub position: Position,
+    /// The place in the WAL that this is.
+    pub place: Option<Place>,
+    /// When it came there.
+    pub at: SystemTime,
+}
+
+/// How far Litestream has read a database; none where it never has.
+pub fn read(database: &Path, line: Line) -> Option<Read> {
+    let position = continuity::own_position(database, line)?;
+    let file = newest_file(database, line)?;
+    let at = std::fs::metadata(&file).and_then(|m| m.modified()).ok()?;
+    let place = match line {
+        Line::V05 => ltx_place(&file),
+        Line::V03 => shadow_place(&file),
+    };
+    Some(Read { position, place, at })
+}
+
+fn newest_file(database: &Path, line: Line) -> Option<PathBuf> {
+    match line {
+        Line::V05 => continuity::newest_ltx_path(database),
+        Line::V03 => continuity::shadow_wal(database),
+    }
+}
+
+/// An LTX file's header: the part of the WAL that it is made of begins at 48 and is that long at 56; the salts are at 64.
+fn ltx_place(file: &Path) -> Option<Place> {
+    let mut header = [0; 100];
+    File::open(file).ok()?.read_exact_at(&mut header, 0).ok()?;
+    let number = |at: usize| Some(u64::from_be_bytes(header.get(at..at.checked_add(8)?)?.try_into().ok()?));
+    Some(Place { salts: Salts::try_from(header.get(64..72)?).ok()?, end: number(48)?.saturating_add(number(56)?) })
+}
+
+/// 0.3 copies the WAL as it is.
+fn shadow_place(file: &Path) -> Option<Place> {
+    let copy = File::open(file).ok()?;
+    let mut salts = Salts::default();
+    copy.read_exact_at(&mut salts, 16).ok()?;
+    Some(Place { salts, end: copy.metadata().ok()?.len() })
+}
+
+/// Whether Litestream has read a WAL up to `wanted`, where it stood at `then` when that was its end, and stands at `now`.
+pub fn has_read(wanted: Option<Place>, then: Option<&Read>, now: &Read) -> bool {
+    match (wanted, now.place) {
+        (None, _) => true,
+        (Some(wanted), Some(place)) if wanted.salts == place.salts => place.end >= wanted.end,
+        // That WAL has been emptied meanwhile, which Litestream lets nobody do before it has read it; or it has not yet begun it.
+        (Some(_), _) => then.is_some_and(|then| then.position != now.position),
+    }
+}
+
+/// Whether a replica that lists these files has everything up to `wanted`, by a Litestream that stands at `now`.
+pub fn is_there(wanted: &Position, now: Option<&Position>, files: &[backup::File]) -> bool {
+    files.iter().any(|file| match (wanted, &file.position) {
+        (Position::Txid(wanted), Position::Txid(txid)) => txid >= wanted,
+        // What begins at or after it was written when all before was there. So was a generation that began later.
+        (Position::Wal { generation, index, offset }, Position::Wal { generation: g, index: i, offset: o }) => {
+            let later = matches!(now, Some(Position::Wal { generation: now, .. }) if now == g && now != generation);
+            later || (g == generation && (i, o) >= (index, offset))
+        }
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::Connection;
+
+    #[test]
+    fn the_end_of_a_wal_is_where_its_last_transaction_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let app = Connection::open(&path).unwrap();
+        app.execute_batch("PRAGMA page_size=1024; PRAGMA journal_mode=wal; CREATE TABLE t(x);").unwrap();
+        let first = wal_end(&path).unwrap();
+        assert_eq!(first.end, continuity::wal_size(&path));
+        app.execute_batch("INSERT INTO t VALUES(1)").unwrap();
+        let second = wal_end(&path).unwrap();
+        assert!(second.salts == first.salts && second.end > first.end);
+        app.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
+        app.execute_batch("INSERT INTO t VALUES(2)").unwrap();
+        let third = wal_end(&path).unwrap();
+        assert!(third.salts != second.salts && third.end < continuity::wal_size(&path), "the file is as long as it was");
+        app.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        assert_eq!(wal_end(&path), None);
+    }
+
+    fn stands(txid: u64, salt: u8, end: u64) -> Read {
+        Read { position: Position::Txid(txid), place: Some(Place { salts: [salt; 8], end }), at: SystemTime::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn a_wal_has_been_read_when_its_place_was_passed() {
+        let wanted = Some(Place { salts: [1; 8], end: 500 });
+        let then = stands(7, 1, 400);
+        assert!(!has_read(wanted, Some(&then), &then));
+        assert!(has_read(wanted, Some(&then), &stands(8, 1, 500)));
+        assert!(has_read(wanted, Some(&then), &stands(9, 2, 100)), "it goes on in the next one");
+        let before = stands(7, 0, 900);
+        assert!(!has_read(wanted, Some(&before), &before), "it has not begun this one");
+        assert!(!has_read(wanted, None, &before));
+        assert!(has_read(None, None, &before));
+    }
+
+    #[test]
+    fn a_replica_has_what_it_lists() {
+        let file = |position| backup::File { position, snapshot: false, bytes: 1, created: String::new() };
+        let wal = |generation: &str, index, offset| Position::Wal { generation: generation.to_owned(), index, offset };
+        assert!(is_there(&Position::Txid(5), None, &[file(Position::Txid(5))]));
+        assert!(!is_there(&Position::Txid(5), None, &[file(Position::Txid(4))]));
+        assert!(!is_there(&wal("a", 1, 500), None, &[file(wal("a", 1, 400))]));
+        assert!(is_there(&wal("a", 1, 500), None, &[file(wal("a", 1, 500))]));
+        assert!(is_there(&wal("a", 1, 500), None, &[file(wal("a", 2, 0))]));
+        assert!(!is_there(&wal("a", 1, 500), Some(&wal("a", 3, 0)), &[file(wal("b", 9, 0))]), "another one's");
+        assert!(is_there(&wal("a", 1, 500), Some(&wal("b", 0, 0)), &[file(wal("b", 0, 0))]), "a later generation");
+    }
+}

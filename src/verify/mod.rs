@@ -1,0 +1,373 @@
+//! `verify`: proves that a backup restores, passes, is current, and is equal. Must never call
+//! Litestream's sync, and leaves nothing behind but its (empty) table.
+
+mod beside;
+mod difference;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::exit::{self, Failure};
+use crate::litestream::backup::{Depth, Position};
+use crate::litestream::call;
+use crate::litestream::socket::json_string;
+use crate::plan::{Database, Plan};
+use crate::position::{self, Place};
+use crate::restore::{self, Fetched, Source};
+use crate::{interrupt, pages, report, sys};
+pub use beside::sweep;
+use beside::{Scratch, Sentinel};
+use difference::{Compared, compare};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long a write may take to reach the replica.
+    pub timeout: Duration,
+    /// Leave the comparison of pages out.
+    pub quick: bool,
+    /// Write nothing to the database: the pages alone tell whether the backup is current.
+    pub read_only: bool,
+}
+
+/// Name, time and result of one of them.
+type Step = (&'static str, Duration, String);
+
+/// What was proved.
+#[derive(Debug)]
+pub struct Proof {
+    steps: Vec<Step>,
+    total: Duration,
+}
+
+impl Proof {
+    /// How long it took.
+    pub fn total(&self) -> Duration {
+        self.total
+    }
+
+    /// For people.
+    pub fn text(&self, database: &Database) -> String {
+        let mut out = String::new();
+        for (name, took, what) in &self.steps {
+            let _ = writeln!(out, "{}: {name:<9} {:>6.2} s  {what}", database.alias, took.as_secs_f32());
+        }
+        let _ = writeln!(out, "{}: ok: the backup in {} is whole ({:.2} s)", database.alias, database.replica, self.total.as_secs_f32());
+        out
+    }
+
+    /// For programs.
+    pub fn json(&self, database: &Database) -> String {
+        let steps: Vec<String> = self
+            .steps
+            .iter()
+            .map(|(name, took, what)| {
+                format!("{{\"step\":{},\"milliseconds\":{},\"result\":{}}}", json_string(name), took.as_millis(), json_string(what))
+            })
+            .collect();
+        format!(
+            "{{\"database\":{},\"path\":{},\"replica\":{},\"ok\":true,\"milliseconds\":{},\"steps\":[{}]}}",
+            json_string(&database.alias),
+            json_string(&database.path.to_string_lossy()),
+            json_string(&database.replica),
+            self.total.as_millis(),
+            steps.join(",")
+        )
+    }
+}
+
+/// A failed proof for programs.
+pub fn failure_json(database: &Database, failure: &Failure) -> String {
+    format!(
+        "{{\"database\":{},\"ok\":false,\"code\":{},\"reason\":{}}}",
+        json_string(&database.alias),
+        failure.code,
+        json_string(&failure.message)
+    )
+}
+
+/// How often a comparison that found a difference is repeated: a page may have changed and changed
+/// back meanwhile, which looks like a difference once, but not each time.
+const ROUNDS: usize = 3;
+/// Pause between looks at the replica.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The same where nothing is written: the replica need not be asked often, since each answer costs a restore.
+const PAUSE_READ_ONLY: Duration = Duration::from_millis(250);
+/// How long the replica may take to list what it has.
+const LIST_FOR: Duration = Duration::from_secs(10);
+
+/// Proves it, or says what cannot be proved.
+///
+/// # Errors
+/// 65 where the backup is damaged, behind, different or not to be had; 66 where there is no database.
+pub fn verify(plan: &Plan, database: &Database, options: &Options) -> Result<Proof, Failure> {
+    let began = Instant::now();
+    let failed = |code: u8, why: String| Failure::new(code, format!("{}: NOT PROVED: {why}", database.alias));
+    if !matches!(restore::look(&database.path), Ok(restore::Local::Sqlite)) {
+        return Err(failed(
+            exit::NO_BACKUP,
+            format!("{} is not there to be compared; start the app, or `restore`", database.path.display()),
+        ));
+    }
+    let scratch = Scratch::new(&database.path)
+        .map_err(|e| failed(exit::SYSTEM, format!("no room to restore beside {}: {e}", database.path.display())))?;
+    room(database, &scratch, if options.read_only { 3 } else { 2 }).map_err(|why| failed(exit::SYSTEM, why))?;
+    let mut rounds = 1;
+    loop {
+        // Told by table where it may be the last round: a difference is rare, and copies that are kept take room.
+        let explains = options.read_only || (rounds > 1 && room(database, &scratch, 3).is_ok());
+        let check = Check { plan, database, options, scratch: &scratch, explains };
+        let outcome = if options.read_only { check.round_read_only(began) } else { check.round(began) };
+        match outcome {
+            Ok(Outcome::Equal(proof)) => return Ok(proof),
+            Ok(Outcome::Different(why)) if options.read_only => return Err(failed(exit::DAMAGED, why)),
+            Ok(Outcome::Different(why)) if rounds >= ROUNDS => return Err(failed(exit::DAMAGED, why)),
+            Ok(Outcome::Different(_)) => rounds = rounds.saturating_add(1),
+            Err(failure) => return Err(failed(failure.code, failure.message)),
+        }
+    }
+}
+
+/// Whether copies of the database and the restored backup fit beside it, so many in all. Better known now than by a volume that is full under
+/// the app.
+fn room(database: &Database, scratch: &Scratch, copies: u64) -> Result<(), String> {
+    let size = fs::metadata(&database.path).map(|m| m.len()).unwrap_or_default();
+    let needed = size.saturating_mul(copies).saturating_add(crate::continuity::wal_size(&database.path));
+    match sys::free_bytes(&scratch.path) {
+        Some(free) if free < needed => Err(format!(
+            "no room beside {}: {copies} copies take {}, {} are free; make room, or mount a larger volume there",
+            database.path.display(),
+            report::human_size(needed),
+            report::human_size(free)
+        )),
+        _ => Ok(()),
+    }
+}
+
+enum Outcome {
+    Equal(Proof),
+    Different(String),
+}
+
+struct Check<'a> {
+    plan: &'a Plan,
+    database: &'a Database,
+    options: &'a Options,
+    scratch: &'a Scratch,
+    /// Whether what is different is told by table, for which copies are kept.
+    explains: bool,
+}
+
+/// What is kept in the scratch folder.
+const BEFORE: &str = "before.db";
+const AFTER: &str = "after.db";
+const NOW: &str = "now.db";
+
+impl Check<'_> {
+    /// One comparison. The first look at the pages comes before the write and the second after the
+    /// restore, so that the restored state lies between them.
+    fn round(&self, began: Instant) -> Result<Outcome, Failure> {
+        let before = if self.options.quick { Vec::new() } else { self.look(BEFORE)? };
+        let listed = self.listing();
+        let sentinel = Sentinel::write(&self.database.path).map_err(|error| self.unreadable(&error))?;
+        let wrote = Instant::now();
+        let restored = self.restore_until_current(&sentinel, listed)?;
+        let mut steps = restored.steps();
+        steps.push(("current", wrote.elapsed().saturating_sub(restored.took), "a row written now has come back".to_owned()));
+        if !self.options.quick {
+            let compared = Instant::now();
+            let compare = compare(&before, &self.look(AFTER)?, &pages_there(&restored)?);
+            if compare.different > 0 {
+                return Ok(Outcome::Different(self.difference(&compare, &restored)));
+            }
+            steps.push(("equal", compared.elapsed(), compare.equal()));
+        }
+        let _ = fs::remove_file(&restored.path);
+        Ok(Outcome::Equal(Proof { steps, total: began.elapsed() }))
+    }
+
+    /// The same without a row of ours: it is current when nothing was written meanwhile and every page is the same, or when
+    /// the replica lists what Litestream has read up to where the WAL ended when the check began. Until the timeout it may
+    /// just be behind.
+    fn round_read_only(&self, began: Instant) -> Result<Outcome, Failure> {
+        let first = self.look(BEFORE)?;
+        let mut goal = Goal::new(self.plan, self.database);
+        let deadline = Instant::now() + self.options.timeout;
+        let mut listed = None;
+        let mut rounds = 0_usize;
+        let mut behind = Failure::new(exit::DAMAGED, "no time was left");
+        loop {
+            interrupt::check()?;
+            let now_listed = Some(self.listing());
+            let late = Instant::now() >= deadline;
+            if now_listed != listed || late {
+                listed = now_listed;
+                let there = goal.is_there();
+                let before = self.look(NOW)?;
+                match self.restore(deadline) {
+                    Ok(restored) => {
+                        let compared = Instant::now();
+                        let (after, pages) = (self.look(AFTER)?, pages_there(&restored)?);
+                        let now = compare(&before, &after, &pages);
+                        let since_first = compare(&first, &after, &pages);
+                        let (still, passed) = (now.still && now.different == 0, there && since_first.different == 0);
+                        if still || passed {
+                            let mut steps = restored.steps();
+                            let current = "what was here when the check began is there".to_owned();
+                            steps.push(("current", compared.duration_since(began), current));
+                            steps.push(("equal", compared.elapsed(), if still { now } else { since_first }.equal()));
+                            return Ok(Outcome::Equal(Proof { steps, total: began.elapsed() }));
+                        }
+                        rounds = rounds.saturating_add(usize::from(there));
+                        behind = Failure::new(exit::DAMAGED, self.behind_or_different(there || now.still, &since_first, &restored));
+                    }
+                    Err(failure) => behind = failure,
+                }
+            }
+            if late || rounds >= ROUNDS {
+                return if behind.code == exit::DAMAGED { Ok(Outcome::Different(behind.message)) } else { Err(behind) };
+            }
+            std::thread::sleep(PAUSE_READ_ONLY);
+        }
+    }
+
+    fn behind_or_different(&self, there: bool, compared: &Compared, restored: &Restored) -> String {
+        if there {
+            return self.difference(compared, restored);
+        }
+        let waited = self.options.timeout.as_secs_f32();
+        let replica = &self.database.replica;
+        format!("what was here when the check began has not reached {replica} within {waited} s: replication is cut or behind")
+    }
+
+    fn unreadable(&self, error: &rusqlite::Error) -> Failure {
+        Failure::new(exit::DAMAGED, format!("{}: {error}", self.database.path.display()))
+    }
+
+    /// The database's pages now, by way of a copy under that name.
+    fn look(&self, name: &str) -> Result<Vec<u64>, Failure> {
+        let copy = self.scratch.path.join(name);
+        let pages = pages::of_live(&self.database.path, &copy, self.options.read_only).map_err(|error| self.unreadable(&error));
+        if !self.explains || name == NOW {
+            let _ = fs::remove_file(&copy);
+        }
+        pages
+    }
+
+    fn difference(&self, compared: &Compared, restored: &Restored) -> String {
+        let copy = |name| self.scratch.path.join(name);
+        let tables = if self.explains { difference::rows(&copy(BEFORE), &copy(AFTER), &restored.path) } else { None };
+        format!(
+            "the backup differs: {}{}; `resnapshot {}` makes it whole",
+            tables.map(|text| format!("{text}; ")).unwrap_or_default(),
+            compared.difference(),
+            self.database.alias
+        )
+    }
+
+    /// What the replica lists: text that changes when anything arrives there. Nothing where it does not answer.
+    fn listing(&self) -> String {
+        let args = call::listing(self.plan.litestream.line, &self.plan.config(), &self.database.path);
+        match call::run(&self.plan.litestream, &args, Instant::now() + Duration::from_secs(10)) {
+            Ok(Some(output)) if output.ended.ok() => output.stdout,
+            _ => String::new(),
+        }
+    }
+
+    fn restore_until_current(&self, sentinel: &Sentinel, mut listed: String) -> Result<Restored, Failure> {
+        let deadline = Instant::now() + self.options.timeout;
+        let mut last = None;
+        loop {
+            interrupt::check()?;
+            let now_listed = self.listing();
+            let late = Instant::now() >= deadline;
+            if (now_listed != listed && !now_listed.is_empty()) || late {
+                listed = now_listed;
+                match self.restore(deadline) {
+                    Ok(restored) if sentinel.is_in(&restored.path) => return Ok(restored),
+                    Ok(_) => last = None,
+                    Err(failure) => last = Some(failure),
+                }
+            }
+            if late {
+                let waited = self.options.timeout.as_secs_f32();
+                return Err(last.unwrap_or_else(|| {
+                    Failure::new(
+                        exit::DAMAGED,
+                        format!(
+                            "a row written now has not reached {} within {waited} s: replication is cut or behind",
+                            self.database.replica
+                        ),
+                    )
+                }));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn restore(&self, deadline: Instant) -> Result<Restored, Failure> {
+        let began = Instant::now();
+        let left = deadline.saturating_duration_since(began).max(Duration::from_secs(2));
+        let source = Source { timeout: left, ..Source::newest(self.plan, self.database) };
+        // Whatever keeps it from coming back, it is not proved.
+        match source
+            .fetch(&self.scratch.path.join("restore"))
+            .map_err(|f| interrupt::check().err().unwrap_or_else(|| Failure::new(exit::DAMAGED, f.message)))?
+        {
+            Fetched::NoBackup => Err(Failure::new(exit::DAMAGED, format!("{} has no backup", self.database.replica))),
+            Fetched::Database(restore::Restored { file: path, .. }) => {
+                let took = began.elapsed();
+                let checking = Instant::now();
+                restore::check(&path).map_err(|why| Failure::new(exit::DAMAGED, format!("the backup is damaged: {why}")))?;
+                Ok(Restored { path, took, checked: checking.elapsed() })
+            }
+        }
+    }
+}
+
+fn pages_there(restored: &Restored) -> Result<Vec<u64>, Failure> {
+    pages::of_file(&restored.path).map_err(|e| Failure::new(exit::SYSTEM, e.to_string()))
+}
+
+struct Restored {
+    path: PathBuf,
+    took: Duration,
+    checked: Duration,
+}
+
+impl Restored {
+    fn steps(&self) -> Vec<Step> {
+        let size = report::human_size(fs::metadata(&self.path).map(|m| m.len()).unwrap_or_default());
+        vec![("restores", self.took, size), ("passes", self.checked, "SQLite finds no fault in it".to_owned())]
+    }
+}
+
+/// Where the WAL ended when a check began, which the replica must come to have.
+struct Goal<'a> {
+    plan: &'a Plan,
+    database: &'a Database,
+    wal: Option<Place>,
+    then: Option<position::Read>,
+    /// Litestream's position when it had read all of that.
+    wanted: Option<Position>,
+}
+
+impl<'a> Goal<'a> {
+    fn new(plan: &'a Plan, database: &'a Database) -> Self {
+        // Litestream's place first: what it reads in between is then something new.
+        let then = position::read(&database.path, plan.litestream.line);
+        Self { plan, database, wal: position::wal_end(&database.path), then, wanted: None }
+    }
+
+    fn is_there(&mut self) -> bool {
+        let Some(now) = position::read(&self.database.path, self.plan.litestream.line) else { return false };
+        if self.wanted.is_none() && position::has_read(self.wal, self.then.as_ref(), &now) {
+            self.wanted = Some(now.position.clone());
+        }
+        let Some(wanted) = &self.wanted else { return false };
+        let files = Source::newest(self.plan, self.database).list(Depth::Newest, LIST_FOR);
+        files.is_ok_and(|files| position::is_there(wanted, Some(&now.position), &files))
+    }
+}
