@@ -138,7 +138,7 @@ fn double_dash(word: &OsStr) -> OsString {
 }
 
 /// Words that are commands; `run` and `--` make an app of one.
-const COMMANDS: [&str; 7] = ["replicate", "restore", "verify", "sync", "config", "init", "version"];
+const COMMANDS: [&str; 9] = ["replicate", "restore", "verify", "status", "health", "sync", "config", "init", "version"];
 
 const ABOUT: &str = "Container entrypoint for apps on SQLite: restores on boot, replicates with Litestream, loses nothing on stop";
 const AFTER: &str = "\
@@ -167,7 +167,7 @@ pub fn command() -> Command {
         .args_override_self(true)
         .disable_help_subcommand(true)
         .args(options)
-        .subcommands([replicate(), restore(), verify(), sync(), config(), init(), version()])
+        .subcommands([replicate(), restore(), verify(), status(), health(), sync(), config(), init(), version()])
 }
 
 /// Litestream's own commands for the help.
@@ -271,6 +271,23 @@ fn verify() -> Command {
         .arg(flag("read-only", "write nothing to the database, not even a row to look for").conflicts_with("quick"))
         .arg(flag("json", "print one JSON object per database"))
         .arg(own_config())
+}
+
+fn status() -> Command {
+    Command::new("status")
+        .about("Show what replicates where, how far behind, the last verify, restarts")
+        .arg(Arg::new("db").num_args(0..).value_name("DB").help("an alias, `default` for the only one, or a path [all]"))
+        .arg(flag("all", "every database, as without a name").hide(true))
+        .arg(flag("json", "print one JSON object"))
+        .arg(flag("watch", "again every five seconds"))
+        .arg(own_config())
+}
+
+fn health() -> Command {
+    Command::new("health")
+        .about("Say whether all is well, for a HEALTHCHECK: 0 or 1, and one line")
+        .arg(value("max-lag", "DURATION", "how long what is written may not be in the replica [LITESTREAM_ENTRY_MAX_LAG]"))
+        .arg(value("require-verified-within", "DURATION", "how old the last proof of a backup may be [any age]"))
 }
 
 fn version() -> Command {

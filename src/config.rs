@@ -51,6 +51,10 @@ pub fn render(databases: &[Database], tuning: &[Tuning], line: Line, socket: Opt
             document.set(Section::Socket, "path", path.to_string_lossy().into_owned().into(), "");
         }
     }
+    if line == Line::V03 {
+        // Its metrics alone tell how far a replica is. The kernel chooses a port, which `status` finds.
+        document.set(Section::Top, "addr", "127.0.0.1:0".into(), "");
+    }
     for tuning in tuning.iter().filter(|t| t.key.is_known_to(line)) {
         document.set(tuning.key.section, tuning.key.name, tuning.value.clone(), tuning.from);
     }
@@ -292,6 +296,11 @@ impl Document {
             put(replica, "sync-interval", "250ms".to_owned());
         }
         Self { top, origins: BTreeMap::new() }
+    }
+
+    /// Where it serves its metrics, if it does.
+    pub fn address(&self) -> Option<&str> {
+        self.top.get("addr").and_then(Value::as_str)
     }
 
     /// For a pass after the app's end: one database (0.5's `-once` stops at the first that fails), no port and no socket of its own, and on 0.3 intervals that do not wait.

@@ -121,17 +121,24 @@ pub fn newest_ltx_path(database: &Path) -> Option<PathBuf> {
     newest_ltx(database).map(|ltx| ltx.path)
 }
 
-/// `0000000000000001-000000000000002a.ltx`: first and last transaction in hexadecimal.
+/// 0.5's own records beside a database: the last transaction in each, and when it was made.
+pub fn ltx_files(database: &Path) -> impl Iterator<Item = (u64, SystemTime)> {
+    every_ltx(database).filter_map(|ltx| Some((ltx.txid, std::fs::metadata(ltx.path).and_then(|m| m.modified()).ok()?)))
+}
+
 fn newest_ltx(database: &Path) -> Option<Ltx> {
-    let entries = std::fs::read_dir(meta_dir(database).join("ltx/0")).ok()?;
-    entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let (_, last) = path.file_stem()?.to_str()?.split_once('-')?;
-            (path.extension()? == "ltx").then_some(())?;
-            Some(Ltx { txid: u64::from_str_radix(last, 16).ok()?, path })
-        })
-        .max_by_key(|ltx| ltx.txid)
+    every_ltx(database).max_by_key(|ltx| ltx.txid)
+}
+
+/// `0000000000000001-000000000000002a.ltx`: first and last transaction in hexadecimal.
+fn every_ltx(database: &Path) -> impl Iterator<Item = Ltx> {
+    let entries = std::fs::read_dir(meta_dir(database).join("ltx/0")).into_iter().flatten();
+    entries.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let (_, last) = path.file_stem()?.to_str()?.split_once('-')?;
+        (path.extension()? == "ltx").then_some(())?;
+        Some(Ltx { txid: u64::from_str_radix(last, 16).ok()?, path })
+    })
 }
 
 /// Every connection to a WAL database holds a shared lock on byte 128 of its `-shm` (SQLite's

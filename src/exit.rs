@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+/// `health`: not all is well, as Docker's HEALTHCHECK has it.
+pub const UNWELL: u8 = 1;
 /// Wrong command line (`EX_USAGE` of sysexits.h).
 pub const USAGE: u8 = 64;
 /// A database or a backup is damaged, or verify found the backup behind or different (`EX_DATAERR`).

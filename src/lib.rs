@@ -30,6 +30,8 @@ pub mod report;
 pub mod restore;
 pub mod runtime;
 pub mod settings;
+pub mod state;
+pub mod status;
 pub mod supervise;
 pub mod sys;
 pub mod tenants;

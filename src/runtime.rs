@@ -2,6 +2,7 @@
 //! hold a secret that another user can read.
 
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -12,12 +13,13 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::config::Document;
 use crate::exit::{self, Failure};
 use crate::plan::{CONFIG_AGAIN_FILE, CONFIG_FILE, Database, GOOGLE_FILE, PLAN_FILE, Plan};
+use crate::state::STATE_FILE;
 
 /// The usual place.
 pub const USUAL: &str = "/run/litestream-entry";
 
 /// What every boot makes anew there. The directory may be one that is used for other things, too.
-const LEFT: [&str; 4] = [CONFIG_FILE, CONFIG_AGAIN_FILE, PLAN_FILE, GOOGLE_FILE];
+const LEFT: [&str; 5] = [CONFIG_FILE, CONFIG_AGAIN_FILE, PLAN_FILE, GOOGLE_FILE, STATE_FILE];
 
 /// A directory that is ours for as long as this lives.
 #[derive(Debug)]
@@ -153,6 +155,13 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     drop(file);
     std::fs::rename(&temporary, path)
+}
+
+/// A file about one database in the runtime directory, whatever its path is made of.
+pub fn file_of(plan: &Plan, kind: &str, database: &Path) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    database.hash(&mut hasher);
+    plan.runtime.join(format!("{kind}-{:016x}", hasher.finish()))
 }
 
 /// Writes the configuration of one database's pass; its path.

@@ -27,11 +27,7 @@ pub fn expand(mut plan: Plan, named: &[PathBuf]) -> Plan {
     if plan.directories.is_empty() {
         return plan;
     }
-    let with_list = |directory: &Directory| {
-        let list = is_listed(&plan, directory).then(|| directory.path.join(LIST));
-        databases_in(directory, &named.iter().cloned().chain(list).collect::<Vec<_>>())
-    };
-    let found: Vec<Database> = plan.directories.iter().flat_map(with_list).collect();
+    let found = found(&plan, named);
     let path = each_file(&plan);
     let paths: Vec<&Path> = found.iter().map(|d| d.path.as_path()).collect();
     let written = runtime::document(&plan).and_then(|document| {
@@ -43,6 +39,22 @@ pub fn expand(mut plan: Plan, named: &[PathBuf]) -> Plan {
     }
     plan.databases.extend(found);
     plan
+}
+
+/// The same for one who only looks: nothing is written for Litestream.
+#[must_use]
+pub fn members(mut plan: Plan) -> Plan {
+    let found = found(&plan, &[]);
+    plan.databases.extend(found);
+    plan
+}
+
+fn found(plan: &Plan, named: &[PathBuf]) -> Vec<Database> {
+    let with_list = |directory: &Directory| {
+        let list = is_listed(plan, directory).then(|| directory.path.join(LIST));
+        databases_in(directory, &named.iter().cloned().chain(list).collect::<Vec<_>>())
+    };
+    plan.directories.iter().flat_map(with_list).collect()
 }
 
 /// Removes what [`expand`] wrote for this process.

@@ -33,6 +33,14 @@ pub fn utc(text: &str) -> Option<String> {
     Some(format!("{}{fraction}Z", whole.trim_end_matches('Z')))
 }
 
+/// A time (RFC 3339), to the millisecond; none for anything else.
+pub fn parse(text: &str) -> Option<SystemTime> {
+    let fraction: String = text.trim().chars().skip(19).skip_while(|c| *c == '.').take_while(char::is_ascii_digit).take(3).collect();
+    let millis: u64 = format!("{fraction:0<3}").parse().ok()?;
+    let whole = UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds(text)?))?;
+    whole.checked_add(std::time::Duration::from_millis(if text.trim().chars().nth(19) == Some('.') { millis } else { 0 }))
+}
+
 /// A time (RFC 3339) in seconds since 1970.
 fn seconds(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -103,6 +111,15 @@ fn parts(time: SystemTime) -> [u64; 6] {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_time_that_go_writes_keeps_its_milliseconds() {
+        let millis = |text| parse(text).map(|at| at.duration_since(UNIX_EPOCH).unwrap().as_millis());
+        assert_eq!(millis("2026-11-25T12:16:36.801403536Z"), Some(1_795_608_996_801));
+        assert_eq!(millis("2026-11-25T13:16:36.8+01:00"), Some(1_795_608_996_800));
+        assert_eq!(millis("2026-11-25T12:16:36Z"), Some(1_795_608_996_000));
+        assert_eq!(millis("soon"), None);
+    }
 
     #[test]
     fn a_time_is_read_as_people_write_it_and_nothing_else_is() {

@@ -29,7 +29,7 @@ enum Given {
 const NO_SOCKET: &str = "Litestream 0.3 has no control socket; replication is configured by variables and starts with the container";
 
 /// All but `replicate`, `restore`, `sync` and `version`, which this program has of its own.
-pub static NATIVE: [Native; 13] = [
+pub static NATIVE: [Native; 12] = [
     native("databases", Lines::Both, Given::Config, "", "list the databases"),
     native(
         "generations",
@@ -46,13 +46,6 @@ pub static NATIVE: [Native; 13] = [
         Given::Config,
         "Litestream 0.3 has no LTX files: `wal DB` lists its WAL segments, `snapshots DB` its snapshots",
         "list the LTX files of a backup (0.5)",
-    ),
-    native(
-        "status",
-        Lines::Only05,
-        Given::Config,
-        "Litestream 0.3 has no status: `verify DB` proves the backup, `generations DB` shows how far it lags",
-        "Litestream's view of the local state (0.5)",
     ),
     native(
         "reset",

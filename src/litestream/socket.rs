@@ -74,6 +74,29 @@ pub fn sync_status(socket: &Path, timeout: Duration) -> Result<Vec<SyncStatus>, 
     parse::<Statuses>(&request(socket, "GET", "/debug/sync-status", "", timeout)?).map(|s| s.databases)
 }
 
+/// One database in `/list`.
+#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct Listed {
+    /// The database.
+    pub path: String,
+    /// When all that Litestream had read was in the replica (`replica.go`: `RecordSuccessfulSync`, at the end of each `syncOnce`).
+    pub last_sync_at: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    databases: Vec<Listed>,
+}
+
+/// Every database, and when its replica last had everything.
+///
+/// # Errors
+/// A line that says why there is no answer: it has none while a database is opened.
+pub fn list(socket: &Path, timeout: Duration) -> Result<Vec<Listed>, String> {
+    parse::<List>(&request(socket, "GET", "/list", "", timeout)?).map(|l| l.databases)
+}
+
 /// JSON is YAML, so the parser that is here anyway serves.
 fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, String> {
     serde_yaml::from_str(text).map_err(|error| format!("litestream's answer is not understood: {error}"))

@@ -3,6 +3,7 @@
 
 mod files;
 mod restore;
+mod status;
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
@@ -17,6 +18,7 @@ use crate::litestream::Line;
 use crate::litestream::commands::{self, Native};
 use crate::plan::{Database, PLAN_FILE, Plan};
 use crate::runtime::{self, Runtime};
+use crate::status::verified::Verified;
 use crate::supervise::lock;
 use crate::verify::{self, Options};
 use crate::worker::{in_parallel, memory};
@@ -58,6 +60,8 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
                 Options { timeout: timeout(matches)?, quick: matches.get_flag("quick"), read_only: matches.get_flag("read-only") };
             Ok(verify_all(&context.plan, &chosen(&context.plan, matches)?, &options, matches.get_flag("json")))
         }
+        "status" => status::status(matches, flags),
+        "health" => status::health(matches, flags),
         "sync" => {
             let context = context(flags, &paths(matches))?;
             let databases = chosen(&context.plan, matches)?;
@@ -83,12 +87,13 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
 }
 
 fn timeout(matches: &ArgMatches) -> Result<Duration, Failure> {
-    match matches.get_one::<String>("timeout") {
-        Some(text) => {
-            settings::duration(text).ok_or_else(|| Failure::new(exit::USAGE, "--timeout: not understood; write a duration as 30s or 2m"))
-        }
-        None => Ok(Duration::from_secs(30)),
-    }
+    Ok(duration(matches, "timeout")?.unwrap_or(Duration::from_secs(30)))
+}
+
+fn duration(matches: &ArgMatches, name: &str) -> Result<Option<Duration>, Failure> {
+    let Some(text) = matches.get_one::<String>(name) else { return Ok(None) };
+    let wrong = || Failure::new(exit::USAGE, format!("--{name}: not understood; write a duration as 30s or 2m"));
+    settings::duration(text).map(Some).ok_or_else(wrong)
 }
 
 /// Waits until a row that is written now has come back from the replica: then all before it is there. Litestream's own
@@ -107,7 +112,14 @@ fn prove_all(
     options: &Options,
     text: impl Fn(&Database, &Result<verify::Proof, Failure>) -> Option<String>,
 ) -> u8 {
-    let outcomes = in_parallel(databases, memory::restores_at_once(), |database| verify::verify(plan, database, options));
+    let outcomes = in_parallel(databases, memory::restores_at_once(), |database| {
+        let began = Instant::now();
+        let outcome = verify::verify(plan, database, options);
+        if !options.quick && runtime::is_held(&plan.runtime) {
+            Verified::note(plan, &database.path, began.elapsed(), &outcome);
+        }
+        outcome
+    });
     let mut code = if outcomes.len() < databases.len() { exit::INTERNAL } else { 0 };
     for (database, outcome) in databases.iter().zip(&outcomes) {
         if let Some(text) = text(database, outcome) {
@@ -221,19 +233,25 @@ fn context_with(flags: Vec<(String, String)>, named: &dyn Fn(&Plan) -> Vec<PathB
         tenants::expand(plan, &named)
     };
     let configured = Configured::read(with_options_of_pid_1(flags));
-    let (place, beside) = match &configured {
-        Ok(configured) => (configured.settings.entry.runtime_dir.clone(), configured.first_database()),
-        Err(_) => (std::env::var_os(settings::variable("runtime-dir")).map(PathBuf::from), None),
-    };
-    let live = runtime::places(place.as_deref(), beside.as_deref(), 1).into_iter().find(|p| runtime::is_held(p));
-    // It has what was configured; the secrets are in the environment that `docker exec` gives, or in their files.
-    if let Some((place, mut plan)) = live.and_then(|place| Some((place.clone(), left_plan(&place)?))) {
+    if let Some(place) = live(&configured)
+        && let Some(mut plan) = left_plan(&place)
+    {
+        // It has what was configured; the secrets are in the environment that `docker exec` gives, or in their files.
         let env = configured.map_or_else(|_| sys::raw_environment(), |c| c.helper_environment(&place));
         plan.litestream.env = Some(env.into_iter().filter_map(pair).collect());
         return Ok(Context { plan: expanded(plan), of_url: false, _own: None });
     }
     let (plan, own) = own_plan(&configured?)?;
     Ok(Context { plan: expanded(plan), of_url: false, _own: Some(own) })
+}
+
+/// The runtime directory of the boot that runs here.
+fn live(configured: &Result<Configured, Failure>) -> Option<PathBuf> {
+    let (place, beside) = match configured {
+        Ok(configured) => (configured.settings.entry.runtime_dir.clone(), configured.first_database()),
+        Err(_) => (std::env::var_os(settings::variable("runtime-dir")).map(PathBuf::from), None),
+    };
+    runtime::places(place.as_deref(), beside.as_deref(), 1).into_iter().find(|p| runtime::is_held(p))
 }
 
 /// A plan for what `variables` say, whatever is configured here; the keys are those of the environment.

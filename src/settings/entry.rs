@@ -99,6 +99,8 @@ pub struct Entry {
     pub on_replication_failure: OnFailure,
     /// Default `standby`.
     pub lock: LockPolicy,
+    /// How long something may be here that is not in the replica before `health` says so, default 5 min.
+    pub max_lag: Duration,
     /// How large a WAL may grow while it is pinned, default 1 GiB.
     pub max_wal: u64,
     /// Where the generated configuration and the control socket are, default `/run/litestream-entry`.
@@ -133,6 +135,7 @@ struct Raw {
     hide_secrets: Option<String>,
     on_replication_failure: Option<String>,
     lock: Option<String>,
+    max_lag: Option<String>,
     max_wal: Option<String>,
     runtime_dir: Option<String>,
     required: Option<String>,
@@ -141,7 +144,7 @@ struct Raw {
 }
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 24] = [
+pub const OPTIONS: [(&str, &str, &str); 25] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
     ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 16 [auto]"),
@@ -161,6 +164,7 @@ pub const OPTIONS: [(&str, &str, &str); 24] = [
     ("hide-secrets", "true|false", "keep the replicas' credentials out of the app's environment [false]"),
     ("on-replication-failure", "restart|exit|ignore", "what to do when Litestream ends and the app lives [restart]"),
     ("lock", "standby|wait|refuse|off", "what to do when another process replicates the database [standby]"),
+    ("max-lag", "DURATION", "how long what is written may not be in the replica before `health` fails [5m]"),
     ("max-wal", "SIZE", "how large a WAL may grow while the replica cannot be reached after a start [1GiB]"),
     ("runtime-dir", "PATH", "where the configuration and the control socket are [/run/litestream-entry]"),
     ("required", "true|false", "refuse to start when nothing is configured to be replicated [false]"),
@@ -221,6 +225,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
             LockPolicy::Standby,
             &[("standby", LockPolicy::Standby), ("wait", LockPolicy::Wait), ("refuse", LockPolicy::Refuse), ("off", LockPolicy::Off)],
         ),
+        max_lag: check.duration("MAX_LAG", raw.max_lag.as_deref(), Duration::from_secs(300)),
         max_wal: check.size("MAX_WAL", raw.max_wal.as_deref(), 1 << 30),
         runtime_dir: raw.runtime_dir.map(PathBuf::from),
         required: check.flag("REQUIRED", raw.required),

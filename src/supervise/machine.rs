@@ -7,6 +7,7 @@ mod app;
 mod due;
 mod ending;
 mod replicator;
+mod view;
 
 use std::time::Duration;
 
@@ -232,6 +233,8 @@ pub struct Machine {
     heal_pause: Duration,
     started_at: Now,
     backoff: Duration,
+    /// How often Litestream has been started again.
+    restarts: u32,
     come_up_by: Option<Now>,
     app: AppState,
     migration: Migration,
@@ -289,6 +292,7 @@ impl Machine {
             heal_pause: HEAL_AFTER,
             started_at: Now::ZERO,
             backoff: Duration::ZERO,
+            restarts: 0,
             come_up_by: None,
             app: AppState::Waiting,
             migration: Migration::None,

@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -27,10 +27,11 @@ use crate::litestream::{Line, call};
 use crate::plan::{PLAN_FILE, Plan};
 use crate::restore::{self, Local};
 use crate::settings::StalePolicy;
+use crate::state::{EVENTS, STATE_FILE, State, View};
 use crate::sys::{self, CHANNEL, Program};
 use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
 use crate::worker::{LONGEST, Message, hold};
-use crate::{continuity, report};
+use crate::{continuity, report, runtime};
 use lock::Locks;
 use machine::{Action, Event, Lock, Machine, Role, Rules, Sync};
 use signals::Signals;
@@ -113,6 +114,8 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         hold: None,
         exit: None,
         began: Instant::now(),
+        state: State::default(),
+        stale: true,
         rest_at: Some(Duration::ZERO),
     };
     let mut machine = Machine::new(rules);
@@ -120,6 +123,7 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
     shell.perform(&mut machine, first);
     shell.leave_plan();
     loop {
+        shell.leave_state(machine.view());
         if let Some(code) = shell.exit {
             return shell.leave(code);
         }
@@ -150,6 +154,10 @@ struct Shell {
     hold: Option<(UnixStream, bool)>,
     exit: Option<u8>,
     began: Instant,
+    /// What has been left for those who ask.
+    state: State,
+    /// It is to be left again.
+    stale: bool,
     /// When the code's pages are given back; none when nothing has happened since.
     rest_at: Option<Duration>,
 }
@@ -293,7 +301,8 @@ impl Shell {
             }
             Action::TryLock => Some(Event::Lock(if self.try_lock() { Lock::Ours } else { Lock::Theirs { present: self.boot.is_here() } })),
             Action::Say(text) => {
-                report::line(text);
+                report::line(&text);
+                self.note(text);
                 None
             }
             Action::Exit(code) => {
@@ -326,6 +335,34 @@ impl Shell {
         let left = crate::leave_plan(plan, &document).map_err(|failure| report::lines(&failure.message)).is_ok();
         self.boot.share();
         left
+    }
+
+    /// Keeps what was said for those who ask later.
+    fn note(&mut self, text: String) {
+        let state = &mut self.state;
+        state.events.push((SystemTime::now(), text));
+        let surplus = state.events.len().saturating_sub(EVENTS);
+        state.events.drain(..surplus);
+        self.stale = true;
+    }
+
+    /// Leaves how things stand where it has changed. One that cannot be written is an old one: nothing depends on it.
+    fn leave_state(&mut self, view: View) {
+        let litestream = self.pid_of(Role::Litestream).map_or(0, Pid::as_raw);
+        let Some(plan) = &self.boot.plan else { return };
+        let state = &mut self.state;
+        if !self.stale && state.view == view && state.litestream == litestream {
+            return;
+        }
+        if state.view.replication != view.replication {
+            state.since = SystemTime::now();
+        }
+        (state.view, state.litestream, self.stale) = (view, litestream, false);
+        let path = plan.runtime.join(STATE_FILE);
+        let shared = |()| self.boot.identity.as_ref().map_or(Ok(()), |identity| identity.own(&path));
+        if let Err(error) = runtime::write(&path, &state.encode()).and_then(shared) {
+            report::debug(format_args!("{}: {error}", path.display()));
+        }
     }
 
     /// Starts one of our helpers, by way of `__exec` where it is to be another user.

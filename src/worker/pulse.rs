@@ -8,6 +8,7 @@ use super::{Channel, Message};
 use crate::continuity;
 use crate::litestream::{Line, socket};
 use crate::plan::Plan;
+use crate::status;
 
 /// How long it may take to answer on its own socket.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -24,6 +25,7 @@ pub(super) fn run(plan: &Plan, channel: &Channel) {
     if let Err(why) = alive {
         channel.say(&Message::Hung(why));
     }
+    status::note(plan);
 }
 
 /// Whether 0.3's copy of the WAL is as new as the WAL.

@@ -38,6 +38,7 @@ mod restore;
 mod round_trip;
 mod secrets;
 mod signals;
+mod status;
 mod tenants;
 mod terminal;
 mod transparency;

@@ -47,6 +47,7 @@ impl Machine {
         self.replicator = Replicator::Starting;
         self.started_at = now;
         self.hello = false;
+        self.restarts = self.restarts.saturating_add(u32::from(!self.backoff.is_zero()));
         let mut actions = vec![Action::Replicate];
         if self.phase == Phase::Boot {
             self.come_up_by = Some(now.saturating_add(COME_UP));

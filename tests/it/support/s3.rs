@@ -1,5 +1,6 @@
 //! A real S3 server: `SeaweedFS`.
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::server::{Daemon, directory, free_ports, get, program};
@@ -39,6 +40,15 @@ impl Server {
 
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// A black hole: connections are taken and never answered.
+    pub(crate) fn freeze(&self) {
+        self.daemon.signal(Signal::SIGSTOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.daemon.signal(Signal::SIGCONT);
     }
 
     /// It is gone, and nobody says goodbye.

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use super::process;
 use super::{PATIENCE, SEARCH_PATH, eventually, skip, tool, when};
 
 /// A server's program; None, with a word, where there is none.
@@ -55,6 +57,11 @@ impl Daemon {
             assert!(ended.is_none(), "the server has ended: {ended:?}");
             when(question())
         });
+    }
+
+    /// It is there and does not answer, or does again.
+    pub(crate) fn signal(&self, signal: Signal) {
+        process::send(i32::try_from(self.child.id()).expect("a pid"), signal);
     }
 
     /// It is gone, and nobody says goodbye.

@@ -1,0 +1,88 @@
+//! `status` and `health`: what `docker exec` asks of the boot that runs here. Must never change anything.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::ArgMatches;
+
+use super::{Context, chosen, context, duration, left_plan, live, paths, print, with_options_of_pid_1};
+use crate::exit::{self, Failure};
+use crate::plan::Plan;
+use crate::settings::Source;
+use crate::state::State;
+use crate::status::health::{Limits, judge};
+use crate::status::{self, show};
+use crate::{Configured, interrupt, tenants};
+
+/// How often `--watch` looks.
+const EVERY: Duration = Duration::from_secs(5);
+/// Clears a terminal from its first line on (ECMA-48: CUP, ED).
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Shows the databases that are named, or all.
+///
+/// # Errors
+/// 78 where nothing is configured; 66 for a name that is no database's.
+pub(super) fn status(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
+    let mut context = context(flags, &paths(matches))?;
+    if matches.contains_id("db") && matches.get_many::<String>("db").is_some() {
+        context.plan.databases = chosen(&context.plan, matches)?;
+    }
+    let json = matches.get_flag("json");
+    if !matches.get_flag("watch") {
+        show_once(&context, json, "");
+        return Ok(0);
+    }
+    loop {
+        show_once(&context, json, if json { "" } else { CLEAR });
+        let until = std::time::Instant::now() + EVERY;
+        while std::time::Instant::now() < until {
+            interrupt::check()?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn show_once(context: &Context, json: bool, before: &str) {
+    let overview = status::gather(&context.plan, true);
+    let text = if json { show::json(&overview) } else { show::text(&overview) };
+    let _ = write!(std::io::stdout(), "{before}");
+    print(&text);
+}
+
+/// Whether all is well: 0 with a line on stdout, or 1 with one on stderr.
+///
+/// # Errors
+/// 1 where it is not.
+pub(super) fn health(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
+    let configured = Configured::read(with_options_of_pid_1(flags));
+    let unwell = |why: &str| Err(Failure::new(exit::UNWELL, why.to_owned()));
+    let Some(place) = live(&configured) else {
+        return match configured.as_ref().map(|c| &c.settings.source) {
+            Ok(Source::Nothing(why)) => {
+                print(&format!("ok: {why}: nothing is replicated"));
+                Ok(0)
+            }
+            _ => unwell("no litestream-entry runs here as a container's entrypoint; ask in its container, as the same user"),
+        };
+    };
+    let Some(plan) = left_plan(&place) else { return unwell("starting: the configuration is read") };
+    let limits = Limits {
+        lag: duration(matches, "max-lag")?.unwrap_or(plan.entry.max_lag),
+        verified_within: duration(matches, "require-verified-within")?,
+    };
+    let plan = with_members(plan);
+    match judge(&status::gather(&plan, false), &limits) {
+        Ok(line) => {
+            print(&line);
+            Ok(0)
+        }
+        Err(why) => unwell(&why),
+    }
+}
+
+/// With an entry for each database in a directory, as the boot that runs here has noted it.
+fn with_members(plan: Plan) -> Plan {
+    let starting = State::read(&plan.runtime).is_none_or(|state| state.view.phase == crate::state::Phase::Starting);
+    if plan.directories.is_empty() || starting { plan } else { tenants::members(plan) }
+}

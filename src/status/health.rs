@@ -1,0 +1,101 @@
+//! `health`: whether all is well, in one line and an exit code. Must never start a process, ask a replica, or wait long.
+
+use std::time::{Duration, SystemTime};
+
+use super::show::{ago, period};
+use super::verified::Verified;
+use super::{Lag, Overview, Status};
+use crate::state::{Phase, Replication, State};
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long something may be here that is not in the replica.
+    pub lag: Duration,
+    /// How old the last proof of a backup may be.
+    pub verified_within: Option<Duration>,
+}
+
+/// All is well, or what is not.
+///
+/// # Errors
+/// What is not well, in one line; `starting: …` while there is no app yet.
+pub fn judge(overview: &Overview, limits: &Limits) -> Result<String, String> {
+    let Some(state) = &overview.state else { return Err("no litestream-entry runs here as a container's entrypoint".to_owned()) };
+    running(overview, state)?;
+    let mut wrong: Vec<String> = replicating(state, overview.at).err().into_iter().collect();
+    let standby = state.view.replication == Replication::Standby;
+    for status in &overview.databases {
+        let lag = if standby || !wrong.is_empty() { Ok(()) } else { in_time(status, limits) };
+        let checks = [lag, last_verify(status, overview.at), proved(status, state, limits, overview.at)];
+        wrong.extend(checks.into_iter().filter_map(Result::err).map(|why| format!("{}: {why}", status.alias)));
+    }
+    if wrong.is_empty() { Ok(well(overview, state)) } else { Err(wrong.join("; ")) }
+}
+
+fn running(overview: &Overview, state: &State) -> Result<(), String> {
+    match state.view.phase {
+        Phase::Running => Ok(()),
+        Phase::Starting => {
+            let restoring = overview.restoring.as_deref().and_then(|text| text.lines().next());
+            Err(format!("starting: {}", restoring.unwrap_or("the databases are looked at")))
+        }
+        Phase::Migrating => Err("starting: the migration runs".to_owned()),
+        Phase::Stopping => Err("stopping".to_owned()),
+    }
+}
+
+fn replicating(state: &State, now: SystemTime) -> Result<(), String> {
+    let down = |what: &str| Err(format!("replication {what} for {}", ago(state.since, now)));
+    match state.view.replication {
+        Replication::Up | Replication::Standby => Ok(()),
+        Replication::Starting => down("has not started"),
+        Replication::Down => down("has been down"),
+        Replication::Off => down("has ended, and been off"),
+    }
+}
+
+fn in_time(status: &Status, limits: &Limits) -> Result<(), String> {
+    match &status.lag {
+        Lag::For(lag) if *lag > limits.lag => Err(format!("what was written is not in the replica for {}", period(*lag))),
+        Lag::For(_) => Ok(()),
+        // A configuration of the user's own need not say; a Litestream that does not answer has no such excuse.
+        Lag::Unknown(why) if why.starts_with("its configuration") => Ok(()),
+        Lag::Unknown(why) => Err(format!("how far the replica is behind is not known: {why}")),
+    }
+}
+
+fn last_verify(status: &Status, now: SystemTime) -> Result<(), String> {
+    match &status.verified {
+        Some(Verified { failed: Some(why), at, .. }) => {
+            let why = why.strip_prefix(&format!("{}: NOT PROVED: ", status.alias)).unwrap_or(why);
+            Err(format!("verify failed {} ago: {why}", ago(*at, now)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A boot that is younger than the limit has had no time for it.
+fn proved(status: &Status, state: &State, limits: &Limits, now: SystemTime) -> Result<(), String> {
+    let Some(limit) = limits.verified_within else { return Ok(()) };
+    let last = status.verified.as_ref().and_then(|v| v.proved);
+    let age = now.duration_since(last.unwrap_or(state.began)).unwrap_or_default();
+    match last {
+        _ if age <= limit => Ok(()),
+        Some(at) => Err(format!("its backup was last proved {} ago", ago(at, now))),
+        None => Err(format!("its backup has not been proved since the start {} ago", ago(state.began, now))),
+    }
+}
+
+fn well(overview: &Overview, state: &State) -> String {
+    let count = overview.databases.len();
+    let databases = if count == 1 { "1 database".to_owned() } else { format!("{count} databases") };
+    if state.view.replication == Replication::Standby {
+        return format!("ok: standing by for another replicator, {databases}");
+    }
+    let known = overview.databases.iter().filter_map(|s| if let Lag::For(lag) = &s.lag { Some(*lag) } else { None }).max();
+    let lag = known.map_or_else(|| "unknown".to_owned(), period);
+    let unproven = overview.databases.iter().filter(|s| !s.proven).count();
+    let note = if unproven > 0 { format!(", {unproven} unproven") } else { String::new() };
+    format!("ok: {databases}, lag {lag}{note}")
+}

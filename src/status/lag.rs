@@ -1,0 +1,214 @@
+//! How far a replica is behind: from Litestream's own files and what it says. Must never call it 0 where that is not known.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::replicated::{self, Replicated};
+use crate::continuity;
+use crate::litestream::backup::Position;
+use crate::plan::Plan;
+use crate::position::{self, Read};
+use crate::{runtime, state};
+
+/// For how long something has been here that is not in the replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lag {
+    /// So long; zero where the replica has everything.
+    For(Duration),
+    /// Why that is not known.
+    Unknown(String),
+}
+
+/// What was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) lag: Lag,
+    pub(super) there: Option<Position>,
+    /// Transactions (0.5) or bytes (0.3).
+    pub(super) behind: Option<u64>,
+    pub(super) synced: Option<SystemTime>,
+}
+
+/// Looks at one database; `since` is when this Litestream was started.
+pub(super) fn look(plan: &Plan, database: &Path, since: SystemTime, replicated: &Replicated) -> Found {
+    let now = SystemTime::now();
+    let read = position::read(database, plan.litestream.line);
+    let unread = is_unread(database, read.as_ref());
+    match replicated {
+        Replicated::Unknown(why) => Found { lag: Lag::Unknown(why.clone()), there: None, behind: None, synced: None },
+        Replicated::Synced(synced) => {
+            let files: Vec<(u64, SystemTime)> = continuity::ltx_files(database).collect();
+            let path = runtime::file_of(plan, "synced", database);
+            let (told, mut mark) = (synced.get(database).copied(), Mark::read(&path));
+            if told > mark.synced {
+                mark.synced = told;
+                mark.write(&path);
+            }
+            by_time(&files, unread, mark.synced, since, now)
+        }
+        Replicated::Placed(places) => {
+            let path = runtime::file_of(plan, "synced", database);
+            let mut mark = Mark::read(&path);
+            let found = by_place(read.as_ref(), unread, places.get(database).copied(), &mut mark, since);
+            mark.write(&path);
+            found
+        }
+    }
+}
+
+/// Litestream has not read the WAL to its end.
+fn is_unread(database: &Path, read: Option<&Read>) -> bool {
+    let wal = position::wal_end(database);
+    wal.is_some() && read.is_none_or(|read| !position::has_read(wal, None, read))
+}
+
+/// 0.5: its files are dated, and so is the moment at which all of them were in the replica.
+fn by_time(files: &[(u64, SystemTime)], unread: bool, synced: Option<SystemTime>, since: SystemTime, now: SystemTime) -> Found {
+    let ago = |at: SystemTime| now.duration_since(at).unwrap_or_default();
+    let Some(at) = synced else {
+        return Found { lag: Lag::For(ago(since)), there: None, behind: None, synced };
+    };
+    let newest = |of: &dyn Fn(SystemTime) -> bool| files.iter().filter(|(_, made)| of(*made)).map(|(txid, _)| *txid).max();
+    let pending = files.iter().map(|(_, made)| *made).filter(|made| *made > at).min();
+    let there = newest(&|made| made <= at);
+    let here = newest(&|_| true);
+    // What it has not read came after all that it has.
+    let unread = unread.then(|| files.iter().map(|(_, made)| *made).max().map_or(at, |made| made.max(at)));
+    let lag = pending.or(unread).map_or(Duration::ZERO, ago);
+    Found {
+        lag: Lag::For(lag),
+        there: there.map(Position::Txid),
+        behind: Some(here.unwrap_or_default().saturating_sub(there.unwrap_or_default())),
+        synced,
+    }
+}
+
+/// What is kept from look to look: 0.3 tells where a replica is, not since when, and 0.5 tells nothing while it waits for one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Mark {
+    /// The replica had everything of this moment.
+    synced: Option<SystemTime>,
+    /// A place that it is still to reach, and when Litestream had read up to there.
+    goal: Option<((String, u64, u64), SystemTime)>,
+}
+
+impl Mark {
+    fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let mut mark = Self::default();
+        for words in text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()) {
+            match words.as_slice() {
+                ["synced", at] => mark.synced = Some(state::time(at)),
+                ["goal", generation, index, offset, at] => {
+                    if let (Ok(index), Ok(offset)) = (index.parse(), offset.parse()) {
+                        mark.goal = Some((((*generation).to_owned(), index, offset), state::time(at)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        mark
+    }
+
+    /// Best effort: who may not write it goes on from what another one saw.
+    fn write(&self, path: &Path) {
+        let mut text = self.synced.map(|at| format!("synced {}\n", state::millis(at))).unwrap_or_default();
+        if let Some(((generation, index, offset), at)) = &self.goal {
+            let _ = writeln!(text, "goal {generation} {index} {offset} {}", state::millis(*at));
+        }
+        let _ = runtime::write(path, &text);
+    }
+
+    /// What is known after a look: Litestream has read up to `own`, which it had at `read_at`, not all where `unread`; the
+    /// replica is at `place`.
+    fn after(mut self, own: &(String, u64, u64), read_at: SystemTime, unread: bool, place: (u64, u64), now: SystemTime) -> Self {
+        let reached = |(_, index, offset): &(String, u64, u64)| place >= (*index, *offset);
+        // Another generation counts from its own beginning.
+        self.goal = self.goal.filter(|((generation, ..), _)| *generation == own.0);
+        if let Some((_, at)) = self.goal.take_if(|(goal, _)| reached(goal)) {
+            self.synced = self.synced.max(Some(at));
+        }
+        if reached(own) {
+            self.synced = self.synced.max(Some(if unread { read_at } else { now }));
+        } else if self.goal.is_none() {
+            self.goal = Some((own.clone(), read_at));
+        }
+        self
+    }
+}
+
+fn by_place(read: Option<&Read>, unread: bool, place: Option<(u64, u64)>, mark: &mut Mark, since: SystemTime) -> Found {
+    let now = SystemTime::now();
+    let behind = |mark: &Mark| Lag::For(now.duration_since(mark.synced.map_or(since, |at| at.max(since))).unwrap_or_default());
+    let (Some(Read { position: Position::Wal { generation, index, offset }, at, .. }), Some(place)) = (read, place) else {
+        return Found { lag: behind(mark), there: None, behind: None, synced: mark.synced };
+    };
+    *mark = std::mem::take(mark).after(&(generation.clone(), *index, *offset), *at, unread, place, now);
+    let there = Position::Wal { generation: generation.clone(), index: place.0, offset: place.1 };
+    let bytes = if place.0 == *index { Some(offset.saturating_sub(place.1)) } else { None };
+    Found { lag: behind(mark), there: Some(there), behind: bytes, synced: mark.synced }
+}
+
+/// Notes which replicas have everything now, for those who ask later.
+pub fn note(plan: &Plan) {
+    let state = state::State::read(&plan.runtime);
+    let replicated = replicated::ask(plan, state.as_ref());
+    for database in &plan.databases {
+        look(plan, &database.path, SystemTime::UNIX_EPOCH, &replicated);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn lag(found: &Found) -> (u64, Option<u64>) {
+        let Lag::For(lag) = &found.lag else { panic!("{found:?}") };
+        (lag.as_secs(), found.behind)
+    }
+
+    #[test]
+    fn a_replica_lags_since_the_oldest_file_that_it_has_not() {
+        let files = [(5, at(10)), (6, at(20)), (7, at(30))];
+        let found = |unread, synced| by_time(&files, unread, synced, at(1), at(100));
+        assert_eq!(lag(&found(false, Some(at(30)))), (0, Some(0)));
+        assert_eq!(lag(&found(false, Some(at(15)))), (80, Some(2)));
+        assert_eq!(found(false, Some(at(15))).there, Some(Position::Txid(5)));
+        assert_eq!(lag(&found(true, Some(at(99)))), (1, Some(0)), "something it has not read since it last looked");
+        assert_eq!(lag(&found(true, Some(at(25)))), (70, Some(1)));
+        assert_eq!(lag(&found(false, None)), (99, None), "never since it was started");
+    }
+
+    #[test]
+    fn a_replica_of_0_3_has_everything_of_the_moment_whose_place_it_has_reached() {
+        let own = |index, offset| ("g".to_owned(), index, offset);
+        let level = Mark::default().after(&own(2, 400), at(9), false, (2, 400), at(10));
+        assert_eq!(level, Mark { synced: Some(at(10)), goal: None });
+        let written = level.after(&own(2, 500), at(19), false, (2, 400), at(20));
+        assert_eq!(written, Mark { synced: Some(at(10)), goal: Some((own(2, 500), at(19))) });
+        let more = written.clone().after(&own(2, 900), at(29), true, (2, 450), at(30));
+        assert_eq!(more, written, "not there yet");
+        let reached = more.after(&own(2, 950), at(39), true, (2, 600), at(40));
+        assert_eq!(reached, Mark { synced: Some(at(19)), goal: Some((own(2, 950), at(39))) });
+        let unread = reached.clone().after(&own(2, 950), at(39), true, (2, 950), at(41));
+        assert_eq!(unread, Mark { synced: Some(at(39)), goal: None }, "what it has not read is not there");
+        let anew = reached.after(&("h".to_owned(), 0, 100), at(50), false, (0, 32), at(51));
+        assert_eq!(anew, Mark { synced: Some(at(19)), goal: Some((("h".to_owned(), 0, 100), at(50))) });
+    }
+
+    #[test]
+    fn a_mark_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mark");
+        let mark = Mark { synced: Some(at(10)), goal: Some((("g".to_owned(), 2, 500), at(19))) };
+        mark.write(&path);
+        assert_eq!(Mark::read(&path), mark);
+        assert_eq!(Mark::read(&dir.path().join("none")), Mark::default());
+    }
+}

@@ -1,0 +1,142 @@
+//! `status`: how each database and its backup stand, measured now. Must never change anything, nor believe that what
+//! Litestream has read has reached the replica.
+
+pub mod health;
+mod lag;
+pub mod metrics;
+mod replicated;
+pub mod show;
+pub mod verified;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use crate::continuity::{self, Mark};
+use crate::litestream::Line;
+use crate::litestream::backup::{self, Depth, Position};
+use crate::plan::{Database, Plan};
+use crate::restore::Source;
+use crate::settings::LockPolicy;
+use crate::state::State;
+use crate::supervise::lock;
+use crate::worker::in_parallel;
+use crate::{position, progress};
+pub use lag::{Lag, note};
+use replicated::Replicated;
+use verified::Verified;
+
+/// Everything that is told.
+#[derive(Debug)]
+pub struct Overview {
+    /// What PID 1 has left; none where none runs here.
+    pub state: Option<State>,
+    /// How far a restore is.
+    pub restoring: Option<String>,
+    /// Litestream's version.
+    pub litestream: String,
+    /// Which line that is.
+    pub line: Line,
+    /// Each database.
+    pub databases: Vec<Status>,
+    /// When all of this was looked at.
+    pub at: SystemTime,
+}
+
+/// One database.
+#[derive(Debug)]
+pub struct Status {
+    /// Its short name.
+    pub alias: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// Type and place of its replica, without secrets.
+    pub replica: String,
+    /// Bytes of the file; none where there is none.
+    pub size: Option<u64>,
+    /// Bytes of its WAL.
+    pub wal: u64,
+    /// How far Litestream has read it.
+    pub here: Option<Position>,
+    /// How far the replica has it.
+    pub there: Option<Position>,
+    /// How many transactions (0.5) or bytes of the WAL (0.3) are here and not there.
+    pub behind: Option<u64>,
+    /// For how long something has been here that is not there.
+    pub lag: Lag,
+    /// When the replica last had everything that had been read.
+    pub synced: Option<SystemTime>,
+    /// Why the replica did not answer, where it was asked.
+    pub unreachable: Option<String>,
+    /// What the last check of its backup came to.
+    pub verified: Option<Verified>,
+    /// No gap is possible in its backup.
+    pub proven: bool,
+    /// Who replicates it.
+    pub lock: &'static str,
+}
+
+/// How long a replica may take to list its newest file.
+const LIST_FOR: Duration = Duration::from_secs(5);
+/// So many replicas are asked at once.
+const AT_ONCE: usize = 8;
+
+/// Looks. `asks` is whether each replica is asked what it has, by a Litestream of its own.
+pub fn gather(plan: &Plan, asks: bool) -> Overview {
+    let state = State::read(&plan.runtime).filter(|_| crate::runtime::is_held(&plan.runtime));
+    let restoring = fs::read_to_string(plan.runtime.join(progress::STATE_FILE)).ok();
+    let replicated = replicated::ask(plan, state.as_ref());
+    let asked = if asks { in_parallel(&plan.databases, AT_ONCE, |database| newest_there(plan, database)) } else { Vec::new() };
+    let mut asked = asked.into_iter();
+    let databases = plan.databases.iter().map(|database| {
+        let mut status = look(plan, database, state.as_ref(), &replicated);
+        match asked.next() {
+            // 0.3 lists where its files begin; its metrics tell where the last one ends.
+            Some(Ok(there)) if plan.litestream.line == Line::V05 || status.there.is_none() => status.there = there,
+            Some(Err(why)) => status.unreachable = Some(why),
+            Some(Ok(_)) | None => {}
+        }
+        status
+    });
+    let databases = databases.collect();
+    Overview {
+        restoring: restoring.map(|text| text.trim().to_owned()).filter(|_| state.is_some()),
+        state,
+        litestream: plan.litestream.version.to_string(),
+        line: plan.litestream.line,
+        databases,
+        at: SystemTime::now(),
+    }
+}
+
+fn newest_there(plan: &Plan, database: &Database) -> Result<Option<Position>, String> {
+    Source::newest(plan, database).list(Depth::Newest, LIST_FOR).map(|files| backup::newest(&files))
+}
+
+fn look(plan: &Plan, database: &Database, state: Option<&State>, replicated: &Replicated) -> Status {
+    let path = &database.path;
+    let since = state.map_or(SystemTime::UNIX_EPOCH, |state| state.since);
+    let found = lag::look(plan, path, since, replicated);
+    Status {
+        alias: database.alias.clone(),
+        path: path.clone(),
+        replica: database.replica.clone(),
+        size: fs::metadata(path).ok().map(|m| m.len()),
+        wal: continuity::wal_size(path),
+        here: position::read(path, plan.litestream.line).map(|read| read.position),
+        there: found.there,
+        behind: found.behind,
+        lag: found.lag,
+        synced: found.synced,
+        unreachable: None,
+        verified: Verified::read(plan, path),
+        proven: Mark::read(path) != Mark::Unproven,
+        lock: match (plan.entry.lock, state.map(|s| s.view.replication)) {
+            (LockPolicy::Off, _) => "off",
+            (_, Some(crate::state::Replication::Standby)) => "standby",
+            (_, Some(_)) => "held",
+            (_, None) if lock::is_held(path) => "elsewhere",
+            (_, None) => "free",
+        },
+    }
+}

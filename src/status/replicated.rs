@@ -1,0 +1,131 @@
+//! What the running Litestream says of its replicas: by its socket (0.5) or its metrics (0.3). Must never start one, nor wait long.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use crate::litestream::{Line, socket};
+use crate::plan::Plan;
+use crate::runtime;
+use crate::state::State;
+
+/// How long it may take to answer.
+const ANSWER: Duration = Duration::from_millis(500);
+/// An answer is not longer.
+const LONGEST: u64 = 4 << 20;
+
+/// By database.
+#[derive(Debug)]
+pub(super) enum Replicated {
+    /// 0.5: when all that had been read until then was in the replica; databases of which it did not say have no entry.
+    Synced(HashMap<PathBuf, SystemTime>),
+    /// 0.3: the number of the WAL and the bytes of it that are in the replica.
+    Placed(HashMap<PathBuf, (u64, u64)>),
+    /// Why nothing is known.
+    Unknown(String),
+}
+
+pub(super) fn ask(plan: &Plan, state: Option<&State>) -> Replicated {
+    let Some(state) = state else { return Replicated::Unknown("no litestream-entry runs here".to_owned()) };
+    if state.litestream == 0 {
+        return Replicated::Unknown("no litestream runs here".to_owned());
+    }
+    let answer = match (plan.litestream.line, &plan.socket) {
+        (Line::V05, Some(path)) => {
+            // It has no answer while any database waits for its replica: then what it said last holds.
+            let listed = socket::list(path, ANSWER).unwrap_or_default();
+            let synced = listed.into_iter().filter_map(|d| Some((d.path.into(), crate::time::parse(&d.last_sync_at?)?)));
+            Ok(Replicated::Synced(synced.collect()))
+        }
+        (Line::V05, None) => Err("its configuration has no socket".to_owned()),
+        (Line::V03, _) => metrics(plan, state.litestream).map(|text| Replicated::Placed(places(&text))),
+    };
+    answer.unwrap_or_else(Replicated::Unknown)
+}
+
+fn metrics(plan: &Plan, pid: i32) -> Result<String, String> {
+    let document = runtime::document(plan)?;
+    let configured = document.address().ok_or("its configuration has no `addr` for metrics")?;
+    let port = match configured.rsplit_once(':').and_then(|(_, port)| port.parse().ok()) {
+        Some(0) => listening(pid).ok_or("litestream does not listen for metrics yet")?,
+        Some(port) => port,
+        None => return Err(format!("its `addr` {configured} has no port")),
+    };
+    get(SocketAddr::from(([127, 0, 0, 1], port))).map_err(|error| format!("litestream does not answer: {error}"))
+}
+
+fn get(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.set_write_timeout(Some(ANSWER))?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// The port that a process listens on where it let the kernel choose (proc(5): `net/tcp`, state 0A, the inode in the tenth column).
+fn listening(pid: i32) -> Option<u16> {
+    let sockets: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .ok()?
+        .filter_map(|entry| {
+            let target = fs::read_link(entry.ok()?.path()).ok()?;
+            Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+        })
+        .collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
+    table.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ours = *words.get(3)? == "0A" && sockets.iter().any(|inode| Some(&inode.as_str()) == words.get(9));
+        if ours { u16::from_str_radix(words.get(1)?.rsplit_once(':')?.1, 16).ok() } else { None }
+    })
+}
+
+/// `litestream_replica_wal_index{db="/data/app.db",name="file"} 3`, and the same of `_offset`. With several replicas, the one
+/// that is least far.
+fn places(text: &str) -> HashMap<PathBuf, (u64, u64)> {
+    let series = |name: &str| -> HashMap<(String, String), u64> { text.lines().filter_map(|line| sample(line, name)).collect() };
+    let offsets = series("litestream_replica_wal_offset");
+    let mut places = HashMap::new();
+    for (key, index) in series("litestream_replica_wal_index") {
+        let place = (index, offsets.get(&key).copied().unwrap_or_default());
+        let least = places.entry(PathBuf::from(key.0)).or_insert(place);
+        *least = place.min(*least);
+    }
+    places
+}
+
+fn sample(line: &str, name: &str) -> Option<((String, String), u64)> {
+    let (labels, value) = line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once("} ")?;
+    let label = |name: &str| {
+        let (_, rest) = labels.split_once(&format!("{name}=\""))?;
+        let mut value = String::new();
+        let mut chars = rest.chars();
+        while let Some(c) = chars.next().filter(|c| *c != '"') {
+            value.push(if c == '\\' { chars.next()? } else { c });
+        }
+        Some(value)
+    };
+    // Go writes large numbers as 1.2345e+06.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of bytes")]
+    let value = value.trim().parse::<f64>().ok()? as u64;
+    Some(((label("db")?, label("name").unwrap_or_default()), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_where_the_metrics_say() {
+        let text = "# HELP x\nlitestream_replica_wal_index{db=\"/d/a\\\"b.db\",name=\"file\"} 2\n\
+                    litestream_replica_wal_offset{db=\"/d/a\\\"b.db\",name=\"file\"} 1.81312e+05\n\
+                    litestream_replica_wal_index{db=\"/d/a\\\"b.db\",name=\"s3\"} 1\n\
+                    litestream_replica_wal_offset{db=\"/d/a\\\"b.db\",name=\"s3\"} 32\n";
+        assert_eq!(places(text), HashMap::from([(PathBuf::from("/d/a\"b.db"), (1, 32))]));
+        assert!(places("litestream_replica_wal_index{db=\"/d\nnonsense").is_empty());
+    }
+}

@@ -1,0 +1,250 @@
+//! How `status` is written: a table for people, JSON for programs. Must fit 80 columns, but for words that are longer.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use super::verified::Verified;
+use super::{Lag, Overview, Status};
+use crate::litestream::backup::Position;
+use crate::litestream::socket::json_string;
+use crate::report::human_size;
+use crate::state::State;
+use crate::time;
+
+const WIDTH: usize = 80;
+/// So many events are shown.
+const EVENTS: usize = 4;
+
+/// For people.
+pub fn text(overview: &Overview) -> String {
+    let mut out = String::new();
+    for line in headline(overview) {
+        wrap(&mut out, &line, "");
+    }
+    let width = overview.databases.iter().map(|s| s.alias.chars().count()).max().unwrap_or(0).clamp(8, 18);
+    let row = |out: &mut String, [alias, size, wal, lag, synced, verified, backup]: [&str; 7]| {
+        let _ = writeln!(out, "{alias:<width$} {size:>9} {wal:>9} {lag:>8} {synced:>8} {verified:>9}  {backup}");
+    };
+    out.push('\n');
+    row(&mut out, ["DATABASE", "SIZE", "WAL", "LAG", "SYNCED", "VERIFIED", "BACKUP"]);
+    for status in &overview.databases {
+        row(
+            &mut out,
+            [
+                &shortened(&status.alias, width),
+                &status.size.map_or_else(|| "missing".to_owned(), human_size),
+                &human_size(status.wal),
+                &lag(&status.lag),
+                &status.synced.map_or_else(|| "-".to_owned(), |at| ago(at, overview.at)),
+                &status.verified.as_ref().map_or_else(|| "never".to_owned(), |v| ago(v.at, overview.at)),
+                verdict(status),
+            ],
+        );
+    }
+    for status in &overview.databases {
+        out.push('\n');
+        wrap(&mut out, &format!("{}: {} → {}", status.alias, status.path.display(), status.replica), "  ");
+        for line in details(status, overview.at) {
+            wrap(&mut out, &format!("  {line}"), "    ");
+        }
+    }
+    events(overview, &mut out);
+    out
+}
+
+fn headline(overview: &Overview) -> Vec<String> {
+    let own = format!("litestream-entry {}, Litestream {}", env!("CARGO_PKG_VERSION"), overview.litestream);
+    let Some(state) = &overview.state else {
+        return vec![own, "no litestream-entry runs here as a container's entrypoint; this is what the files say:".to_owned()];
+    };
+    let view = state.view;
+    let up = ago(state.began, overview.at);
+    let restarts = match view.restarts {
+        0 => String::new(),
+        1 => ", started again once".to_owned(),
+        n => format!(", started again {n} times"),
+    };
+    let replication = format!("replication {} for {}{restarts}", view.replication.word(), ago(state.since, overview.at));
+    let mut lines = vec![own, format!("{} for {up}; {replication}", view.phase.word())];
+    lines.extend(overview.restoring.iter().flat_map(|text| text.lines()).map(str::to_owned));
+    lines
+}
+
+fn verdict(status: &Status) -> &'static str {
+    match &status.verified {
+        Some(Verified { failed: Some(_), .. }) => "FAILED",
+        _ if status.unreachable.is_some() => "UNREACHABLE",
+        _ if !status.proven => "unproven",
+        Some(_) => "verified",
+        None => "proven",
+    }
+}
+
+fn details(status: &Status, now: SystemTime) -> Vec<String> {
+    let place = |position: &Option<Position>| position.as_ref().map_or_else(|| "-".to_owned(), short);
+    let mut lines = vec![format!("position here {}, there {}; lock {}", place(&status.here), place(&status.there), status.lock)];
+    if let Some(behind) = status.behind.filter(|n| *n > 0) {
+        let unit = if matches!(status.here, Some(Position::Wal { .. })) { "bytes of the WAL" } else { "transactions" };
+        lines.push(format!("{behind} {unit} are not there yet"));
+    }
+    if let Lag::Unknown(why) = &status.lag {
+        lines.push(format!("how far it lags is not known: {why}"));
+    }
+    lines.extend(status.unreachable.iter().map(|why| format!("the replica does not answer: {why}")));
+    if !status.proven {
+        lines.push("a gap in the backup is possible; a new snapshot is tried for".to_owned());
+    }
+    if let Some(verified) = &status.verified {
+        let took = verified.took.as_secs_f32();
+        lines.push(match &verified.failed {
+            None => format!("verified {} ago in {took:.1} s", ago(verified.at, now)),
+            Some(why) => format!("verify failed {} ago: {why}", ago(verified.at, now)),
+        });
+    }
+    lines
+}
+
+fn events(overview: &Overview, out: &mut String) {
+    let events = overview.state.iter().flat_map(|s| &s.events).collect::<Vec<_>>();
+    let last = events.iter().skip(events.len().saturating_sub(EVENTS));
+    for (at, (when, what)) in last.enumerate() {
+        if at == 0 {
+            out.push('\n');
+        }
+        wrap(out, &format!("{} ago: {what}", ago(*when, overview.at)), "  ");
+    }
+}
+
+/// `2a`, `3/1f2e0`: people compare them, no more.
+pub(super) fn short(position: &Position) -> String {
+    match position {
+        Position::Txid(txid) => format!("{txid:x}"),
+        Position::Wal { index, offset, .. } if *offset == u64::MAX => format!("{index:x}"),
+        Position::Wal { index, offset, .. } => format!("{index:x}/{offset:x}"),
+    }
+}
+
+pub(super) fn lag(lag: &Lag) -> String {
+    match lag {
+        Lag::For(lag) => period(*lag),
+        Lag::Unknown(_) => "unknown".to_owned(),
+    }
+}
+
+pub(super) fn ago(at: SystemTime, now: SystemTime) -> String {
+    period(now.duration_since(at).unwrap_or_default())
+}
+
+/// In one unit, as short as `3 h`.
+pub fn period(length: Duration) -> String {
+    let seconds = length.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width { text.to_owned() } else { text.chars().take(width.saturating_sub(1)).chain(['…']).collect() }
+}
+
+/// Writes words up to the width, the lines after the first with an indent.
+fn wrap(out: &mut String, text: &str, indent: &str) {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line: String = text.chars().take_while(|c| *c == ' ').collect();
+    let mut empty = true;
+    for word in text.split_whitespace() {
+        let length = line.chars().count().saturating_add(word.chars().count()).saturating_add(usize::from(!empty));
+        if length > WIDTH && !empty {
+            let _ = writeln!(out, "{line}");
+            (line, empty) = (indent.to_owned(), true);
+        }
+        if !empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        empty = false;
+    }
+    let _ = writeln!(out, "{line}");
+}
+
+/// For programs: one object.
+pub fn json(overview: &Overview) -> String {
+    let databases: Vec<String> = overview.databases.iter().map(|status| json_of(status, overview.at)).collect();
+    format!(
+        "{{\"version\":{},\"litestream\":{},\"at\":{},{},\"restoring\":{},\"databases\":[{}]}}",
+        json_string(env!("CARGO_PKG_VERSION")),
+        json_string(&overview.litestream),
+        json_string(&time::rfc3339(overview.at)),
+        json_of_state(overview.state.as_ref()),
+        text_or_null(overview.restoring.as_deref()),
+        databases.join(",")
+    )
+}
+
+fn json_of_state(state: Option<&State>) -> String {
+    let Some(state) = state else { return "\"running\":false".to_owned() };
+    let events: Vec<String> = state
+        .events
+        .iter()
+        .map(|(at, text)| format!("{{\"at\":{},\"text\":{}}}", json_string(&time::rfc3339(*at)), json_string(text)))
+        .collect();
+    format!(
+        "\"running\":true,\"phase\":{},\"replication\":{},\"replication_since\":{},\"began\":{},\"restarts\":{},\"unproven\":{},\"events\":[{}]",
+        json_string(state.view.phase.word()),
+        json_string(state.view.replication.word()),
+        json_string(&time::rfc3339(state.since)),
+        json_string(&time::rfc3339(state.began)),
+        state.view.restarts,
+        state.view.unproven,
+        events.join(",")
+    )
+}
+
+fn json_of(status: &Status, now: SystemTime) -> String {
+    let number = |value: Option<u64>| value.map_or_else(|| "null".to_owned(), |n| n.to_string());
+    let position = |position: &Option<Position>| text_or_null(position.as_ref().map(short).as_deref());
+    let moment = |at: Option<SystemTime>| text_or_null(at.map(time::rfc3339).as_deref());
+    let (lag, why) = match &status.lag {
+        Lag::For(lag) => (format!("{:.3}", lag.as_secs_f64()), None),
+        Lag::Unknown(why) => ("null".to_owned(), Some(why.as_str())),
+    };
+    let verified = status.verified.as_ref().map_or_else(
+        || "null".to_owned(),
+        |v| {
+            format!(
+                "{{\"at\":{},\"ok\":{},\"milliseconds\":{},\"proved\":{},\"reason\":{}}}",
+                json_string(&time::rfc3339(v.at)),
+                v.failed.is_none(),
+                v.took.as_millis(),
+                moment(v.proved),
+                text_or_null(v.failed.as_deref())
+            )
+        },
+    );
+    format!(
+        "{{\"database\":{},\"path\":{},\"replica\":{},\"size\":{},\"wal_size\":{},\"position_here\":{},\"position_there\":{},\"behind\":{},\
+         \"lag_seconds\":{lag},\"lag_unknown\":{},\"last_sync\":{},\"seconds_since_sync\":{},\"unreachable\":{},\"verified\":{verified},\
+         \"proven\":{},\"lock\":{}}}",
+        json_string(&status.alias),
+        json_string(&status.path.to_string_lossy()),
+        json_string(&status.replica),
+        number(status.size),
+        status.wal,
+        position(&status.here),
+        position(&status.there),
+        number(status.behind),
+        text_or_null(why),
+        moment(status.synced),
+        number(status.synced.map(|at| now.duration_since(at).unwrap_or_default().as_secs())),
+        text_or_null(status.unreachable.as_deref()),
+        status.proven,
+        json_string(status.lock)
+    )
+}
+
+fn text_or_null(text: Option<&str>) -> String {
+    text.map_or_else(|| "null".to_owned(), json_string)
+}

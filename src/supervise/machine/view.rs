@@ -1,0 +1,32 @@
+//! What the machine tells those who ask. Must never change it.
+
+use super::replicator::Replicator;
+use super::{AppState, Machine, Migration, Phase};
+use crate::state::{self, Replication, View};
+
+impl Machine {
+    /// How things stand.
+    pub fn view(&self) -> View {
+        let phase = match self.phase {
+            Phase::Boot | Phase::Leave { .. } => state::Phase::Starting,
+            Phase::Run if self.stops > 0 || self.app == AppState::Gone => state::Phase::Stopping,
+            Phase::Run if self.migration == Migration::Runs => state::Phase::Migrating,
+            Phase::Run => state::Phase::Running,
+            Phase::Drain { .. } | Phase::Sync | Phase::Close | Phase::End => state::Phase::Stopping,
+        };
+        let replication = match self.replicator {
+            Replicator::Off => Replication::Off,
+            Replicator::Standby(_) => Replication::Standby,
+            Replicator::Up => Replication::Up,
+            Replicator::Backoff(_) => Replication::Down,
+            Replicator::Preparing | Replicator::Probing | Replicator::Starting | Replicator::Reopening => {
+                if self.backoff.is_zero() {
+                    Replication::Starting
+                } else {
+                    Replication::Down
+                }
+            }
+        };
+        View { phase, replication, restarts: self.restarts, unproven: self.unproven }
+    }
+}
