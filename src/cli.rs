@@ -138,7 +138,7 @@ fn double_dash(word: &OsStr) -> OsString {
 }
 
 /// Words that are commands; `run` and `--` make an app of one.
-const COMMANDS: [&str; 9] = ["replicate", "restore", "verify", "status", "health", "sync", "config", "init", "version"];
+const COMMANDS: [&str; 10] = ["replicate", "restore", "verify", "status", "health", "resnapshot", "sync", "config", "init", "version"];
 
 const ABOUT: &str = "Container entrypoint for apps on SQLite: restores on boot, replicates with Litestream, loses nothing on stop";
 const AFTER: &str = "\
@@ -167,7 +167,7 @@ pub fn command() -> Command {
         .args_override_self(true)
         .disable_help_subcommand(true)
         .args(options)
-        .subcommands([replicate(), restore(), verify(), status(), health(), sync(), config(), init(), version()])
+        .subcommands([replicate(), restore(), verify(), status(), health(), resnapshot(), sync(), config(), init(), version()])
 }
 
 /// Litestream's own commands for the help.
@@ -280,6 +280,14 @@ fn status() -> Command {
         .arg(flag("all", "every database, as without a name").hide(true))
         .arg(flag("json", "print one JSON object"))
         .arg(flag("watch", "again every five seconds"))
+        .arg(own_config())
+}
+
+fn resnapshot() -> Command {
+    Command::new("resnapshot")
+        .about("Begin a backup anew with a full snapshot, while the app runs, and prove it; on 0.5 every database's")
+        .args(databases())
+        .arg(value("timeout", "DURATION", "how long a write may take to reach the replica [30s]"))
         .arg(own_config())
 }
 

@@ -27,6 +27,7 @@ pub mod plan;
 pub mod position;
 pub mod progress;
 pub mod report;
+pub mod resnapshot;
 pub mod restore;
 pub mod runtime;
 pub mod settings;
@@ -43,6 +44,7 @@ pub mod worker;
 use std::ffi::{CString, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use cli::Invocation;
 use config::Document;
@@ -54,7 +56,7 @@ use runtime::Runtime;
 use settings::{Environment, LockPolicy, Settings, Source};
 use supervise::Boot;
 use supervise::lock::Locks;
-use supervise::machine::Rules;
+use supervise::machine::{Check, Rules};
 use supervise::signals::Signals;
 
 /// Runs the program; the process's exit code.
@@ -244,6 +246,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         migrate: entry.migrate.as_ref().map(|_| entry.migrate_timeout),
         rollback: entry.migrate_rollback,
         rewrite: entry.signal_rewrite.clone(),
+        check: entry.verify_interval.map(schedule),
         on_failure: entry.on_replication_failure,
         stop_timeout: entry.stop_timeout,
         reserve: entry.stop_timeout / 2,
@@ -305,6 +308,13 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         boot.plan.iter().flat_map(|plan| &plan.databases).for_each(continuity::begin);
     }
     Ok(supervise::run(boot, rules, signals))
+}
+
+/// The first check somewhere in the second half of an interval, the others after it.
+fn schedule(every: Duration) -> Check {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let part = now.subsec_nanos() % 1000;
+    Check { first: every / 2 + (every / 2).saturating_mul(part) / 1000, every }
 }
 
 /// The locks, or none where another process has one and the policy is to stand by or wait.

@@ -14,12 +14,13 @@ use crate::config::Document;
 use crate::exit::{self, Failure};
 use crate::plan::{CONFIG_AGAIN_FILE, CONFIG_FILE, Database, GOOGLE_FILE, PLAN_FILE, Plan};
 use crate::state::STATE_FILE;
+use crate::worker::CONTROL_FILE;
 
 /// The usual place.
 pub const USUAL: &str = "/run/litestream-entry";
 
 /// What every boot makes anew there. The directory may be one that is used for other things, too.
-const LEFT: [&str; 5] = [CONFIG_FILE, CONFIG_AGAIN_FILE, PLAN_FILE, GOOGLE_FILE, STATE_FILE];
+const LEFT: [&str; 6] = [CONFIG_FILE, CONFIG_AGAIN_FILE, PLAN_FILE, GOOGLE_FILE, STATE_FILE, CONTROL_FILE];
 
 /// A directory that is ours for as long as this lives.
 #[derive(Debug)]

@@ -160,6 +160,20 @@ pub fn drop_capabilities() -> nix::Result<()> {
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), kept.as_ptr()) }).map(drop)
 }
 
+/// Runs when nobody else wants to, on the processor and the disk; what is started from here on, too.
+#[expect(unsafe_code, reason = "nix has no setpriority(2) and ioprio_set(2)")]
+pub fn be_nice() {
+    const NICE: i32 = 10;
+    /// `IOPRIO_WHO_PROCESS`; the class `IOPRIO_CLASS_IDLE` is in the upper bits (`ioprio_set(2)`).
+    const PROCESS: i32 = 1;
+    const IDLE: i32 = 3 << 13;
+    // SAFETY: both take numbers alone; 0 is this process. What cannot be had costs nothing.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
+        libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, IDLE);
+    }
+}
+
 /// Gives back the pages of our own code: most of it is for the boot, and what is still needed comes
 /// back from the page cache when it is touched.
 #[expect(unsafe_code, reason = "the linker's symbols are extern, and madvise(2) takes an address")]

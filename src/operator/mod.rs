@@ -20,9 +20,9 @@ use crate::plan::{Database, PLAN_FILE, Plan};
 use crate::runtime::{self, Runtime};
 use crate::status::verified::Verified;
 use crate::supervise::lock;
-use crate::verify::{self, Options};
+use crate::verify::{self, Options, Proof, Unproved};
 use crate::worker::{in_parallel, memory};
-use crate::{Configured, cli, continuity, interrupt, litestream, report, settings, sys, tenants};
+use crate::{Configured, cli, continuity, interrupt, litestream, report, resnapshot, settings, sys, tenants};
 
 /// A plan to work with, and our own runtime directory where no PID 1 has left one.
 struct Context {
@@ -59,6 +59,10 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
             let options =
                 Options { timeout: timeout(matches)?, quick: matches.get_flag("quick"), read_only: matches.get_flag("read-only") };
             Ok(verify_all(&context.plan, &chosen(&context.plan, matches)?, &options, matches.get_flag("json")))
+        }
+        "resnapshot" => {
+            let context = context(flags, &paths(matches))?;
+            resnapshot_all(&context.plan, &chosen(&context.plan, matches)?, timeout(matches)?)
         }
         "status" => status::status(matches, flags),
         "health" => status::health(matches, flags),
@@ -105,12 +109,22 @@ fn sync_all(plan: &Plan, databases: &[Database], options: &Options) -> u8 {
     })
 }
 
+/// Begins backups anew, and proves them.
+fn resnapshot_all(plan: &Plan, databases: &[Database], timeout: Duration) -> Result<u8, Failure> {
+    resnapshot::begin(plan, databases, || resnapshot::ask_pid_1(&plan.runtime))?;
+    let options = Options { timeout, quick: false, read_only: false };
+    Ok(prove_all(plan, databases, &options, |database, outcome| {
+        let proof = outcome.as_ref().ok()?;
+        Some(format!("{}: a new snapshot is in {}, and verified ({:.2} s)", database.alias, database.replica, proof.total().as_secs_f32()))
+    }))
+}
+
 /// Proves several at once, as many as the free memory allows; says what there is to print of each, in their order.
 fn prove_all(
     plan: &Plan,
     databases: &[Database],
     options: &Options,
-    text: impl Fn(&Database, &Result<verify::Proof, Failure>) -> Option<String>,
+    text: impl Fn(&Database, &Result<Proof, Unproved>) -> Option<String>,
 ) -> u8 {
     let outcomes = in_parallel(databases, memory::restores_at_once(), |database| {
         let began = Instant::now();
@@ -125,7 +139,7 @@ fn prove_all(
         if let Some(text) = text(database, outcome) {
             print(&text);
         }
-        if let Err(failure) = outcome {
+        if let Err(Unproved { failure, .. }) = outcome {
             report::lines(&failure.message);
             code = failure.code;
         }
@@ -315,7 +329,7 @@ fn verify_all(plan: &Plan, databases: &[Database], options: &Options, json: bool
     prove_all(plan, databases, options, |database, outcome| match outcome {
         Ok(proof) if json => Some(proof.json(database)),
         Ok(proof) => Some(proof.text(database)),
-        Err(failure) => json.then(|| verify::failure_json(database, failure)),
+        Err(Unproved { failure, .. }) => json.then(|| verify::failure_json(database, failure)),
     })
 }
 

@@ -99,6 +99,8 @@ pub struct Entry {
     pub on_replication_failure: OnFailure,
     /// Default `standby`.
     pub lock: LockPolicy,
+    /// How often PID 1 proves the backups, default never.
+    pub verify_interval: Option<Duration>,
     /// How long something may be here that is not in the replica before `health` says so, default 5 min.
     pub max_lag: Duration,
     /// How large a WAL may grow while it is pinned, default 1 GiB.
@@ -135,6 +137,7 @@ struct Raw {
     hide_secrets: Option<String>,
     on_replication_failure: Option<String>,
     lock: Option<String>,
+    verify_interval: Option<String>,
     max_lag: Option<String>,
     max_wal: Option<String>,
     runtime_dir: Option<String>,
@@ -144,7 +147,7 @@ struct Raw {
 }
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 25] = [
+pub const OPTIONS: [(&str, &str, &str); 26] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
     ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 16 [auto]"),
@@ -164,6 +167,7 @@ pub const OPTIONS: [(&str, &str, &str); 25] = [
     ("hide-secrets", "true|false", "keep the replicas' credentials out of the app's environment [false]"),
     ("on-replication-failure", "restart|exit|ignore", "what to do when Litestream ends and the app lives [restart]"),
     ("lock", "standby|wait|refuse|off", "what to do when another process replicates the database [standby]"),
+    ("verify-interval", "DURATION", "how often the backups are proved, as 6h; 0 is never [0]"),
     ("max-lag", "DURATION", "how long what is written may not be in the replica before `health` fails [5m]"),
     ("max-wal", "SIZE", "how large a WAL may grow while the replica cannot be reached after a start [1GiB]"),
     ("runtime-dir", "PATH", "where the configuration and the control socket are [/run/litestream-entry]"),
@@ -225,6 +229,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
             LockPolicy::Standby,
             &[("standby", LockPolicy::Standby), ("wait", LockPolicy::Wait), ("refuse", LockPolicy::Refuse), ("off", LockPolicy::Off)],
         ),
+        verify_interval: check.interval("VERIFY_INTERVAL", raw.verify_interval.as_deref()),
         max_lag: check.duration("MAX_LAG", raw.max_lag.as_deref(), Duration::from_secs(300)),
         max_wal: check.size("MAX_WAL", raw.max_wal.as_deref(), 1 << 30),
         runtime_dir: raw.runtime_dir.map(PathBuf::from),
@@ -266,6 +271,16 @@ impl Check<'_> {
             None => default,
             Some(Some(duration)) if !duration.is_zero() => duration,
             Some(_) => self.bad(name, "a duration as 500ms, 10s or 2m", default),
+        }
+    }
+
+    /// A duration, or never.
+    fn interval(&mut self, name: &str, value: Option<&str>) -> Option<Duration> {
+        match value?.trim() {
+            "0" | "off" | "" => None,
+            text => {
+                duration(text).filter(|d| *d >= Duration::from_secs(1)).or_else(|| self.bad(name, "a duration as 6h, or 0 for never", None))
+            }
         }
     }
 

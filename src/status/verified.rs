@@ -5,10 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::exit::Failure;
 use crate::plan::Plan;
 use crate::state::{millis, time};
-use crate::verify::Proof;
+use crate::verify::{Proof, Unproved};
 use crate::{report, runtime};
 
 /// The last check.
@@ -38,7 +37,7 @@ impl Verified {
     }
 
     /// Notes what a check that took so long came to.
-    pub fn note(plan: &Plan, database: &Path, took: Duration, outcome: &Result<Proof, Failure>) {
+    pub fn note(plan: &Plan, database: &Path, took: Duration, outcome: &Result<Proof, Unproved>) {
         let now = SystemTime::now();
         let before = Self::read(plan, database).and_then(|last| last.proved);
         let proved = if outcome.is_ok() { Some(now) } else { before };
@@ -46,8 +45,8 @@ impl Verified {
         if let Some(at) = proved {
             let _ = writeln!(text, "proved {}", millis(at));
         }
-        if let Err(failure) = outcome {
-            let _ = writeln!(text, "failed {}", failure.message.replace('\n', " "));
+        if let Err(unproved) = outcome {
+            let _ = writeln!(text, "failed {}", unproved.failure.message.replace('\n', " "));
         }
         let path = runtime::file_of(plan, "verified", database);
         if let Err(error) = runtime::write(&path, &text) {

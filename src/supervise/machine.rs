@@ -6,6 +6,7 @@
 mod app;
 mod due;
 mod ending;
+mod proving;
 mod replicator;
 mod view;
 
@@ -54,12 +55,23 @@ pub struct Rules {
     pub rollback: bool,
     /// Signals that reach the app as others; 0 is none.
     pub rewrite: Vec<(i32, i32)>,
+    /// When backups are proved, if they are.
+    pub check: Option<Check>,
     /// What to do when Litestream ends and the app lives.
     pub on_failure: OnFailure,
     /// From the stop to our own end.
     pub stop_timeout: Duration,
     /// What is kept of that for the last sync.
     pub reserve: Duration,
+}
+
+/// When backups are proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Check {
+    /// For the first time after the app's start.
+    pub first: Duration,
+    /// From the end of one to the next.
+    pub every: Duration,
 }
 
 /// A child whose end matters.
@@ -81,6 +93,10 @@ pub enum Role {
     Pulse,
     /// The worker that removes the copies from before a migration.
     Forget,
+    /// The worker that proves backups.
+    Check,
+    /// The worker that serves status over HTTP.
+    Serve,
 }
 
 /// What happened.
@@ -143,6 +159,8 @@ pub enum Action {
     Watch,
     /// Start `__pulse`.
     Pulse,
+    /// Start `__check`.
+    Check,
     /// Make a process for the app, held at a gate before its exec, so that its start need not wait for one.
     ReadyApp,
     /// Start the migration in the app's place.
@@ -229,6 +247,9 @@ pub struct Machine {
     hung: (u32, bool),
     /// When the watch over directories is started again.
     watch_at: Option<Now>,
+    /// When backups are proved again; and whether they are now.
+    check_at: Option<Now>,
+    checking: bool,
     heal_at: Option<Now>,
     heal_pause: Duration,
     started_at: Now,
@@ -288,6 +309,8 @@ impl Machine {
             pulse_at: None,
             hung: (0, false),
             watch_at: None,
+            check_at: None,
+            checking: false,
             heal_at: None,
             heal_pause: HEAL_AFTER,
             started_at: Now::ZERO,
@@ -373,7 +396,8 @@ impl Machine {
                 self.watch_at = Some(now.saturating_add(WATCH_AGAIN));
                 Vec::new()
             }
-            Role::App | Role::Flush | Role::Watch | Role::Pulse | Role::Forget => Vec::new(),
+            Role::Check => self.check_ended(now),
+            Role::App | Role::Flush | Role::Watch | Role::Pulse | Role::Forget | Role::Serve => Vec::new(),
         }
     }
 
@@ -405,6 +429,8 @@ impl Machine {
                 Vec::new()
             }
             Message::Reopen => self.reopen(),
+            Message::Resnapshot => self.resnapshot(),
+            Message::Note(text) => vec![Action::Say(text)],
             Message::Refused(code) if self.phase == Phase::Boot => self.abandon(code),
             Message::Unsaved(text) => {
                 self.unsaved.push(text);

@@ -11,13 +11,15 @@ use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{Pid, pipe2};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo, pipe2};
 
 use crate::config::Document;
 use crate::continuity::Mark;
@@ -30,7 +32,7 @@ use crate::settings::StalePolicy;
 use crate::state::{EVENTS, STATE_FILE, State, View};
 use crate::sys::{self, CHANNEL, Program};
 use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
-use crate::worker::{LONGEST, Message, hold};
+use crate::worker::{CONTROL_FILE, LONGEST, Message, hold};
 use crate::{continuity, report, runtime};
 use lock::Locks;
 use machine::{Action, Event, Lock, Machine, Role, Rules, Sync};
@@ -110,6 +112,7 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         signals,
         children: Vec::new(),
         pipes: Vec::new(),
+        control: None,
         ready: None,
         hold: None,
         exit: None,
@@ -122,6 +125,7 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
     let first = machine.start(shell.now());
     shell.perform(&mut machine, first);
     shell.leave_plan();
+    shell.listen();
     loop {
         shell.leave_state(machine.view());
         if let Some(code) = shell.exit {
@@ -148,6 +152,8 @@ struct Shell {
     signals: Signals,
     children: Vec<Child>,
     pipes: Vec<Pipe>,
+    /// Where an operator's command asks for something.
+    control: Option<Pipe>,
     /// The process that becomes the app when its gate opens.
     ready: Option<(Pid, UnixStream)>,
     /// Our end of the socket to Litestream's stand-in, and whether it has reported in.
@@ -173,7 +179,7 @@ impl Shell {
     fn wait(&mut self, deadline: Option<Duration>) {
         let (deadline, rests) = self.rest(deadline);
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.pipes.iter().map(|p| PollFd::new(p.fd.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.pipes.iter().chain(&self.control).map(|p| PollFd::new(p.fd.as_fd(), PollFlags::POLLIN)));
         if let Some((socket, false)) = &self.hold {
             fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
         }
@@ -214,6 +220,9 @@ impl Shell {
             events.extend(pipe.messages().into_iter().map(Event::Said));
         }
         self.pipes.retain(|p| p.open);
+        // Who may write there may ask, but not speak for a worker.
+        let asked = self.control.iter_mut().flat_map(Pipe::messages).filter(|message| *message == Message::Resnapshot);
+        events.extend(asked.map(Event::Said));
         if let Some((socket, said @ false)) = &mut self.hold {
             let mut byte = [0];
             match socket.read(&mut byte) {
@@ -259,6 +268,7 @@ impl Shell {
             Action::Prepare { repair } => self.worker(Role::Prepare, &["__prepare"], &[if repair { "repair" } else { "boot" }]),
             Action::Probe => self.worker(Role::Probe, &["__probe"], &[]),
             Action::Pulse => self.worker(Role::Pulse, &["__pulse"], &[]),
+            Action::Check => self.worker(Role::Check, &["__check"], &[]),
             Action::Watch => self.worker(Role::Watch, &["__watch"], &[]),
             Action::Flush(sync, by) => {
                 let left = by.saturating_sub(self.now()).as_millis().to_string();
@@ -335,6 +345,19 @@ impl Shell {
         let left = crate::leave_plan(plan, &document).map_err(|failure| report::lines(&failure.message)).is_ok();
         self.boot.share();
         left
+    }
+
+    /// Opens the FIFO for reading and writing, so that it never ends. Without it, only `resnapshot` is not to be had.
+    fn listen(&mut self) {
+        let Some(plan) = &self.boot.plan else { return };
+        let path = plan.runtime.join(CONTROL_FILE);
+        let made = mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(std::io::Error::from);
+        let shared = made.and_then(|()| self.boot.identity.as_ref().map_or(Ok(()), |identity| identity.own(&path)));
+        let opened = shared.and_then(|()| File::options().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&path));
+        match opened {
+            Ok(fifo) => self.control = Pipe::new(fifo.into()),
+            Err(error) => report::debug(format_args!("{}: {error}", path.display())),
+        }
     }
 
     /// Keeps what was said for those who ask later.
@@ -478,12 +501,17 @@ impl Shell {
 
     /// Leaves nothing of ours running where we are not PID 1; as PID 1 the kernel ends the rest.
     fn leave(&mut self, code: u8) -> u8 {
-        for role in [Role::Flush, Role::Prepare, Role::Probe, Role::Watch, Role::Pulse, Role::Forget, Role::Litestream] {
+        for role in
+            [Role::Flush, Role::Prepare, Role::Probe, Role::Watch, Role::Pulse, Role::Forget, Role::Check, Role::Serve, Role::Litestream]
+        {
             self.kill(role);
         }
         code
     }
 }
+
+/// So much of a pipe is read before other things are looked at.
+const AT_ONCE_CHUNKS: usize = 16;
 
 /// A worker's pipe, read without blocking.
 #[derive(Debug)]
@@ -502,7 +530,8 @@ impl Pipe {
     /// Whole messages that have arrived. A line that is none is dropped.
     fn messages(&mut self) -> Vec<Message> {
         let mut chunk = [0; 4096];
-        loop {
+        // A flood waits for the next round, so that nothing else does.
+        for _ in 0..AT_ONCE_CHUNKS {
             match self.fd.read(&mut chunk) {
                 Ok(0) => {
                     self.open = false;

@@ -88,6 +88,15 @@ pub fn failure_json(database: &Database, failure: &Failure) -> String {
     )
 }
 
+/// Why it was not proved.
+#[derive(Debug)]
+pub struct Unproved {
+    /// The reason, and its code.
+    pub failure: Failure,
+    /// The backup is whole and current, and is not what is here: a new snapshot makes it so.
+    pub differs: bool,
+}
+
 /// How often a comparison that found a difference is repeated: a page may have changed and changed
 /// back meanwhile, which looks like a difference once, but not each time.
 const ROUNDS: usize = 3;
@@ -102,9 +111,13 @@ const LIST_FOR: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// 65 where the backup is damaged, behind, different or not to be had; 66 where there is no database.
-pub fn verify(plan: &Plan, database: &Database, options: &Options) -> Result<Proof, Failure> {
+pub fn verify(plan: &Plan, database: &Database, options: &Options) -> Result<Proof, Unproved> {
     let began = Instant::now();
-    let failed = |code: u8, why: String| Failure::new(code, format!("{}: NOT PROVED: {why}", database.alias));
+    let unproved = |code: u8, why: String, differs: bool| {
+        let failure = Failure::new(code, format!("{}: NOT PROVED: {why}", database.alias));
+        Unproved { failure, differs }
+    };
+    let failed = |code: u8, why: String| unproved(code, why, false);
     if !matches!(restore::look(&database.path), Ok(restore::Local::Sqlite)) {
         return Err(failed(
             exit::NO_BACKUP,
@@ -122,8 +135,7 @@ pub fn verify(plan: &Plan, database: &Database, options: &Options) -> Result<Pro
         let outcome = if options.read_only { check.round_read_only(began) } else { check.round(began) };
         match outcome {
             Ok(Outcome::Equal(proof)) => return Ok(proof),
-            Ok(Outcome::Different(why)) if options.read_only => return Err(failed(exit::DAMAGED, why)),
-            Ok(Outcome::Different(why)) if rounds >= ROUNDS => return Err(failed(exit::DAMAGED, why)),
+            Ok(Outcome::Different(why)) if options.read_only || rounds >= ROUNDS => return Err(unproved(exit::DAMAGED, why, true)),
             Ok(Outcome::Different(_)) => rounds = rounds.saturating_add(1),
             Err(failure) => return Err(failed(failure.code, failure.message)),
         }

@@ -1,6 +1,7 @@
 //! Workers: whatever could block or crash, in processes of their own, and the words they say to PID 1.
 //! Must never outlive PID 1, nor write anything to the channel but [`Message`]s.
 
+mod check;
 pub mod exec;
 pub mod flush;
 pub mod hold;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use crate::exit::{self, Failure};
 use crate::plan::Plan;
 use crate::sys::CHANNEL;
-use crate::{report, tenants};
+use crate::{interrupt, report, tenants};
 
 /// What a worker tells PID 1: a line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +45,16 @@ pub enum Message {
     Unsaved(String),
     /// `__flush`: all has been said.
     Flushed,
+    /// `__check`, or an operator by way of [`CONTROL_FILE`]: a backup is different, begin it anew.
+    Resnapshot,
+    /// `__check`: something to be said.
+    Note(String),
     /// `__pulse`: Litestream is there and does nothing, and how that shows.
     Hung(String),
 }
+
+/// A FIFO in the runtime directory, by which an operator's command asks PID 1 for something.
+pub const CONTROL_FILE: &str = "control";
 
 /// No message is longer: an alias and a reason.
 pub const LONGEST: usize = 2048;
@@ -58,6 +66,8 @@ impl Message {
             Self::Ready { held, unproven } => format!("ready {} {}\n", u8::from(*held), u8::from(*unproven)),
             Self::Released => "released\n".to_owned(),
             Self::Reopen => "reopen\n".to_owned(),
+            Self::Resnapshot => "resnapshot\n".to_owned(),
+            Self::Note(text) => format!("note {}\n", short(text)),
             Self::Refused(code) => format!("refused {code}\n"),
             Self::Unsaved(text) => format!("unsaved {}\n", short(text)),
             Self::Hung(text) => format!("hung {}\n", short(text)),
@@ -80,6 +90,8 @@ impl Message {
             }
             ("released", "") => Some(Self::Released),
             ("reopen", "") => Some(Self::Reopen),
+            ("resnapshot", "") => Some(Self::Resnapshot),
+            ("note", text) if !text.is_empty() => Some(Self::Note(text.to_owned())),
             ("refused", code) => code.parse().ok().map(Self::Refused),
             ("unsaved", text) if !text.is_empty() => Some(Self::Unsaved(text.to_owned())),
             ("flushed", "") => Some(Self::Flushed),
@@ -127,6 +139,11 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
         }
         Some("__pulse") => with_plan(args, |plan, channel, _| {
             each(plan, |plan| pulse::run(plan, channel));
+            Ok(())
+        }),
+        Some("__check") => with_plan(args, |plan, channel, _| {
+            interrupt::watch();
+            each(plan, |plan| check::run(plan, channel));
             Ok(())
         }),
         Some("__forget") => with_plan(args, |plan, _, _| {
@@ -216,6 +233,8 @@ mod tests {
             Message::Flushed,
             Message::Unsaved("default: refused".into()),
             Message::Hung("no answer".into()),
+            Message::Resnapshot,
+            Message::Note("default: verified".into()),
         ];
         for bits in 0..4 {
             all.push(Message::Ready { held: bits & 1 != 0, unproven: bits & 2 != 0 });

@@ -31,6 +31,7 @@ mod lock;
 mod migrate;
 mod mistakes;
 mod operator;
+mod proving;
 mod repair;
 mod replicas;
 mod replication;

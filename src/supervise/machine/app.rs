@@ -11,6 +11,7 @@ impl Machine {
     pub(super) fn start_app(&mut self, now: Now) -> Actions {
         self.phase = Phase::Run;
         self.come_up_by = None;
+        self.schedule_first_check(now);
         // In standby the other one watches.
         let watched = self.rules.watches && !matches!(self.replicator, Replicator::Standby(_));
         let mut actions = if watched { vec![Action::Watch] } else { Vec::new() };
@@ -54,7 +55,9 @@ impl Machine {
                     self.begin_stop(now);
                 }
                 let rewritten = self.rules.rewrite.iter().find(|(from, _)| *from == signal).map_or(signal, |(_, to)| *to);
-                if rewritten == 0 { Vec::new() } else { vec![Action::SignalApp(rewritten)] }
+                let mut actions = if rewritten == 0 { Vec::new() } else { vec![Action::SignalApp(rewritten)] };
+                actions.extend(if stops { self.stop_check() } else { None });
+                actions
             }
             AppState::Waiting | AppState::Gone if stops && self.stops >= 2 => {
                 self.unsaved.push(format!("{}: the last sync was cut short by a second signal", self.rules.names));
@@ -104,6 +107,7 @@ impl Machine {
         }
         self.begin_stop(now);
         let mut actions = if self.rules.watches { vec![Action::Kill(Role::Watch)] } else { Vec::new() };
+        actions.extend(self.stop_check());
         if matches!(self.replicator, Replicator::Preparing) {
             // Its pass would only be in the way of the last one.
             actions.push(Action::Kill(Role::Prepare));

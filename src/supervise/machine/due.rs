@@ -13,7 +13,10 @@ impl Machine {
         };
         let phase = match self.phase {
             Phase::Boot | Phase::Run => {
-                [replicator, self.heal_at, self.pulse_at, self.watch_at, self.migrate_by, self.come_up_by].into_iter().flatten().min()
+                [replicator, self.heal_at, self.pulse_at, self.watch_at, self.check_at, self.migrate_by, self.come_up_by]
+                    .into_iter()
+                    .flatten()
+                    .min()
             }
             Phase::Drain { next, .. } => Some(next),
             Phase::Close => self.close_by,
@@ -54,6 +57,7 @@ impl Machine {
         match self.phase {
             Phase::Boot | Phase::Run => {
                 actions.extend(self.tick_looks(now));
+                actions.extend(self.tick_check(now));
                 actions.extend(self.tick_replicator(now));
             }
             Phase::Drain { kill_at, next } if next <= now => {

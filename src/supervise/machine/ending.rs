@@ -10,13 +10,22 @@ use crate::exit::{self, Ended};
 impl Machine {
     pub(super) fn left(&mut self, count: usize, now: Now) -> Actions {
         match self.phase {
+            // A check takes away what it has begun.
+            Phase::Drain { kill_at, .. } if count == 0 && (!self.checking || now >= kill_at) => self.begin_sync(now),
             // What KILL does not end hangs in the kernel, and writes no more than it.
-            Phase::Drain { kill_at, .. } if count == 0 || now >= kill_at.saturating_add(DRAIN_GRACE) => self.begin_sync(now),
+            Phase::Drain { kill_at, .. } if now >= kill_at.saturating_add(DRAIN_GRACE) => self.begin_sync(now),
             _ => Vec::new(),
         }
     }
 
     pub(super) fn begin_sync(&mut self, now: Now) -> Actions {
+        // It has had its time, and must not write any more.
+        let mut actions = if std::mem::take(&mut self.checking) { vec![Action::Kill(Role::Check)] } else { Vec::new() };
+        actions.extend(self.sync_by(now));
+        actions
+    }
+
+    fn sync_by(&mut self, now: Now) -> Actions {
         match self.replicator {
             // Nothing is replicated, or another process does it and sees our last writes.
             _ if !self.rules.replicates => self.finish(),

@@ -14,6 +14,7 @@ fn rules() -> Rules {
         names: "default".to_owned(),
         confirms: true,
         watches: false,
+        check: None,
         migrate: None,
         rollback: false,
         rewrite: Vec::new(),
@@ -24,6 +25,7 @@ fn rules() -> Rules {
     }
 }
 
+const CHECK: Check = Check { first: Duration::from_secs(20), every: Duration::from_secs(30) };
 const READY: Event = Event::Said(Message::Ready { held: false, unproven: false });
 const HELD: Event = Event::Said(Message::Ready { held: true, unproven: false });
 const ZERO: Ended = Ended::Code(0);
@@ -341,6 +343,33 @@ fn without_an_app_litestream_runs_until_a_stop() {
     life.then(Event::Signal(TERM)).does(&[Action::Drain(TERM)]).then(Event::Left(0)).does(&[Action::Flush(Sync::Socket, at(9.2))]);
 }
 
+#[test]
+fn backups_are_proved_one_check_at_a_time_and_none_outlives_the_app() {
+    let begin = || Life::begin(Rules { check: Some(CHECK), ..rules() }).then(READY).then(Event::Hello).does(&[Action::StartApp]);
+    let checking = || begin().after(20.0).does(&[Action::Pulse, Action::Check]);
+    checking().after(40.0).does(&[]);
+    let ended = Event::Ended(Role::Check, ZERO);
+    checking().then(ended.clone()).does(&[]).after(29.0).does(&[]).after(1.0).does(&[Action::Check]);
+    // Litestream has died: later.
+    let down = begin().then(Event::Ended(Role::Litestream, Ended::Signal(KILL)));
+    down.after(20.0).does(&[]).then(READY).then(Event::Hello).after(5.0).does(&[Action::Check]);
+    let stopped = || checking().then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM), Action::Stop(Role::Check)]);
+    let gone = || stopped().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[]);
+    // It takes away what it has begun, or has had its time.
+    let sync = Action::Flush(Sync::Socket, at(29.2));
+    gone().then(ended).then(Event::Left(0)).does(std::slice::from_ref(&sync));
+    gone().after(1.0).does(&[Action::Drain(KILL)]).then(Event::Left(0)).does(&[Action::Kill(Role::Check), sync]);
+}
+
+#[test]
+fn a_backup_that_differs_begins_anew_under_a_live_app() {
+    let asked = || Life::running().then(Event::Said(Message::Resnapshot));
+    asked().says_and(&[Action::LetGo]).then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Prepare { repair: true }]);
+    // Twice is once, and what is not up takes one when it comes back.
+    asked().then(Event::Said(Message::Resnapshot)).does(&[]);
+    Life::begin(rules()).then(Event::Said(Message::Resnapshot)).does(&[]);
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let role = prop_oneof![
         Just(Role::App),
@@ -349,7 +378,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Role::Probe),
         Just(Role::Flush),
         Just(Role::Pulse),
-        Just(Role::Watch)
+        Just(Role::Watch),
+        Just(Role::Check)
     ];
     let ended = prop_oneof![Just(ZERO), Just(Ended::Code(78)), Just(Ended::Signal(9))];
     let message = prop_oneof![
@@ -360,6 +390,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Message::Unsaved("x".into())),
         Just(Message::Flushed),
         Just(Message::Hung("x".into())),
+        Just(Message::Resnapshot),
+        Just(Message::Note("x".into())),
     ];
     prop_oneof![
         (1..=64_i32).prop_map(Event::Signal),
@@ -380,16 +412,18 @@ proptest! {
     fn any_life_keeps_its_promises(
         flags in any::<[bool; 6]>(),
         migration in any::<[bool; 2]>(),
+        checks in any::<bool>(),
         on_failure in prop_oneof![Just(OnFailure::Restart), Just(OnFailure::Exit), Just(OnFailure::Ignore)],
         events in proptest::collection::vec((any_event(), 0..3000_u64), 0..60),
     ) {
         let [replicates, present, standby, confirms, wait, watches] = flags;
-        let rules = Rules { replicates, present, standby, confirms, wait, watches, migrate: migration[0].then(|| Duration::from_secs(2)), rollback: migration[1], repairs: confirms, on_failure, ..rules() };
+        let rules = Rules { replicates, present, standby, confirms, wait, watches, migrate: migration[0].then(|| Duration::from_secs(2)), rollback: migration[1], check: checks.then_some(CHECK), repairs: confirms, on_failure, ..rules() };
         let mut machine = Machine::new(rules.clone());
         let mut all = machine.start(Now::ZERO);
         let mut now = Now::ZERO;
         let fit = present && if standby { !wait } else { !rules.repairs };
         let (mut app_lives, mut ready) = (false, !replicates || fit);
+        let (mut checking, mut syncing) = (false, false);
         let mut seen = 0;
         let mut check = |all: &Actions, event: Option<&Event>| {
             if matches!(event, Some(Event::Said(Message::Ready { .. }) | Event::Lock(Lock::Theirs { present: true }))) {
@@ -397,6 +431,9 @@ proptest! {
             }
             if matches!(event, Some(Event::Ended(Role::App, _) | Event::NotStarted(Role::App))) {
                 app_lives = false;
+            }
+            if matches!(event, Some(Event::Ended(Role::Check, _) | Event::NotStarted(Role::Check))) {
+                checking = false;
             }
             for action in &all[seen..] {
                 match action {
@@ -408,6 +445,15 @@ proptest! {
                         assert!(!app_lives, "the app starts beside its migration");
                         assert!(ready, "the app starts before its databases are there");
                         app_lives = true;
+                    }
+                    Action::Check => {
+                        assert!(!checking && !syncing && app_lives, "a check beside another, the last sync or no app");
+                        checking = true;
+                    }
+                    Action::Kill(Role::Check) => checking = false,
+                    Action::Flush(..) => {
+                        assert!(!checking, "the last sync beside a check");
+                        syncing = true;
                     }
                     Action::SignalApp(_) => assert!(app_lives, "a signal to an app that is gone"),
                     _ => {}

@@ -1,0 +1,83 @@
+//! A backup that begins anew with a full snapshot, while the app runs. Must never stop replication without starting it again:
+//! on 0.5 PID 1 does both, and on 0.3 Litestream itself.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::exit::{self, Failure};
+use crate::litestream::Line;
+use crate::plan::{Database, Plan};
+use crate::state::{Replication, State};
+use crate::worker::{CONTROL_FILE, Message};
+use crate::{continuity, interrupt};
+
+/// How long Litestream may take to come back, its last sync and the emptying of WALs included.
+const BACK_WITHIN: Duration = Duration::from_secs(60);
+/// How often it is looked.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Begins the backups of these databases anew, on 0.5 those of all; `ask` says so to PID 1. Returns when Litestream replicates
+/// again.
+///
+/// # Errors
+/// 71 where nothing replicates here, or it has not come back in time; 128+n after a signal.
+pub fn begin(plan: &Plan, databases: &[Database], ask: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let failed = |why: &str| Failure::new(exit::SYSTEM, format!("a new snapshot: {why}"));
+    match State::read(&plan.runtime).map(|state| state.view.replication) {
+        Some(Replication::Up) => {}
+        Some(Replication::Standby) => return Err(failed("another process replicates; ask there")),
+        Some(_) => return Err(failed("litestream is not up; it takes one by itself when it comes back")),
+        None => return Err(failed("no litestream-entry runs here as a container's entrypoint")),
+    }
+    match plan.litestream.line {
+        Line::V03 => databases.iter().try_for_each(|database| begin_generation(database).map_err(|why| failed(&why))),
+        Line::V05 => {
+            let asked = SystemTime::now();
+            ask()?;
+            until(|| State::read(&plan.runtime).is_some_and(|s| s.since > asked && s.view.replication == Replication::Up))?
+                .then_some(())
+                .ok_or_else(|| failed("litestream is not back yet; see `status`"))?;
+            match State::read(&plan.runtime) {
+                Some(state) if state.view.unproven => {
+                    Err(failed("a transaction of the app's keeps the WAL from being emptied; it is tried again by itself"))
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// 0.3 reads the name of its generation at each sync, and begins another where there is none.
+fn begin_generation(database: &Database) -> Result<(), String> {
+    let path = continuity::generation_path(&database.path);
+    let before = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    continuity::begin_anew(&database.path);
+    let begun = until(|| std::fs::read_to_string(&path).is_ok_and(|now| now != before)).map_err(|f| f.message)?;
+    if begun { Ok(()) } else { Err(format!("{}: litestream has not begun another generation", database.alias)) }
+}
+
+fn until(is_so: impl Fn() -> bool) -> Result<bool, Failure> {
+    let deadline = Instant::now() + BACK_WITHIN;
+    while !is_so() {
+        interrupt::check()?;
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(true)
+}
+
+/// Asks the PID 1 that has this runtime directory.
+///
+/// # Errors
+/// 71 where none is there to be asked, or this user may not.
+pub fn ask_pid_1(runtime: &Path) -> Result<(), Failure> {
+    let path = runtime.join(CONTROL_FILE);
+    let open = std::fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&path);
+    let written = open.and_then(|mut fifo| fifo.write_all(Message::Resnapshot.encode().as_bytes()));
+    written
+        .map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}; the litestream-entry of this container cannot be asked", path.display())))
+}

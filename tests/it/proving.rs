@@ -1,0 +1,162 @@
+//! Backups that are proved on a schedule, and begun anew where they differ, beside the running app.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use crate::support::container::{Container, said};
+use crate::support::process;
+use crate::support::site::Site;
+use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+
+both_lines!(
+    a_backup_that_differs_is_begun_anew_on_schedule_and_said,
+    resnapshot_makes_a_backup_whole_while_the_app_runs,
+    resnapshot_without_a_running_boot_says_so,
+    a_scheduled_check_leaves_nothing_behind_at_the_end,
+    a_scheduled_check_that_fails_is_said_and_unhealthy,
+);
+
+const MARKER: &[u8; 24] = b"a-row-of-the-apps-and-us";
+
+/// A kept volume with a table whose one row is in the database's file itself.
+fn kept_volume(line: Line) -> Site {
+    let site = Site::new(line);
+    let mut first = site.writing("--every 1000 --rows 300").start();
+    first.ready();
+    eventually("its rows", PATIENCE, || when(site.acknowledged() == 300));
+    let connection = rusqlite::Connection::open(site.database()).expect("the database");
+    connection.busy_timeout(PATIENCE).expect("patience");
+    let row = format!("CREATE TABLE extra(x TEXT); INSERT INTO extra VALUES('{}')", String::from_utf8_lossy(MARKER));
+    connection.execute_batch(&row).expect("a row");
+    drop(connection);
+    assert_eq!(first.stop(), 0, "{}", first.stderr());
+    // The last to close has written everything into the file.
+    drop(rusqlite::Connection::open(site.database()).map(|c| c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))));
+    let _ = fs::remove_file(site.ready_file());
+    site
+}
+
+/// Changes one byte of that row behind everybody's back, so that the backup has another one.
+fn change_a_byte(database: &Path) {
+    let bytes = fs::read(database).expect("the database");
+    let at = bytes.windows(MARKER.len()).position(|w| w == MARKER).expect("the row");
+    let file = File::options().write(true).open(database).expect("the database");
+    file.write_all_at(b"A", u64::try_from(at).expect("an offset")).expect("a byte");
+}
+
+/// What the newest backup has in that row.
+#[track_caller]
+fn backed_up_row(site: &Site) -> String {
+    let (output, _scratch, copy) = site.try_restore(site.database());
+    assert!(output.status.success(), "{}", said(&output));
+    let connection = rusqlite::Connection::open(copy).expect("the copy");
+    connection.query_row("SELECT x FROM extra", [], |row| row.get(0)).expect("the row")
+}
+
+fn started(site: &Site, variables: &[(&str, &str)]) -> Container {
+    let mut recipe = site.writing("--every 20000");
+    for (name, value) in variables {
+        recipe = recipe.env(name, value);
+    }
+    let mut container = recipe.start();
+    container.ready();
+    container
+}
+
+fn a_backup_that_differs_is_begun_anew_on_schedule_and_said(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = kept_volume(line);
+    let mut container = started(&site, &[("LITESTREAM_ENTRY_VERIFY_INTERVAL", "2s")]);
+    eventually("the first check", PATIENCE, || when(container.stderr().contains("default: verified in ")));
+    change_a_byte(site.database());
+    eventually("it is made whole", PATIENCE, || {
+        when(container.stderr().contains("default: a new snapshot has made the backup whole again, verified in "))
+    });
+    let told = container.stderr();
+    assert!(told.contains("NOT PROVED: the backup differs: ") && told.contains("table extra: 1 row changed"), "{told}");
+    assert!(backed_up_row(&site).starts_with("A-row"));
+    let shown = container.exec(["status", "--json"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("has made the backup whole again") && shown.contains("\"ok\":true"), "{shown}");
+    eventually("all is well", PATIENCE, || when(container.exec(["health"]).status.success()));
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    assert!(backed_up_row(&site).starts_with("A-row"));
+}
+
+fn resnapshot_makes_a_backup_whole_while_the_app_runs(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = kept_volume(line);
+    let mut container = started(&site, &[]);
+    assert!(container.exec(["verify", "default"]).status.success());
+    change_a_byte(site.database());
+    let differs = container.exec(["verify", "default"]);
+    assert_eq!(differs.status.code(), Some(65), "{}", said(&differs));
+    assert!(said(&differs).contains("table extra: 1 row changed; "), "{}", said(&differs));
+    assert!(backed_up_row(&site).starts_with("a-row"));
+    let app = container.app().pid;
+    let made = container.exec(["resnapshot", "default"]);
+    assert!(made.status.success(), "{}", said(&made));
+    assert!(String::from_utf8_lossy(&made.stdout).contains("default: a new snapshot is in "), "{}", said(&made));
+    assert!(backed_up_row(&site).starts_with("A-row"));
+    assert_eq!(container.app().pid, app, "the app has not noticed");
+    assert!(container.exec(["verify", "default"]).status.success());
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    assert!(backed_up_row(&site).starts_with("A-row"));
+}
+
+fn resnapshot_without_a_running_boot_says_so(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let (code, alone) = site.recipe().arguments(["resnapshot", "default"]).run();
+    assert_eq!(code, 71, "{}", alone.stderr());
+    assert!(alone.stderr().contains("no litestream-entry runs here"), "{}", alone.stderr());
+}
+
+fn a_scheduled_check_leaves_nothing_behind_at_the_end(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    for trial in 0..4 {
+        let _ = fs::remove_file(site.ready_file());
+        let mut container = started(&site, &[("LITESTREAM_ENTRY_VERIFY_INTERVAL", "1s")]);
+        let scratch = || {
+            let names = fs::read_dir(site.path("data")).expect("the volume").flatten();
+            names.map(|e| e.file_name().to_string_lossy().into_owned()).find(|n| n.contains("-verify-"))
+        };
+        eventually("the middle of a check", PATIENCE, scratch);
+        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        assert_eq!(scratch(), None, "trial {trial}");
+        assert!(!container.stderr().contains("NOT PROVED"), "{}", container.stderr());
+    }
+    site.assert_saved();
+}
+
+fn a_scheduled_check_that_fails_is_said_and_unhealthy(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = started(&site, &[("LITESTREAM_ENTRY_VERIFY_INTERVAL", "1s")]);
+    eventually("the first check", PATIENCE, || when(container.stderr().contains("default: verified in ")));
+    process::send(container.running_litestream().pid, Signal::SIGSTOP);
+    // A file where a directory has to be: nobody can read or write below it, not even root.
+    fs::rename(site.replica(), site.path("away")).expect("the replica moves away");
+    fs::write(site.replica(), "").expect("a file in its place");
+    let said = eventually("it is said", crate::support::PATIENCE * 4, || {
+        let output = container.exec(["health"]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        when(text.contains("default: verify failed ")).map(|()| text)
+    });
+    assert!(container.stderr().contains("default: NOT PROVED: "), "{said}");
+    container.kill();
+}
