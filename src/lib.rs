@@ -246,6 +246,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         migrate: entry.migrate.as_ref().map(|_| entry.migrate_timeout),
         rollback: entry.migrate_rollback,
         rewrite: entry.signal_rewrite.clone(),
+        serves: entry.http.is_some(),
         check: entry.verify_interval.map(schedule),
         on_failure: entry.on_replication_failure,
         stop_timeout: entry.stop_timeout,

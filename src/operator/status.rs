@@ -7,12 +7,10 @@ use clap::ArgMatches;
 
 use super::{Context, chosen, context, duration, left_plan, live, paths, print, with_options_of_pid_1};
 use crate::exit::{self, Failure};
-use crate::plan::Plan;
 use crate::settings::Source;
-use crate::state::State;
 use crate::status::health::{Limits, judge};
 use crate::status::{self, show};
-use crate::{Configured, interrupt, tenants};
+use crate::{Configured, interrupt};
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(5);
@@ -71,18 +69,11 @@ pub(super) fn health(matches: &ArgMatches, flags: Vec<(String, String)>) -> Resu
         lag: duration(matches, "max-lag")?.unwrap_or(plan.entry.max_lag),
         verified_within: duration(matches, "require-verified-within")?,
     };
-    let plan = with_members(plan);
-    match judge(&status::gather(&plan, false), &limits) {
+    match judge(&status::current(&plan), &limits) {
         Ok(line) => {
             print(&line);
             Ok(0)
         }
         Err(why) => unwell(&why),
     }
-}
-
-/// With an entry for each database in a directory, as the boot that runs here has noted it.
-fn with_members(plan: Plan) -> Plan {
-    let starting = State::read(&plan.runtime).is_none_or(|state| state.view.phase == crate::state::Phase::Starting);
-    if plan.directories.is_empty() || starting { plan } else { tenants::members(plan) }
 }

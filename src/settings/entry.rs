@@ -1,5 +1,6 @@
 //! This program's own settings, `LITESTREAM_ENTRY_*`. Must never accept a name that it does not know.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -101,6 +102,8 @@ pub struct Entry {
     pub lock: LockPolicy,
     /// How often PID 1 proves the backups, default never.
     pub verify_interval: Option<Duration>,
+    /// Where health, metrics and a page are served, default nowhere.
+    pub http: Option<SocketAddr>,
     /// How long something may be here that is not in the replica before `health` says so, default 5 min.
     pub max_lag: Duration,
     /// How large a WAL may grow while it is pinned, default 1 GiB.
@@ -138,6 +141,7 @@ struct Raw {
     on_replication_failure: Option<String>,
     lock: Option<String>,
     verify_interval: Option<String>,
+    http: Option<String>,
     max_lag: Option<String>,
     max_wal: Option<String>,
     runtime_dir: Option<String>,
@@ -147,7 +151,7 @@ struct Raw {
 }
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 26] = [
+pub const OPTIONS: [(&str, &str, &str); 27] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
     ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 16 [auto]"),
@@ -168,6 +172,7 @@ pub const OPTIONS: [(&str, &str, &str); 26] = [
     ("on-replication-failure", "restart|exit|ignore", "what to do when Litestream ends and the app lives [restart]"),
     ("lock", "standby|wait|refuse|off", "what to do when another process replicates the database [standby]"),
     ("verify-interval", "DURATION", "how often the backups are proved, as 6h; 0 is never [0]"),
+    ("http", "[ADDRESS]:PORT", "serve /health, /ready, /metrics and a page there; without an address for this container alone [none]"),
     ("max-lag", "DURATION", "how long what is written may not be in the replica before `health` fails [5m]"),
     ("max-wal", "SIZE", "how large a WAL may grow while the replica cannot be reached after a start [1GiB]"),
     ("runtime-dir", "PATH", "where the configuration and the control socket are [/run/litestream-entry]"),
@@ -230,6 +235,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
             &[("standby", LockPolicy::Standby), ("wait", LockPolicy::Wait), ("refuse", LockPolicy::Refuse), ("off", LockPolicy::Off)],
         ),
         verify_interval: check.interval("VERIFY_INTERVAL", raw.verify_interval.as_deref()),
+        http: check.address("HTTP", raw.http.as_deref()),
         max_lag: check.duration("MAX_LAG", raw.max_lag.as_deref(), Duration::from_secs(300)),
         max_wal: check.size("MAX_WAL", raw.max_wal.as_deref(), 1 << 30),
         runtime_dir: raw.runtime_dir.map(PathBuf::from),
@@ -272,6 +278,20 @@ impl Check<'_> {
             Some(Some(duration)) if !duration.is_zero() => duration,
             Some(_) => self.bad(name, "a duration as 500ms, 10s or 2m", default),
         }
+    }
+
+    /// `:9091` is on loopback: what others may see is to be said.
+    fn address(&mut self, name: &str, value: Option<&str>) -> Option<SocketAddr> {
+        let text = value.map(str::trim).filter(|text| !text.is_empty())?;
+        let text = match text.strip_prefix("localhost:").or_else(|| text.strip_prefix(':')) {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None if text.bytes().all(|b| b.is_ascii_digit()) => format!("127.0.0.1:{text}"),
+            None => text.to_owned(),
+        };
+        text.parse()
+            .ok()
+            .filter(|a: &SocketAddr| a.port() != 0)
+            .or_else(|| self.bad(name, "a port as :9091, or an address as 0.0.0.0:9091 or [::]:9091", None))
     }
 
     /// A duration, or never.

@@ -21,7 +21,7 @@ use crate::settings::LockPolicy;
 use crate::state::State;
 use crate::supervise::lock;
 use crate::worker::in_parallel;
-use crate::{position, progress};
+use crate::{position, progress, tenants};
 pub use lag::{Lag, note};
 use replicated::Replicated;
 use verified::Verified;
@@ -107,6 +107,13 @@ pub fn gather(plan: &Plan, asks: bool) -> Overview {
         databases,
         at: SystemTime::now(),
     }
+}
+
+/// Looks without asking any replica, at what is in directories now, too.
+pub fn current(plan: &Plan) -> Overview {
+    let starting = State::read(&plan.runtime).is_none_or(|state| state.view.phase == crate::state::Phase::Starting);
+    // While lost ones are restored, what is there already is not all.
+    if plan.directories.is_empty() || starting { gather(plan, false) } else { gather(&tenants::members(plan.clone()), false) }
 }
 
 fn newest_there(plan: &Plan, database: &Database) -> Result<Option<Position>, String> {

@@ -116,7 +116,7 @@ fn events(overview: &Overview, out: &mut String) {
 }
 
 /// `2a`, `3/1f2e0`: people compare them, no more.
-pub(super) fn short(position: &Position) -> String {
+pub fn short(position: &Position) -> String {
     match position {
         Position::Txid(txid) => format!("{txid:x}"),
         Position::Wal { index, offset, .. } if *offset == u64::MAX => format!("{index:x}"),
@@ -124,14 +124,16 @@ pub(super) fn short(position: &Position) -> String {
     }
 }
 
-pub(super) fn lag(lag: &Lag) -> String {
+/// How far behind, as short.
+pub fn lag(lag: &Lag) -> String {
     match lag {
         Lag::For(lag) => period(*lag),
         Lag::Unknown(_) => "unknown".to_owned(),
     }
 }
 
-pub(super) fn ago(at: SystemTime, now: SystemTime) -> String {
+/// How long ago, as short.
+pub fn ago(at: SystemTime, now: SystemTime) -> String {
     period(now.duration_since(at).unwrap_or_default())
 }
 

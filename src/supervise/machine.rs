@@ -55,6 +55,8 @@ pub struct Rules {
     pub rollback: bool,
     /// Signals that reach the app as others; 0 is none.
     pub rewrite: Vec<(i32, i32)>,
+    /// Status is served over HTTP.
+    pub serves: bool,
     /// When backups are proved, if they are.
     pub check: Option<Check>,
     /// What to do when Litestream ends and the app lives.
@@ -161,6 +163,8 @@ pub enum Action {
     Pulse,
     /// Start `__check`.
     Check,
+    /// Start `__serve`.
+    Serve,
     /// Make a process for the app, held at a gate before its exec, so that its start need not wait for one.
     ReadyApp,
     /// Start the migration in the app's place.
@@ -219,6 +223,8 @@ const PULSE_EVERY: Duration = Duration::from_secs(20);
 const PULSE_AGAIN: Duration = Duration::from_secs(2);
 /// When a watch over directories that has died is started again.
 const WATCH_AGAIN: Duration = Duration::from_secs(5);
+/// The same of the worker that serves.
+const SERVE_AGAIN: Duration = Duration::from_secs(5);
 const LOCK_EVERY: Duration = Duration::from_secs(1);
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
 /// What the left-behind have between TERM and KILL, at most.
@@ -250,6 +256,8 @@ pub struct Machine {
     /// When backups are proved again; and whether they are now.
     check_at: Option<Now>,
     checking: bool,
+    /// When the worker that serves is started again.
+    serve_at: Option<Now>,
     heal_at: Option<Now>,
     heal_pause: Duration,
     started_at: Now,
@@ -311,6 +319,7 @@ impl Machine {
             watch_at: None,
             check_at: None,
             checking: false,
+            serve_at: None,
             heal_at: None,
             heal_pause: HEAL_AFTER,
             started_at: Now::ZERO,
@@ -333,6 +342,12 @@ impl Machine {
 
     /// The first actions.
     pub fn start(&mut self, now: Now) -> Actions {
+        let mut actions = self.begin(now);
+        actions.extend((self.rules.serves && self.rules.replicates).then_some(Action::Serve));
+        actions
+    }
+
+    fn begin(&mut self, now: Now) -> Actions {
         if !self.rules.replicates {
             return self.start_app(now);
         }
@@ -397,7 +412,11 @@ impl Machine {
                 Vec::new()
             }
             Role::Check => self.check_ended(now),
-            Role::App | Role::Flush | Role::Watch | Role::Pulse | Role::Forget | Role::Serve => Vec::new(),
+            Role::Serve => {
+                self.serve_at = Some(now.saturating_add(SERVE_AGAIN));
+                Vec::new()
+            }
+            Role::App | Role::Flush | Role::Watch | Role::Pulse | Role::Forget => Vec::new(),
         }
     }
 

@@ -269,6 +269,7 @@ impl Shell {
             Action::Probe => self.worker(Role::Probe, &["__probe"], &[]),
             Action::Pulse => self.worker(Role::Pulse, &["__pulse"], &[]),
             Action::Check => self.worker(Role::Check, &["__check"], &[]),
+            Action::Serve => self.worker(Role::Serve, &["__serve"], &[]),
             Action::Watch => self.worker(Role::Watch, &["__watch"], &[]),
             Action::Flush(sync, by) => {
                 let left = by.saturating_sub(self.now()).as_millis().to_string();

@@ -10,6 +10,7 @@ mod pass;
 pub mod prepare;
 pub mod probe;
 mod pulse;
+mod serve;
 mod watch;
 
 use std::ffi::{OsStr, OsString};
@@ -148,6 +149,10 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
         }),
         Some("__forget") => with_plan(args, |plan, _, _| {
             each(plan, flush::forget);
+            Ok(())
+        }),
+        Some("__serve") => with_plan(args, |plan, _, _| {
+            serve::run(plan);
             Ok(())
         }),
         Some("__watch") => with_plan(args, |plan, _, _| watch::run(plan)),

@@ -38,6 +38,7 @@ mod replication;
 mod restore;
 mod round_trip;
 mod secrets;
+mod serve;
 mod signals;
 mod status;
 mod tenants;

@@ -101,7 +101,7 @@ impl Machine {
         self.app = AppState::Gone;
         self.app_by = None;
         self.come_up_by = None;
-        (self.heal_at, self.watch_at, self.pulse_at) = (None, None, None);
+        (self.heal_at, self.watch_at, self.pulse_at, self.serve_at) = (None, None, None, None);
         if self.code == 0 {
             self.code = code;
         }

@@ -13,7 +13,7 @@ impl Machine {
         };
         let phase = match self.phase {
             Phase::Boot | Phase::Run => {
-                [replicator, self.heal_at, self.pulse_at, self.watch_at, self.check_at, self.migrate_by, self.come_up_by]
+                [replicator, self.heal_at, self.pulse_at, self.watch_at, self.check_at, self.serve_at, self.migrate_by, self.come_up_by]
                     .into_iter()
                     .flatten()
                     .min()
@@ -32,6 +32,9 @@ impl Machine {
         let mut actions = Vec::new();
         if self.phase == Phase::Run && is_due(&mut self.pulse_at) {
             actions.push(Action::Pulse);
+        }
+        if is_due(&mut self.serve_at) {
+            actions.push(Action::Serve);
         }
         if self.phase == Phase::Run && is_due(&mut self.watch_at) {
             actions.push(Action::Watch);

@@ -15,6 +15,7 @@ fn rules() -> Rules {
         confirms: true,
         watches: false,
         check: None,
+        serves: false,
         migrate: None,
         rollback: false,
         rewrite: Vec::new(),
