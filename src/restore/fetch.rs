@@ -163,6 +163,7 @@ impl<'a> Source<'a> {
                 }
                 Kind::Damaged | Kind::Temporary => {}
             }
+            interrupt::check()?;
             report::line(format_args!("{}: restore failed, trying again: {reason}", self.alias));
             wait(pause)?;
             pause = (pause * 2).min(Duration::from_secs(10));

@@ -424,6 +424,7 @@ mod tests {
                 "TIME" => "2026-01-31T12:00:00Z",
                 "TXID" => "000000000000002a",
                 "FROM:TO,…" => "TERM:3,HUP:0",
+                "[ADDRESS]:PORT" => ":9091",
                 words => words.split('|').next_back().unwrap(),
             };
             let mut problems = Vec::new();
@@ -433,6 +434,19 @@ mod tests {
             let bad = read(&Environment::of(&[(&variable(name), "\u{1}?")]), &mut problems);
             assert!(["PATH", "COMMAND"].contains(&form) || problems.len() == 1, "{name}");
             assert!(matches!(value, "false") || set != bad, "{name} has no effect");
+        }
+    }
+
+    #[test]
+    fn what_is_served_is_on_loopback_unless_an_address_is_given() {
+        let address = |text: &str| read(&Environment::of(&[("LITESTREAM_ENTRY_HTTP", text)]), &mut Vec::new()).http.map(|a| a.to_string());
+        for here in [":9091", "9091", "localhost:9091", "127.0.0.1:9091"] {
+            assert_eq!(address(here).as_deref(), Some("127.0.0.1:9091"), "{here}");
+        }
+        assert_eq!(address("0.0.0.0:9091").as_deref(), Some("0.0.0.0:9091"));
+        assert_eq!(address("[::]:9091").as_deref(), Some("[::]:9091"));
+        for bad in [":", ":0", ":70000", "example.com:80", "::", "http://x"] {
+            assert_eq!(address(bad), None, "{bad}");
         }
     }
 
