@@ -4,22 +4,21 @@
 pub mod drain;
 pub mod lock;
 pub mod machine;
+mod outside;
+mod pipe;
 pub mod reap;
 pub mod signals;
 
 use std::ffi::{CString, OsString};
-use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::Mode;
-use nix::unistd::{Pid, mkfifo, pipe2};
+use nix::unistd::{Pid, pipe2};
 
 use crate::config::Document;
 use crate::continuity::Mark;
@@ -29,13 +28,14 @@ use crate::litestream::{Line, call};
 use crate::plan::{PLAN_FILE, Plan};
 use crate::restore::{self, Local};
 use crate::settings::StalePolicy;
-use crate::state::{EVENTS, STATE_FILE, State, View};
+use crate::state::State;
 use crate::sys::{self, CHANNEL, Program};
 use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
-use crate::worker::{CONTROL_FILE, LONGEST, Message, hold};
-use crate::{continuity, report, runtime};
+use crate::worker::{Message, hold};
+use crate::{continuity, report};
 use lock::Locks;
 use machine::{Action, Event, Lock, Machine, Role, Rules, Sync};
+use pipe::Pipe;
 use signals::Signals;
 
 /// What PID 1 needs for a boot.
@@ -348,47 +348,6 @@ impl Shell {
         left
     }
 
-    /// Opens the FIFO for reading and writing, so that it never ends. Without it, only `resnapshot` is not to be had.
-    fn listen(&mut self) {
-        let Some(plan) = &self.boot.plan else { return };
-        let path = plan.runtime.join(CONTROL_FILE);
-        let made = mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(std::io::Error::from);
-        let shared = made.and_then(|()| self.boot.identity.as_ref().map_or(Ok(()), |identity| identity.own(&path)));
-        let opened = shared.and_then(|()| File::options().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&path));
-        match opened {
-            Ok(fifo) => self.control = Pipe::new(fifo.into()),
-            Err(error) => report::debug(format_args!("{}: {error}", path.display())),
-        }
-    }
-
-    /// Keeps what was said for those who ask later.
-    fn note(&mut self, text: String) {
-        let state = &mut self.state;
-        state.events.push((SystemTime::now(), text));
-        let surplus = state.events.len().saturating_sub(EVENTS);
-        state.events.drain(..surplus);
-        self.stale = true;
-    }
-
-    /// Leaves how things stand where it has changed. One that cannot be written is an old one: nothing depends on it.
-    fn leave_state(&mut self, view: View) {
-        let litestream = self.pid_of(Role::Litestream).map_or(0, Pid::as_raw);
-        let Some(plan) = &self.boot.plan else { return };
-        let state = &mut self.state;
-        if !self.stale && state.view == view && state.litestream == litestream {
-            return;
-        }
-        if state.view.replication != view.replication {
-            state.since = SystemTime::now();
-        }
-        (state.view, state.litestream, self.stale) = (view, litestream, false);
-        let path = plan.runtime.join(STATE_FILE);
-        let shared = |()| self.boot.identity.as_ref().map_or(Ok(()), |identity| identity.own(&path));
-        if let Err(error) = runtime::write(&path, &state.encode()).and_then(shared) {
-            report::debug(format_args!("{}: {error}", path.display()));
-        }
-    }
-
     /// Starts one of our helpers, by way of `__exec` where it is to be another user.
     fn helper(&mut self, role: Role, path: &Path, args: Vec<OsString>, channel: &impl AsRawFd) -> Option<Event> {
         let env = self.boot.helper_env.clone();
@@ -508,53 +467,5 @@ impl Shell {
             self.kill(role);
         }
         code
-    }
-}
-
-/// So much of a pipe is read before other things are looked at.
-const AT_ONCE_CHUNKS: usize = 16;
-
-/// A worker's pipe, read without blocking.
-#[derive(Debug)]
-struct Pipe {
-    fd: File,
-    buffer: Vec<u8>,
-    open: bool,
-}
-
-impl Pipe {
-    fn new(fd: OwnedFd) -> Option<Self> {
-        nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
-        Some(Self { fd: fd.into(), buffer: Vec::new(), open: true })
-    }
-
-    /// Whole messages that have arrived. A line that is none is dropped.
-    fn messages(&mut self) -> Vec<Message> {
-        let mut chunk = [0; 4096];
-        // A flood waits for the next round, so that nothing else does.
-        for _ in 0..AT_ONCE_CHUNKS {
-            match self.fd.read(&mut chunk) {
-                Ok(0) => {
-                    self.open = false;
-                    break;
-                }
-                Ok(n) => self.buffer.extend_from_slice(chunk.get(..n).unwrap_or_default()),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.open = error.kind() == std::io::ErrorKind::WouldBlock;
-                    break;
-                }
-            }
-        }
-        let mut messages = Vec::new();
-        while let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
-            let rest = self.buffer.split_off(end);
-            let line = std::mem::replace(&mut self.buffer, rest.get(1..).unwrap_or_default().to_vec());
-            messages.extend(Message::decode(&String::from_utf8_lossy(&line)));
-        }
-        if self.buffer.len() > LONGEST {
-            self.buffer.clear();
-        }
-        messages
     }
 }
