@@ -11,6 +11,7 @@
 //! * [`worker`] is everything that could block or crash, in processes of their own.
 //! * [`lint`] reads a configuration file of the user's own and says what to write instead.
 //! * [`restore`], [`continuity`] and [`verify`] decide about databases and backups; [`litestream`] calls the binary.
+//! * [`state`] is what PID 1 leaves for those who ask; [`status`] is what is made of it, by [`position`].
 //! * [`operator`] is what `docker exec` runs.
 
 pub mod cli;
@@ -260,6 +261,9 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
             return Err(Failure::new(exit::CONFIG, why.clone()));
         }
         report::line(format_args!("{why}: NOTHING IS REPLICATED"));
+        if entry.http.is_some() {
+            report::line("LITESTREAM_ENTRY_HTTP: nothing is served, since nothing is replicated");
+        }
         return Ok(supervise::run(boot, rules, signals));
     }
     if let Err(error) = sys::ensure_dev_null() {
