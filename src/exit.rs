@@ -25,6 +25,21 @@ pub const NOT_EXECUTABLE: u8 = 126;
 /// The app was not found, as shells and Docker have it.
 pub const NOT_FOUND: u8 = 127;
 
+/// All of them as the man page and docs/configuration.md have them.
+pub const TABLE: [(&str, &str); 11] = [
+    ("the app's, 128+n", "as the app ended; n is the signal"),
+    ("126, 127", "the app cannot be executed, was not found"),
+    ("1", "`health`: not all is well"),
+    ("64", "wrong command line"),
+    ("65", "a database or a backup is damaged, a database is behind its replica, or verify found the backup behind or different"),
+    ("66", "`required` and there is no backup; no such database"),
+    ("69", "the replica cannot be reached"),
+    ("70", "Litestream failed and the policy is `exit`; an internal error"),
+    ("71", "the operating system refused: fork, lock, permission"),
+    ("74", "the last sync could not be confirmed"),
+    ("78", "the configuration is wrong"),
+];
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -95,5 +110,15 @@ mod tests {
         for (signal, code) in [(1, 129), (9, 137), (15, 143), (64, 192)] {
             assert_eq!(Ended::Signal(signal).code(), code);
         }
+    }
+    #[test]
+    fn the_table_has_every_code_and_the_configuration_page_has_the_table() {
+        let named: Vec<String> = TABLE.iter().flat_map(|(codes, _)| codes.split(", ")).map(str::to_owned).collect();
+        for code in [UNWELL, USAGE, DAMAGED, NO_BACKUP, UNREACHABLE, INTERNAL, SYSTEM, UNSAVED, CONFIG, NOT_EXECUTABLE, NOT_FOUND] {
+            assert!(named.contains(&code.to_string()), "{code}");
+        }
+        let page = include_str!("../docs/configuration.md");
+        let rows: Vec<String> = TABLE.iter().map(|(codes, meaning)| format!("| {codes} | {meaning} |")).collect();
+        assert!(page.contains(&rows.join("\n")), "docs/configuration.md lacks:\n{}", rows.join("\n"));
     }
 }

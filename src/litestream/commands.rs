@@ -16,7 +16,6 @@ pub struct Native {
     given: Given,
     /// What to do on the line that does not have it.
     instead: &'static str,
-    about: &'static str,
 }
 
 /// What Litestream is told without being asked.
@@ -30,40 +29,32 @@ const NO_SOCKET: &str = "Litestream 0.3 has no control socket; replication is co
 
 /// All but `replicate`, `restore`, `sync` and `version`, which this program has of its own.
 pub static NATIVE: [Native; 12] = [
-    native("databases", Lines::Both, Given::Config, "", "list the databases"),
+    native("databases", Lines::Both, Given::Config, ""),
     native(
         "generations",
         Lines::Only03,
         Given::Config,
         "Litestream 0.5 has no generations: a backup is one line of transactions, which `ltx DB` lists",
-        "list the generations of a backup (0.3)",
     ),
-    native("snapshots", Lines::Both, Given::Config, "", "list the snapshots of a backup"),
-    native("wal", Lines::Both, Given::Config, "", "list the WAL segments of a backup (0.5: its LTX files)"),
+    native("snapshots", Lines::Both, Given::Config, ""),
+    native("wal", Lines::Both, Given::Config, ""),
     native(
         "ltx",
         Lines::Only05,
         Given::Config,
         "Litestream 0.3 has no LTX files: `wal DB` lists its WAL segments, `snapshots DB` its snapshots",
-        "list the LTX files of a backup (0.5)",
     ),
-    native(
-        "reset",
-        Lines::Only05,
-        Given::Config,
-        "Litestream 0.3 has no reset: stop the app and move the .NAME-litestream directory away",
-        "throw the local state away, for a new snapshot (0.5)",
-    ),
-    native("info", Lines::Only05, Given::Socket, NO_SOCKET, "what the running Litestream says of itself (0.5)"),
-    native("list", Lines::Only05, Given::Socket, NO_SOCKET, "what the running Litestream replicates (0.5)"),
-    native("register", Lines::Only05, Given::Socket, NO_SOCKET, "add a database to the running Litestream (0.5)"),
-    native("unregister", Lines::Only05, Given::Socket, NO_SOCKET, "remove one from it (0.5)"),
-    native("start", Lines::Only05, Given::Socket, NO_SOCKET, "go on replicating one (0.5)"),
-    native("stop", Lines::Only05, Given::Socket, NO_SOCKET, "pause the replication of one (0.5)"),
+    native("reset", Lines::Only05, Given::Config, "Litestream 0.3 has no reset: stop the app and move the .NAME-litestream directory away"),
+    native("info", Lines::Only05, Given::Socket, NO_SOCKET),
+    native("list", Lines::Only05, Given::Socket, NO_SOCKET),
+    native("register", Lines::Only05, Given::Socket, NO_SOCKET),
+    native("unregister", Lines::Only05, Given::Socket, NO_SOCKET),
+    native("start", Lines::Only05, Given::Socket, NO_SOCKET),
+    native("stop", Lines::Only05, Given::Socket, NO_SOCKET),
 ];
 
-const fn native(name: &'static str, lines: Lines, given: Given, instead: &'static str, about: &'static str) -> Native {
-    Native { name, lines, given, instead, about }
+const fn native(name: &'static str, lines: Lines, given: Given, instead: &'static str) -> Native {
+    Native { name, lines, given, instead }
 }
 
 /// Flags that take the next word, in either line.
@@ -87,11 +78,6 @@ const TAKES_VALUE: [&str; 14] = [
 /// The command of this name.
 pub fn find(name: &str) -> Option<&'static Native> {
     NATIVE.iter().find(|n| n.name == name)
-}
-
-/// Name and purpose of each, for the help.
-pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
-    NATIVE.iter().map(|n| (n.name, n.about))
 }
 
 /// argv behind `litestream`: the words unchanged, but for what `resolve` makes of a database's name.
@@ -149,6 +135,7 @@ fn flag_of(word: &OsString) -> Option<(&str, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::command::NATIVES;
 
     fn words(text: &str) -> Vec<OsString> {
         text.split_whitespace().map(OsString::from).collect()
@@ -186,9 +173,10 @@ mod tests {
         for (line, command) in [(Line::V05, "generations default"), (Line::V03, "ltx default"), (Line::V03, "stop default")] {
             assert_eq!(made(line, command), Err(exit::USAGE), "{command}");
         }
-        for (name, _) in all() {
-            let native = find(name).unwrap();
-            assert!(native.lines == Lines::Both || native.instead.len() > 20, "{name}");
+        for native in &NATIVE {
+            assert!(native.lines == Lines::Both || native.instead.len() > 20, "{}", native.name);
         }
+        // The help, the man page and the completions have what can be run.
+        assert_eq!(NATIVE.iter().map(|n| n.name).collect::<Vec<_>>(), NATIVES.map(|(name, _)| name));
     }
 }

@@ -8,11 +8,10 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::Environment;
+use super::options::{OPTIONS, PREFIX, variable};
 use crate::restore::point::Point;
 use crate::text::nearest;
 use crate::time;
-
-const PREFIX: &str = "LITESTREAM_ENTRY_";
 
 /// What happens to a database that is missing here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,37 +149,6 @@ struct Raw {
     debug: Option<String>,
 }
 
-/// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 27] = [
-    ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
-    ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
-    ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 16 [auto]"),
-    ("stale", "refuse|restore|keep", "what to do about a database that is behind its replica [refuse]"),
-    ("restore-ladder", "true|false", "restore a damaged backup as of the newest point before the damage [false]"),
-    ("restore-timestamp", "TIME", "go back to this time, RFC 3339, once [none]"),
-    ("restore-txid", "TXID", "go back to this transaction, once; one database, Litestream 0.5 [none]"),
-    ("db-owner", "USER[:GROUP]", "who owns a restored database [its directory's owner]"),
-    ("db-mode", "MODE", "permission bits of a restored database, as 0640 [its directory's]"),
-    ("stop-timeout", "DURATION", "from the stop signal to the end, the last sync included [10s]"),
-    ("signal-group", "true|false", "signal the app's process group instead of the app [false]"),
-    ("migrate", "COMMAND", "a shell's command that runs before the app, once the databases are there; its failure ends the start [none]"),
-    ("migrate-timeout", "DURATION", "how long that may take [15m]"),
-    ("migrate-rollback", "true|false", "put the databases back as they were when it fails [false]"),
-    ("user", "USER[:GROUP]", "who Litestream and the app run as where this is root [as this does]"),
-    ("signal-rewrite", "FROM:TO,…", "signals that reach the app as others, as TERM:QUIT,HUP:0; 0 is none [none]"),
-    ("hide-secrets", "true|false", "keep the replicas' credentials out of the app's environment [false]"),
-    ("on-replication-failure", "restart|exit|ignore", "what to do when Litestream ends and the app lives [restart]"),
-    ("lock", "standby|wait|refuse|off", "what to do when another process replicates the database [standby]"),
-    ("verify-interval", "DURATION", "how often the backups are proved, as 6h; 0 is never [0]"),
-    ("http", "[ADDRESS]:PORT", "serve /health, /ready, /metrics and a page there; without an address for this container alone [none]"),
-    ("max-lag", "DURATION", "how long what is written may not be in the replica before `health` fails [5m]"),
-    ("max-wal", "SIZE", "how large a WAL may grow while the replica cannot be reached after a start [1GiB]"),
-    ("runtime-dir", "PATH", "where the configuration and the control socket are [/run/litestream-entry]"),
-    ("required", "true|false", "refuse to start when nothing is configured to be replicated [false]"),
-    ("export-paths", "true|false", "give the app LITESTREAM_DB_PATH, and LITESTREAM_DB_PATH_ALIAS for each database [false]"),
-    ("debug", "true|false", "say more on stderr [false]"),
-];
-
 pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
     let known: Vec<String> = OPTIONS.iter().map(|(name, ..)| variable(name)).collect();
     let mut pairs = Vec::new();
@@ -243,11 +211,6 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
         export_paths: check.flag("EXPORT_PATHS", raw.export_paths),
         debug: check.flag("DEBUG", raw.debug),
     }
-}
-
-/// `stop-timeout` → `LITESTREAM_ENTRY_STOP_TIMEOUT`.
-pub fn variable(option: &str) -> String {
-    format!("{PREFIX}{}", option.replace('-', "_").to_ascii_uppercase())
 }
 
 struct Check<'a> {

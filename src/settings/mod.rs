@@ -6,6 +6,7 @@ mod databases;
 mod dialects;
 mod entry;
 mod environment;
+mod options;
 mod replica;
 mod replica_url;
 mod replicas;
@@ -16,8 +17,9 @@ mod values;
 use std::path::{Path, PathBuf};
 
 pub use databases::Database;
-pub use entry::{Entry, LockPolicy, OPTIONS, OnFailure, RestorePolicy, StalePolicy, duration, variable};
+pub use entry::{Entry, LockPolicy, OnFailure, RestorePolicy, StalePolicy, duration};
 pub use environment::Environment;
+pub use options::{OPTIONS, variable};
 pub use replica::Replica;
 pub use replicas::suffix;
 pub use secrets::Secrets;
