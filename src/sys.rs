@@ -11,9 +11,10 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 
 use crate::exit::Ended;
 
@@ -107,6 +108,19 @@ pub fn kill_group(leader: Pid, signal: i32) -> nix::Result<()> {
         return Err(Errno::EINVAL);
     }
     kill(Pid::from_raw(leader.as_raw().saturating_neg()), signal)
+}
+
+/// Has the kernel kill a child where the thread that starts it ends before the child does.
+#[expect(unsafe_code, reason = "what runs between fork and exec may not do everything")]
+pub fn end_with_us(command: &mut std::process::Command) {
+    let us = Pid::this();
+    let bind = move || {
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // We may have ended before that.
+        if getppid() == us { Ok(()) } else { Err(Errno::ESRCH.into()) }
+    };
+    // SAFETY: two system calls; nothing is allocated or locked.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, bind) };
 }
 
 /// Undoes what Rust's runtime does to SIGPIPE at start: the next program must see the default.

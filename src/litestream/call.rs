@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Line, Litestream};
 use crate::exit::Ended;
+use crate::{interrupt, sys};
 
 /// How often a running child is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -139,6 +140,8 @@ fn command(litestream: &Litestream) -> Command {
     if let Some(env) = &litestream.env {
         command.env_clear().envs(env.iter().cloned());
     }
+    // Killed, we can end nobody: a restore would go on into a folder that is nobody's.
+    sys::end_with_us(&mut command);
     command
 }
 
@@ -192,7 +195,7 @@ fn tail(file: &mut File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Runs `litestream ARGS…` to its end, or kills it at the deadline (then `None`).
+/// Runs `litestream ARGS…` to its end, or kills it at the deadline or when this process is asked to end (then `None`).
 ///
 /// # Errors
 /// What the kernel says to fork and exec.
@@ -214,7 +217,7 @@ pub fn run(litestream: &Litestream, args: &[OsString], deadline: Instant) -> std
     let status = loop {
         match child.try_wait()? {
             Some(status) => break status,
-            None if Instant::now() >= deadline => {
+            None if Instant::now() >= deadline || interrupt::check().is_err() => {
                 child.kill()?;
                 child.wait()?;
                 return Ok(None);
