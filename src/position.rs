@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::continuity::{self, Salts};
 use crate::litestream::Line;
@@ -71,6 +71,20 @@ pub fn read(database: &Path, line: Line) -> Option<Read> {
     Some(Read { position, place, at })
 }
 
+/// The same where it matters that there is none: a file that is looked for may just be replaced by the next.
+pub fn read_patiently(database: &Path, line: Line) -> Option<Read> {
+    (0..TRIES).find_map(|tried| {
+        if tried > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        read(database, line)
+    })
+}
+
+/// How often that is tried, and the pause between.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(10);
+
 fn newest_file(database: &Path, line: Line) -> Option<PathBuf> {
     match line {
         Line::V05 => continuity::newest_ltx_path(database),
@@ -100,7 +114,8 @@ pub fn has_read(wanted: Option<Place>, then: Option<&Read>, now: &Read) -> bool 
         (None, _) => true,
         (Some(wanted), Some(place)) if wanted.salts == place.salts => place.end >= wanted.end,
         // That WAL has been emptied meanwhile, which Litestream lets nobody do before it has read it; or it has not yet begun it.
-        (Some(_), _) => then.is_some_and(|then| then.position != now.position),
+        // Where it had read nothing at all, it has begun with everything.
+        (Some(_), _) => then.is_none_or(|then| then.position != now.position),
     }
 }
 
@@ -154,8 +169,9 @@ mod tests {
         assert!(has_read(wanted, Some(&then), &stands(9, 2, 100)), "it goes on in the next one");
         let before = stands(7, 0, 900);
         assert!(!has_read(wanted, Some(&before), &before), "it has not begun this one");
-        assert!(!has_read(wanted, None, &before));
         assert!(has_read(None, None, &before));
+        assert!(has_read(wanted, None, &stands(1, 2, 100)), "it had not begun at all");
+        assert!(!has_read(wanted, None, &stands(1, 1, 400)));
     }
 
     #[test]
