@@ -5,11 +5,11 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setfsgid, setfsuid, setgroups, setresgid, setresuid};
 
 use crate::exit::{self, Failure};
 
@@ -31,6 +31,34 @@ pub struct Named {
     pub group: Option<u32>,
     /// What /etc/passwd says of the user.
     pub user: Option<User>,
+}
+
+/// Acts on a file system as a file's owner where this process is root, so that what SQLite makes beside a database is the
+/// app's. SQLite gives such files away itself, but may not without CHOWN, and then the app cannot open its own WAL.
+///
+/// # Errors
+/// What to do, where root may not become somebody else.
+pub fn as_owner_of<T>(file: &Path, work: impl FnOnce() -> T) -> Result<T, String> {
+    let Ok(meta) = fs::metadata(file) else { return Ok(work()) };
+    let (us, owner) = (Uid::effective(), Uid::from_raw(meta.uid()));
+    if !us.is_root() || owner.is_root() {
+        return Ok(work());
+    }
+    // Of this thread alone; the group first, since only root may set it.
+    let group = setfsgid(Gid::from_raw(meta.gid()));
+    setfsuid(owner);
+    let back = || {
+        setfsuid(us);
+        setfsgid(group);
+    };
+    // The call does not say whether it worked; one with no user's number changes nothing and says who it is.
+    if setfsuid(Uid::from_raw(u32::MAX)) != owner {
+        back();
+        return Err(format!("{}: root may not act as its owner here; run this as that user (docker exec --user {owner})", file.display()));
+    }
+    let done = work();
+    back();
+    Ok(done)
 }
 
 /// Looks up `USER[:GROUP]`, each by name or number.
@@ -165,6 +193,23 @@ mod tests {
             let failure = Identity::resolve(bad).unwrap_err();
             assert!(failure.code == exit::CONFIG && failure.message.starts_with("LITESTREAM_ENTRY_USER: "), "{failure}");
         }
+    }
+
+    #[test]
+    fn what_is_made_as_the_owner_is_the_owners_and_root_is_root_again() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| fs::write(dir.path().join(name), "").map(|()| fs::metadata(dir.path().join(name)).unwrap());
+        assert_eq!(make("db").unwrap().uid(), 0);
+        std::os::unix::fs::chown(dir.path().join("db"), Some(4711), Some(4712)).unwrap();
+        assert!(as_owner_of(&dir.path().join("db"), || make("refused")).unwrap().is_err(), "the directory is root's");
+        std::os::unix::fs::chown(dir.path(), Some(4711), None).unwrap();
+        let theirs = as_owner_of(&dir.path().join("db"), || make("made")).unwrap().unwrap();
+        assert_eq!((theirs.uid(), theirs.gid()), (4711, 4712));
+        let after = make("after").unwrap();
+        assert_eq!((after.uid(), after.gid()), (0, 0));
     }
 
     #[test]

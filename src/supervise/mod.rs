@@ -32,7 +32,7 @@ use crate::state::State;
 use crate::sys::{self, CHANNEL, Program};
 use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
 use crate::worker::{Message, hold};
-use crate::{continuity, report};
+use crate::{continuity, report, verify};
 use lock::Locks;
 use machine::{Action, Event, Lock, Machine, Role, Rules, Sync};
 use pipe::Pipe;
@@ -86,7 +86,8 @@ impl Boot {
         let Some(plan) = &self.plan else { return true };
         // Of 0.3 it is asked all the same: it cannot go on by itself where the replica is beyond it.
         let keeps = plan.entry.stale == StalePolicy::Keep && plan.litestream.line == Line::V05;
-        let settled = |path: &Path| continuity::is_fresh(path) || (keeps && !matches!(Mark::read(path), Mark::Rewound(_)));
+        let known = |path: &Path| continuity::is_fresh(path) || (keeps && !matches!(Mark::read(path), Mark::Rewound(_)));
+        let settled = |path: &Path| known(path) && !verify::has_left_something(path);
         // What is in a directory is for the worker to see.
         let copies = plan.entry.migrate.is_some() && plan.entry.migrate_rollback;
         plan.directories.is_empty() && !copies && plan.entry.restore_point.is_none() && plan.databases.iter().all(|d| settled(&d.path))

@@ -13,43 +13,85 @@ use crate::restore;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Compared {
     pub(super) unchanged: usize,
-    pub(super) different: usize,
-    first: usize,
+    /// The first of them, [`KEPT`] at most.
+    pub(super) different: Vec<Page>,
     /// Nothing at all was written meanwhile.
     pub(super) still: bool,
 }
 
+/// A page that did not change here and is not the same there: its place from 0, and what it is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Page {
+    at: usize,
+    here: Option<u64>,
+}
+
+/// So many pages are known one by one: memory is to be the same for any database.
+const KEPT: usize = 10_000;
+
 impl Compared {
     pub(super) fn equal(&self) -> String {
-        match self.unchanged {
+        match self.unchanged.saturating_sub(self.different.len()) {
             0 => "nothing to compare: every page has changed meanwhile".to_owned(),
             pages => format!("all {pages} pages that did not change meanwhile are the same"),
         }
     }
-
-    pub(super) fn difference(&self) -> String {
-        let Self { different, unchanged, first, .. } = self;
-        format!("{different} of {unchanged} pages that did not change here are not the same there (first: page {first})")
-    }
 }
 
 /// Every page that is the same before and after must be the same there; one that is missing in both
-/// must be missing there.
-pub(super) fn compare(before: &[u64], after: &[u64], there: &[u64]) -> Compared {
-    let mut result = Compared { unchanged: 0, different: 0, first: 0, still: before == after };
-    for at in 0..before.len().max(after.len()).max(there.len()) {
-        if before.get(at) != after.get(at) {
+/// must be missing there, unless the file has grown or shrunk meanwhile, and may have done both.
+pub(super) fn compare<I: ExactSizeIterator<Item = u64>>(mut before: I, mut after: I, mut there: I) -> Compared {
+    let mut result = Compared { unchanged: 0, different: Vec::new(), still: before.len() == after.len() };
+    let here = before.len().max(after.len());
+    let end = if result.still { there.len().max(here) } else { here };
+    for at in 0..end {
+        let (before, after, there) = (before.next(), after.next(), there.next());
+        if before != after {
+            result.still = false;
             continue;
         }
         result.unchanged = result.unchanged.saturating_add(1);
-        if there.get(at) != before.get(at) {
-            result.different = result.different.saturating_add(1);
-            if result.first == 0 {
-                result.first = at.saturating_add(1);
-            }
+        if there != before && result.different.len() < KEPT {
+            result.different.push(Page { at, here: before });
         }
     }
     result
+}
+
+/// Pages that were different in each comparison so far, and here always the same. One may change and change back all the time:
+/// then it looks as if it had not changed now and then, but hardly each time.
+#[derive(Debug, Default)]
+pub(super) struct Suspects(Option<Vec<Page>>);
+
+impl Suspects {
+    /// After one comparison alone.
+    pub(super) fn of(compared: &Compared) -> Self {
+        Self(Some(compared.different.clone()))
+    }
+
+    /// After one more comparison: whether there are any left.
+    pub(super) fn narrow(&mut self, compared: &Compared) -> bool {
+        let left = match &self.0 {
+            None => compared.different.clone(),
+            // Both are in the order of their places.
+            Some(before) => {
+                let again = |page: &&Page| {
+                    compared.different.binary_search_by_key(&page.at, |p| p.at).ok().and_then(|i| compared.different.get(i)) == Some(*page)
+                };
+                before.iter().filter(again).copied().collect()
+            }
+        };
+        let any = !left.is_empty();
+        self.0 = Some(left);
+        any
+    }
+
+    pub(super) fn text(&self, compared: &Compared) -> String {
+        let pages = self.0.as_deref().unwrap_or_default();
+        let (different, first) = (pages.len(), pages.first().map_or(0, |page| page.at.saturating_add(1)));
+        let more = if different == KEPT { " or more" } else { "" };
+        format!("{different}{more} of {} pages that did not change here are not the same there (first: page {first})", compared.unchanged)
+    }
 }
 
 /// Rows of one table that did not change here and are not the same there.
@@ -188,15 +230,36 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
+    fn compare(before: &[u64], after: &[u64], there: &[u64]) -> Compared {
+        super::compare(before.iter().copied(), after.iter().copied(), there.iter().copied())
+    }
+
     #[test]
     fn only_pages_that_did_not_change_here_must_be_the_same_there() {
-        let same = |different, first, unchanged, still| Compared { unchanged, different, first, still };
-        assert_eq!(compare(&[1, 2, 3], &[1, 2, 3], &[1, 2, 3]), same(0, 0, 3, true));
-        assert_eq!(compare(&[1, 2, 3], &[1, 9, 3], &[1, 5, 3]), same(0, 0, 2, false));
-        assert_eq!(compare(&[1, 2, 3], &[1, 2, 3], &[1, 0, 3]), same(1, 2, 3, true));
-        assert_eq!(compare(&[1, 2], &[1, 2], &[1]), same(1, 2, 2, true));
-        assert_eq!(compare(&[1], &[1], &[1, 7]).different, 1);
-        assert_eq!(compare(&[1], &[1, 7], &[1, 7]), same(0, 0, 1, false));
+        let same = |different: &[(usize, Option<u64>)], unchanged, still| Compared {
+            unchanged,
+            different: different.iter().map(|(at, here)| Page { at: *at, here: *here }).collect(),
+            still,
+        };
+        assert_eq!(compare(&[1, 2, 3], &[1, 2, 3], &[1, 2, 3]), same(&[], 3, true));
+        assert_eq!(compare(&[1, 2, 3], &[1, 9, 3], &[1, 5, 3]), same(&[], 2, false));
+        assert_eq!(compare(&[1, 2, 3], &[1, 2, 3], &[1, 0, 3]), same(&[(1, Some(2))], 3, true));
+        assert_eq!(compare(&[1, 2], &[1, 2], &[1]), same(&[(1, Some(2))], 2, true));
+        assert_eq!(compare(&[1], &[1], &[1, 7]), same(&[(1, None)], 2, true));
+        assert_eq!(compare(&[1], &[1, 7], &[1, 7]), same(&[], 1, false));
+        assert_eq!(compare(&[1, 7, 7], &[1, 7], &[1, 7, 7, 7]), same(&[], 2, false), "it may have been longer");
+    }
+
+    #[test]
+    fn a_page_that_changes_and_changes_back_is_no_difference() {
+        let mut suspects = Suspects::default();
+        let gap = |here, there| compare(&[1, here, 3], &[1, here, 3], &[1, there, 0]);
+        assert!(suspects.narrow(&gap(7, 8)));
+        assert!(suspects.text(&gap(7, 8)).starts_with("2 of 3 pages"), "both are different so far");
+        assert!(suspects.narrow(&gap(8, 7)));
+        assert_eq!(suspects.text(&gap(8, 7)), "1 of 3 pages that did not change here are not the same there (first: page 3)");
+        assert!(!suspects.narrow(&compare(&[1, 7, 3], &[1, 7, 3], &[1, 7, 3])));
+        assert!(!suspects.narrow(&gap(7, 8)), "it was the same once");
     }
 
     fn database(dir: &Path, name: &str, sql: &str) -> PathBuf {

@@ -6,25 +6,26 @@ mod difference;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::exit::{self, Failure};
 use crate::litestream::backup::{Depth, Position};
 use crate::litestream::call;
 use crate::litestream::socket::json_string;
+use crate::pages::{self, Hashes};
 use crate::plan::{Database, Plan};
 use crate::position::{self, Place};
 use crate::restore::{self, Fetched, Source};
-use crate::{interrupt, pages, report, sys};
-pub use beside::sweep;
+use crate::{interrupt, report, sys};
 use beside::{Scratch, Sentinel};
-use difference::{Compared, compare};
+pub use beside::{has_left_something, sweep};
+use difference::{Compared, Suspects, compare};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How long a write may take to reach the replica.
+    /// How long a write may take to reach the replica, and a restore may come no further.
     pub timeout: Duration,
     /// Leave the comparison of pages out.
     pub quick: bool,
@@ -97,9 +98,9 @@ pub struct Unproved {
     pub differs: bool,
 }
 
-/// How often a comparison that found a difference is repeated: a page may have changed and changed
+/// How often a comparison that found a difference is made: a page may have changed and changed
 /// back meanwhile, which looks like a difference once, but not each time.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// Pause between looks at the replica.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The same where nothing is written: the replica need not be asked often, since each answer costs a restore.
@@ -124,15 +125,15 @@ pub fn verify(plan: &Plan, database: &Database, options: &Options) -> Result<Pro
             format!("{} is not there to be compared; start the app, or `restore`", database.path.display()),
         ));
     }
-    let scratch = Scratch::new(&database.path)
-        .map_err(|e| failed(exit::SYSTEM, format!("no room to restore beside {}: {e}", database.path.display())))?;
+    let scratch = Scratch::new(&database.path, options.read_only).map_err(|f| failed(f.code, f.message))?;
     room(database, &scratch, if options.read_only { 3 } else { 2 }).map_err(|why| failed(exit::SYSTEM, why))?;
+    let mut suspects = Suspects::default();
     let mut rounds = 1;
     loop {
         // Told by table where it may be the last round: a difference is rare, and copies that are kept take room.
         let explains = options.read_only || (rounds > 1 && room(database, &scratch, 3).is_ok());
         let check = Check { plan, database, options, scratch: &scratch, explains };
-        let outcome = if options.read_only { check.round_read_only(began) } else { check.round(began) };
+        let outcome = if options.read_only { check.rounds_read_only(began) } else { check.round(began, &mut suspects) };
         match outcome {
             Ok(Outcome::Equal(proof)) => return Ok(proof),
             Ok(Outcome::Different(why)) if options.read_only || rounds >= ROUNDS => return Err(unproved(exit::DAMAGED, why, true)),
@@ -180,19 +181,19 @@ const NOW: &str = "now.db";
 impl Check<'_> {
     /// One comparison. The first look at the pages comes before the write and the second after the
     /// restore, so that the restored state lies between them.
-    fn round(&self, began: Instant) -> Result<Outcome, Failure> {
-        let before = if self.options.quick { Vec::new() } else { self.look(BEFORE)? };
+    fn round(&self, began: Instant, suspects: &mut Suspects) -> Result<Outcome, Failure> {
+        let before = if self.options.quick { None } else { Some(self.look(BEFORE)?) };
         let listed = self.listing();
-        let sentinel = Sentinel::write(&self.database.path).map_err(|error| self.unreadable(&error))?;
+        let sentinel = Sentinel::write(&self.database.path)?;
         let wrote = Instant::now();
         let restored = self.restore_until_current(&sentinel, listed)?;
         let mut steps = restored.steps();
         steps.push(("current", wrote.elapsed().saturating_sub(restored.took), "a row written now has come back".to_owned()));
-        if !self.options.quick {
+        if let Some(before) = before {
             let compared = Instant::now();
-            let compare = compare(&before, &self.look(AFTER)?, &pages_there(&restored)?);
-            if compare.different > 0 {
-                return Ok(Outcome::Different(self.difference(&compare, &restored)));
+            let compare = compare(before.each(), self.look(AFTER)?.each(), pages_there(&restored)?.each());
+            if suspects.narrow(&compare) {
+                return Ok(Outcome::Different(self.difference(&compare, suspects, &restored)));
             }
             steps.push(("equal", compared.elapsed(), compare.equal()));
         }
@@ -203,28 +204,35 @@ impl Check<'_> {
     /// The same without a row of ours: it is current when nothing was written meanwhile and every page is the same, or when
     /// the replica lists what Litestream has read up to where the WAL ended when the check began. Until the timeout it may
     /// just be behind.
-    fn round_read_only(&self, began: Instant) -> Result<Outcome, Failure> {
+    fn rounds_read_only(&self, began: Instant) -> Result<Outcome, Failure> {
+        let stamp = Stamp::of(&self.database.path);
         let first = self.look(BEFORE)?;
         let mut goal = Goal::new(self.plan, self.database);
         let deadline = Instant::now() + self.options.timeout;
         let mut listed = None;
-        let mut rounds = 0_usize;
+        let mut suspects = Suspects::default();
+        let mut seen = stamp;
+        let (mut rounds, mut sure, mut differs) = (0_usize, false, false);
         let mut behind = Failure::new(exit::DAMAGED, "no time was left");
         loop {
             interrupt::check()?;
             let now_listed = Some(self.listing());
             let late = Instant::now() >= deadline;
-            if now_listed != listed || late {
+            let changed = now_listed != listed || late;
+            let there = changed && goal.is_there();
+            let quiet = Stamp::of(&self.database.path) == seen;
+            // While the app writes, a backup that is behind need not be looked into.
+            if changed && (there || quiet || late) {
                 listed = now_listed;
-                let there = goal.is_there();
                 let before = self.look(NOW)?;
-                match self.restore(deadline) {
+                match self.restore() {
                     Ok(restored) => {
                         let compared = Instant::now();
                         let (after, pages) = (self.look(AFTER)?, pages_there(&restored)?);
-                        let now = compare(&before, &after, &pages);
-                        let since_first = compare(&first, &after, &pages);
-                        let (still, passed) = (now.still && now.different == 0, there && since_first.different == 0);
+                        let now = compare(before.each(), after.each(), pages.each());
+                        let since_first = compare(first.each(), after.each(), pages.each());
+                        let still = now.still && now.different.is_empty();
+                        let passed = there && !suspects.narrow(&since_first);
                         if still || passed {
                             let mut steps = restored.steps();
                             let current = "what was here when the check began is there".to_owned();
@@ -233,48 +241,53 @@ impl Check<'_> {
                             return Ok(Outcome::Equal(Proof { steps, total: began.elapsed() }));
                         }
                         rounds = rounds.saturating_add(usize::from(there));
-                        behind = Failure::new(exit::DAMAGED, self.behind_or_different(there || now.still, &since_first, &restored));
+                        differs = there;
+                        // Once more would show the same.
+                        sure = there && Stamp::of(&self.database.path) == stamp;
+                        behind = Failure::new(
+                            exit::DAMAGED,
+                            match (there, now.still) {
+                                (true, _) => self.difference(&since_first, &suspects, &restored),
+                                (false, false) => self.behind(),
+                                (false, true) => format!("{}; {}", self.behind(), self.difference(&now, &Suspects::of(&now), &restored)),
+                            },
+                        );
                     }
-                    Err(failure) => behind = failure,
+                    Err(failure) => (behind, sure, differs) = (failure, late, false),
                 }
             }
-            if late || rounds >= ROUNDS {
-                return if behind.code == exit::DAMAGED { Ok(Outcome::Different(behind.message)) } else { Err(behind) };
+            seen = Stamp::of(&self.database.path);
+            // What has arrived late is compared as often as what came in time.
+            if (late && !there) || sure || rounds >= ROUNDS {
+                return if differs { Ok(Outcome::Different(behind.message)) } else { Err(behind) };
             }
             std::thread::sleep(PAUSE_READ_ONLY);
         }
     }
 
-    fn behind_or_different(&self, there: bool, compared: &Compared, restored: &Restored) -> String {
-        if there {
-            return self.difference(compared, restored);
-        }
+    fn behind(&self) -> String {
         let waited = self.options.timeout.as_secs_f32();
         let replica = &self.database.replica;
         format!("what was here when the check began has not reached {replica} within {waited} s: replication is cut or behind")
     }
 
-    fn unreadable(&self, error: &rusqlite::Error) -> Failure {
-        Failure::new(exit::DAMAGED, format!("{}: {error}", self.database.path.display()))
-    }
-
     /// The database's pages now, by way of a copy under that name.
-    fn look(&self, name: &str) -> Result<Vec<u64>, Failure> {
+    fn look(&self, name: &str) -> Result<Hashes, Failure> {
         let copy = self.scratch.path.join(name);
-        let pages = pages::of_live(&self.database.path, &copy, self.options.read_only).map_err(|error| self.unreadable(&error));
+        let pages = pages::of_live(&self.database.path, &copy, self.options.read_only);
         if !self.explains || name == NOW {
             let _ = fs::remove_file(&copy);
         }
         pages
     }
 
-    fn difference(&self, compared: &Compared, restored: &Restored) -> String {
+    fn difference(&self, compared: &Compared, suspects: &Suspects, restored: &Restored) -> String {
         let copy = |name| self.scratch.path.join(name);
         let tables = if self.explains { difference::rows(&copy(BEFORE), &copy(AFTER), &restored.path) } else { None };
         format!(
             "the backup differs: {}{}; `resnapshot {}` makes it whole",
             tables.map(|text| format!("{text}; ")).unwrap_or_default(),
-            compared.difference(),
+            suspects.text(compared),
             self.database.alias
         )
     }
@@ -297,7 +310,7 @@ impl Check<'_> {
             let late = Instant::now() >= deadline;
             if (now_listed != listed && !now_listed.is_empty()) || late {
                 listed = now_listed;
-                match self.restore(deadline) {
+                match self.restore() {
                     Ok(restored) if sentinel.is_in(&restored.path) => return Ok(restored),
                     Ok(_) => last = None,
                     Err(failure) => last = Some(failure),
@@ -319,10 +332,9 @@ impl Check<'_> {
         }
     }
 
-    fn restore(&self, deadline: Instant) -> Result<Restored, Failure> {
+    fn restore(&self) -> Result<Restored, Failure> {
         let began = Instant::now();
-        let left = deadline.saturating_duration_since(began).max(Duration::from_secs(2));
-        let source = Source { timeout: left, ..Source::newest(self.plan, self.database) };
+        let source = Source { timeout: self.options.timeout, ..Source::newest(self.plan, self.database) };
         // Whatever keeps it from coming back, it is not proved.
         match source
             .fetch(&self.scratch.path.join("restore"))
@@ -339,7 +351,7 @@ impl Check<'_> {
     }
 }
 
-fn pages_there(restored: &Restored) -> Result<Vec<u64>, Failure> {
+fn pages_there(restored: &Restored) -> Result<Hashes, Failure> {
     pages::of_file(&restored.path).map_err(|e| Failure::new(exit::SYSTEM, e.to_string()))
 }
 
@@ -356,6 +368,16 @@ impl Restored {
     }
 }
 
+/// What is another after every write: to the WAL, or, where that is taken into the file, to both.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp(Option<Place>, Option<SystemTime>);
+
+impl Stamp {
+    fn of(database: &Path) -> Self {
+        Self(position::wal_end(database), fs::metadata(database).and_then(|m| m.modified()).ok())
+    }
+}
+
 /// Where the WAL ended when a check began, which the replica must come to have.
 struct Goal<'a> {
     plan: &'a Plan,
@@ -369,7 +391,7 @@ struct Goal<'a> {
 impl<'a> Goal<'a> {
     fn new(plan: &'a Plan, database: &'a Database) -> Self {
         // Litestream's place first: what it reads in between is then something new.
-        let then = position::read(&database.path, plan.litestream.line);
+        let then = position::read_patiently(&database.path, plan.litestream.line);
         Self { plan, database, wal: position::wal_end(&database.path), then, wanted: None }
     }
 
