@@ -7,6 +7,7 @@
 //! | `WRITER` | the supervised app, instead of the example that cargo built |
 //! | `TOOLS` | where `litestream-0.5.17/`, `litestream-0.3.13/` and `servers/` are, instead of `target/tools` |
 //! | `TRIALS`, `SERIES` | how often a case is tried (3), how many random series of lives are lived (4) |
+//! | `PROOFS` | how many backups are proved beside writers of all kinds, on each line (10; `scripts/proofs` runs 100) |
 //! | `SEED`, `JOBS` | where the random numbers start (1), how many trials run at a time (4) |
 //! | `CI=true` | a test that cannot run here fails instead of being skipped |
 #![allow(
@@ -31,6 +32,7 @@ mod lock;
 mod migrate;
 mod mistakes;
 mod operator;
+mod proofs;
 mod proving;
 mod repair;
 mod replicas;
@@ -45,6 +47,7 @@ mod tenants;
 mod terminal;
 mod transparency;
 mod unreachable;
+mod verify_anywhere;
 
 #[path = "../apps/rows.rs"]
 mod rows;

@@ -6,10 +6,8 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
-use crate::support::bare::Bare;
 use crate::support::container::{Container, said};
 use crate::support::contents::{Contents, beside};
-use crate::support::lives;
 use crate::support::process;
 use crate::support::site::{Mounted, Site};
 use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
@@ -201,31 +199,6 @@ fn verify_compares_pages(line: Line) {
     let total = std::fs::metadata(site.database()).expect("the database").len() / 4096;
     assert!(pages > total / 2, "{pages} of {total} pages compared: {text}");
     assert_eq!(container.stop(), 0);
-}
-
-/// A gap that bare Litestream left, and bare Litestream goes on: only the comparison of pages finds it.
-///
-/// Litestream sometimes heals a gap at its next start. One that is still there afterwards was there
-/// all the time, and only such a one counts.
-#[test]
-fn verify_finds_a_gap() {
-    if !namespaces() {
-        return;
-    }
-    let lasting = (0..6).any(|_| {
-        let site = Site::new(Line::V05);
-        lives::leave_a_gap(&site);
-        let bare = Bare::start(&site, "--every 200000");
-        let (code, container) = site.recipe().arguments(["verify", "--timeout", "10s", "default"]).run();
-        bare.stop();
-        let gap = lives::gap(&site);
-        let (stdout, stderr) = (container.stdout(), container.stderr());
-        let said = format!("{}{stderr}", String::from_utf8_lossy(&stdout));
-        assert!(gap.is_none() || code == 65, "code {code} in spite of {gap:?}: {said}");
-        assert!(code == 0 || !lines(&stderr).is_empty(), "it says why: {said}");
-        gap.is_some()
-    });
-    assert!(lasting, "every gap was healed before it could be looked for");
 }
 
 fn verify_leaves_nothing_behind(line: Line) {

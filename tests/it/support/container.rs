@@ -71,10 +71,23 @@ impl Recipe {
     }
 
     /// Everything in it runs as this user and group, with nothing of root's.
-    pub(crate) fn of_user(mut self, id: u32) -> Self {
-        let words = ["setpriv".into(), format!("--reuid={id}"), format!("--regid={id}"), "--clear-groups".into()];
-        self.words.splice(0..0, words.map(OsString::from));
+    pub(crate) fn of_user(self, id: u32) -> Self {
+        self.behind(&["setpriv", &format!("--reuid={id}"), &format!("--regid={id}"), "--clear-groups"])
+    }
+
+    /// Started by these words.
+    pub(crate) fn behind(mut self, words: &[&str]) -> Self {
+        self.words.splice(0..0, words.iter().map(OsString::from));
         self
+    }
+
+    /// With a fresh `/run` of its own, as `docker run --tmpfs /run` gives it, and this directory read-only.
+    pub(crate) fn with_read_only(self, place: &Path) -> Self {
+        let place = place.display();
+        let bind = format!("mount --bind '{place}' '{place}' && mount -o remount,bind,ro '{place}'");
+        // The root is a mount already.
+        let bind = if place.to_string() == "/" { "mount -o remount,bind,ro /".to_owned() } else { bind };
+        self.behind(&["sh", "-c", &format!("mount -t tmpfs none /run && {bind} && exec \"$@\""), "sh"])
     }
 
     /// A shell script as the app.

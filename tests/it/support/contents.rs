@@ -95,6 +95,24 @@ impl Contents {
         Some(words.join("\n"))
     }
 
+    /// Each table that is not the same in `other`, and how many of its rows, in the words of `verify`.
+    pub(crate) fn lacks(&self, other: &Self) -> Vec<String> {
+        let lack = |(name, here): (&String, &BTreeMap<i64, u64>)| {
+            let Some(there) = other.tables.get(name) else { return Some(format!("table {name}: missing")) };
+            let missing = here.keys().filter(|id| !there.contains_key(id)).count();
+            let changed = here.iter().filter(|(id, hash)| there.get(id).is_some_and(|it| it != *hash)).count();
+            let surplus = there.keys().filter(|id| !here.contains_key(id)).count();
+            let counts = [(missing, "missing"), (changed, "changed"), (surplus, "too many")].map(|(count, what)| match count {
+                0 => None,
+                1 => Some(format!("1 row {what}")),
+                _ => Some(format!("{count} rows {what}")),
+            });
+            let counts: Vec<_> = counts.into_iter().flatten().collect();
+            (!counts.is_empty()).then(|| format!("table {name}: {}", counts.join(", ")))
+        };
+        self.tables.iter().filter_map(lack).collect()
+    }
+
     /// Whether these are the rows of a writer that committed rows `1..=last`, neither more nor fewer.
     #[track_caller]
     pub(crate) fn assert_complete_up_to(&self, acknowledged: i64) {

@@ -71,16 +71,17 @@ pub(crate) fn writer() -> PathBuf {
     static WRITER: OnceLock<PathBuf> = OnceLock::new();
     WRITER
         .get_or_init(|| {
-            let path = std::env::var_os("WRITER").map_or_else(example_writer, PathBuf::from);
-            assert!(path.exists(), "no {}: cargo build --example writer", path.display());
+            let path = std::env::var_os("WRITER").map_or_else(|| example("writer"), PathBuf::from);
+            assert!(path.exists(), "no {}: cargo build --examples", path.display());
             path
         })
         .clone()
 }
 
-fn example_writer() -> PathBuf {
+/// An app of the tests that cargo built.
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
-    test.ancestors().nth(2).expect("it lies in target/PROFILE/deps").join("examples/writer")
+    test.ancestors().nth(2).expect("it lies in target/PROFILE/deps").join("examples").join(name)
 }
 
 /// Asks until there is an answer; fails the test when the time is up.

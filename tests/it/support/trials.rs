@@ -24,6 +24,11 @@ pub(crate) fn series() -> usize {
     count("SERIES", 4)
 }
 
+/// How many backups are proved beside writers of all kinds.
+pub(crate) fn proofs() -> usize {
+    count("PROOFS", 10)
+}
+
 /// Random numbers that are the same for the same seed.
 pub(crate) struct Random(u64);
 
