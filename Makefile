@@ -28,3 +28,4 @@ bench:
 	benches/startup
 	benches/loss
 	benches/restore
+	benches/verify
