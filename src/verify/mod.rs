@@ -105,6 +105,8 @@ const ROUNDS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(50);
 /// The same where nothing is written: the replica need not be asked often, since each answer costs a restore.
 const PAUSE_READ_ONLY: Duration = Duration::from_millis(250);
+/// How long a restore may come no further, also where a write has to arrive sooner.
+const RESTORE_FOR: Duration = Duration::from_secs(5);
 /// How long the replica may take to list what it has.
 const LIST_FOR: Duration = Duration::from_secs(10);
 
@@ -334,7 +336,7 @@ impl Check<'_> {
 
     fn restore(&self) -> Result<Restored, Failure> {
         let began = Instant::now();
-        let source = Source { timeout: self.options.timeout, ..Source::newest(self.plan, self.database) };
+        let source = Source { timeout: self.options.timeout.max(RESTORE_FOR), ..Source::newest(self.plan, self.database) };
         // Whatever keeps it from coming back, it is not proved.
         match source
             .fetch(&self.scratch.path.join("restore"))
