@@ -60,8 +60,9 @@ pub(super) fn look(plan: &Plan, database: &Path, since: SystemTime, replicated: 
 
 /// Litestream has not read the WAL to its end.
 fn is_unread(database: &Path, read: Option<&Read>) -> bool {
-    let wal = position::wal_end(database);
-    wal.is_some() && read.is_none_or(|read| !position::has_read(wal, None, read))
+    let Some(wal) = position::wal_end(database) else { return false };
+    let place = read.and_then(|read| read.place);
+    place.is_none_or(|place| place.salts != wal.salts || place.end < wal.end)
 }
 
 /// 0.5: its files are dated, and so is the moment at which all of them were in the replica.
