@@ -121,10 +121,12 @@ fn shown(command: &Command) -> Command {
     Command::new(name).about(command.get_about().cloned().unwrap_or_default()).args(args)
 }
 
-/// Paths are completed as paths.
+/// Paths are completed as paths. A colon ends a value's name for zsh, which then runs the rest.
 fn hinted(arg: Arg) -> Arg {
-    let is_path = arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == "PATH" || name == "DB"));
-    if is_path { arg.value_hint(ValueHint::FilePath) } else { arg }
+    let names: Vec<String> = arg.get_value_names().unwrap_or_default().iter().map(ToString::to_string).collect();
+    let is_path = names.iter().any(|name| name == "PATH" || name == "DB");
+    let arg = if is_path { arg.value_hint(ValueHint::FilePath) } else { arg };
+    if names.iter().any(|name| name.contains(':')) { arg.value_name("VALUE") } else { arg }
 }
 
 /// The man page.
@@ -183,8 +185,9 @@ fn section(name: &str, rows: &[(&str, &str)]) -> Roff {
 /// A name and what it is, row by row; without a name, a paragraph.
 fn entries<T: AsRef<str>>(rows: &[(T, T)]) -> Roff {
     let mut roff = Roff::new();
-    for (name, text) in rows {
+    for (at, (name, text)) in rows.iter().enumerate() {
         match name.as_ref() {
+            "" if at == 0 => &mut roff,
             "" => roff.control("PP", []),
             name => roff.control("TP", []).text([bold(name)]),
         };

@@ -157,6 +157,11 @@ fn the_scripts_of_zsh_and_fish_have_every_command_and_option() {
         assert!(in_zsh(top, &option), "zsh: {option}");
         assert!(in_fish("__fish_litestream_entry_needs_command", &option), "fish: {option}");
     }
+    // `'--option=[what it is]:NAME:ACTION'`: zsh runs what stands behind a second colon.
+    for spec in zsh.lines().filter(|line| line.starts_with("'-")) {
+        let (_, value) = spec.replace(r"\]", "").split_once(']').map(|(about, value)| (about.to_owned(), value.to_owned())).unwrap();
+        assert!([0, 2].contains(&value.matches(':').count()), "{spec}");
+    }
     for (name, about) in NATIVES {
         assert!(zsh.contains(&format!("'{name}:")) && fish.contains(&format!("-a \"{name}\" -d '{about}'")), "{name}");
     }
