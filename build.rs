@@ -1,5 +1,6 @@
 //! Makes the man page and the shells' completions from the program's own command line, into `OUT_DIR` and into the directory
-//! that `LITESTREAM_ENTRY_ASSETS` names. Must never put anything into the program, and never panic: an error ends the build.
+//! that `LITESTREAM_ENTRY_ASSETS` names; and says how the static program is linked. Must never put anything into the program, and
+//! never panic: an error ends the build.
 
 use std::env;
 use std::error::Error;
@@ -56,12 +57,17 @@ const FILES: [(&str, &str); 5] = [
     (".litestream-entry-tenants", "in a directory of databases: which there are, for a boot without them"),
 ];
 
+/// The tables by which a stack is unwound are a sixth of the static program, and nothing reads them: a panic aborts, after its
+/// message. rustc has no option that leaves them out (most are musl's, SQLite's and the standard library's), the linker has.
+const NO_TABLES: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame) *(.gcc_except_table .gcc_except_table.*) } } INSERT BEFORE .init;\n";
+
 fn main() -> Result<(), Box<dyn Error>> {
     for file in ["build.rs", "src/cli/command.rs", "src/exit.rs", "src/settings/options.rs"] {
         println!("cargo::rerun-if-changed={file}");
     }
     println!("cargo::rerun-if-env-changed={ASSETS}");
     let out = env::var_os("OUT_DIR").map(PathBuf::from).ok_or("OUT_DIR is not set: cargo runs this")?;
+    link(&out)?;
     let mut files = vec![(format!("{NAME}.1"), page()?)];
     for shell in SHELLS {
         files.push((shell.file_name(NAME), script(shell)?));
@@ -76,6 +82,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (name, text) in &files {
             fs::write(place.join(name), text).map_err(failed)?;
         }
+    }
+    Ok(())
+}
+
+fn link(out: &Path) -> io::Result<()> {
+    let is = |name: &str, value: &str| env::var_os(name).is_some_and(|v| v == value);
+    // A debug build unwinds. (CARGO_CFG_PANIC tells the target's default, not the profile's choice.)
+    if is("CARGO_CFG_TARGET_ENV", "musl") && is("PROFILE", "release") {
+        let script = out.join("no-tables.ld");
+        fs::write(&script, NO_TABLES)?;
+        println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr,-T,{}", script.display());
     }
     Ok(())
 }

@@ -12,7 +12,7 @@
 //! * [`lint`] reads a configuration file of the user's own and says what to write instead.
 //! * [`restore`], [`continuity`] and [`verify`] decide about databases and backups; [`litestream`] calls the binary.
 //! * [`state`] is what PID 1 leaves for those who ask; [`status`] is what is made of it, by [`position`].
-//! * [`operator`] is what `docker exec` runs.
+//! * [`operator`] is what `docker exec` runs; [`notify`] calls what is to know how a check went.
 
 pub mod cli;
 pub mod config;
@@ -22,6 +22,7 @@ pub mod identity;
 pub mod interrupt;
 pub mod lint;
 pub mod litestream;
+pub mod notify;
 pub mod operator;
 pub mod pages;
 pub mod plan;

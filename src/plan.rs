@@ -396,6 +396,26 @@ mod tests {
     }
 
     #[test]
+    fn a_url_to_call_is_in_the_workers_environment_and_not_in_the_plan() {
+        let vars = [
+            ("DB_PATH", "/d/a.db"),
+            ("REPLICA_URL", "file:///r"),
+            ("LITESTREAM_ENTRY_VERIFY_INTERVAL", "6h"),
+            ("LITESTREAM_ENTRY_ALERT_URL", "https://h/s3cret"),
+        ];
+        let plan = plan(&vars);
+        assert_eq!(plan.entry.verify_interval, Some(Duration::from_secs(21_600)));
+        let text = serde_yaml::to_string(&plan).unwrap();
+        assert!(!text.contains("s3cret") && !format!("{plan:?}").contains("s3cret"), "{text}");
+        assert_eq!(serde_yaml::from_str::<Plan>(&text).unwrap(), plan);
+        // As where it came from a file, or as an option: our own environment does not have it.
+        let settings = settings::read(&Environment::of(&vars), &|_| false).unwrap();
+        assert!(!format!("{settings:?}").contains("s3cret"));
+        let env = litestream_environment(&[], &settings.secrets, None);
+        assert!(env.iter().any(|e| e.to_bytes() == b"LITESTREAM_ENTRY_ALERT_URL=https://h/s3cret"), "{env:?}");
+    }
+
+    #[test]
     fn litestream_sees_the_right_keys_and_nothing_that_misleads_it() {
         let app: Vec<CString> =
             ["LOG_LEVEL=error", "AWS_CA_BUNDLE=/ca", "AWS_SESSION_TOKEN=t", "A=b"].iter().map(|e| CString::new(*e).unwrap()).collect();

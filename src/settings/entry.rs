@@ -7,8 +7,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::Environment;
 use super::options::{OPTIONS, PREFIX, variable};
+use super::{ALERT_URL, Environment, HEARTBEAT_URL};
 use crate::restore::point::Point;
 use crate::text::nearest;
 use crate::time;
@@ -153,7 +153,10 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
     let known: Vec<String> = OPTIONS.iter().map(|(name, ..)| variable(name)).collect();
     let mut pairs = Vec::new();
     for (name, value) in env.prefixed(PREFIX) {
-        if known.iter().any(|k| k == name) {
+        let in_file = name.strip_suffix("_FILE").is_some_and(|name| [ALERT_URL, HEARTBEAT_URL].contains(&name));
+        if in_file {
+            // It has been read.
+        } else if known.iter().any(|k| k == name) {
             pairs.push((name.to_owned(), value.trim().to_owned()));
         } else {
             problems.push(format!("{name}: unknown; did you mean {}?", nearest(name, known.iter().map(String::as_str))));
@@ -202,10 +205,10 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
             LockPolicy::Standby,
             &[("standby", LockPolicy::Standby), ("wait", LockPolicy::Wait), ("refuse", LockPolicy::Refuse), ("off", LockPolicy::Off)],
         ),
-        verify_interval: check.interval("VERIFY_INTERVAL", raw.verify_interval.as_deref()),
         http: check.address("HTTP", raw.http.as_deref()),
         max_lag: check.duration("MAX_LAG", raw.max_lag.as_deref(), Duration::from_secs(300)),
         max_wal: check.size("MAX_WAL", raw.max_wal.as_deref(), 1 << 30),
+        verify_interval: check.interval("VERIFY_INTERVAL", raw.verify_interval.as_deref()),
         runtime_dir: raw.runtime_dir.map(PathBuf::from),
         required: check.flag("REQUIRED", raw.required),
         export_paths: check.flag("EXPORT_PATHS", raw.export_paths),
@@ -375,15 +378,17 @@ fn size(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::secrets;
     use super::*;
 
     #[test]
     fn every_option_is_a_variable_that_is_read() {
         for (name, form, _) in OPTIONS {
             let value = match form {
-                "DURATION" => "7s",
+                "DURATION" => "17s",
                 "SIZE" | "N" | "MODE" | "USER[:GROUP]" => "7",
                 "PATH" | "COMMAND" => "/x",
+                "URL" => "https://h/x",
                 "TIME" => "2026-01-31T12:00:00Z",
                 "TXID" => "000000000000002a",
                 "FROM:TO,…" => "TERM:3,HUP:0",
@@ -391,7 +396,7 @@ mod tests {
                 words => words.split('|').next_back().unwrap(),
             };
             let mut problems = Vec::new();
-            let read = |env: &Environment, p: &mut Vec<String>| read(env, p);
+            let read = |env: &Environment, p: &mut Vec<String>| (read(env, p), secrets::read(env, p));
             let set = read(&Environment::of(&[(&variable(name), value)]), &mut problems);
             assert!(problems.is_empty(), "{name}: {problems:?}");
             let bad = read(&Environment::of(&[(&variable(name), "\u{1}?")]), &mut problems);
@@ -411,6 +416,19 @@ mod tests {
         for bad in [":", ":0", ":70000", "example.com:80", "::", "http://x"] {
             assert_eq!(address(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_url_may_be_in_a_file_and_only_one_that_is_a_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("url");
+        std::fs::write(&file, "https://h/s3cret\n").unwrap();
+        let path = file.to_str().unwrap();
+        let env = Environment::of(&[("LITESTREAM_ENTRY_ALERT_URL_FILE", path), ("LITESTREAM_ENTRY_DB_OWNER_FILE", path)]);
+        let mut problems = env.problems().to_vec();
+        read(&env, &mut problems);
+        assert!(problems.len() == 1 && problems[0].starts_with("LITESTREAM_ENTRY_DB_OWNER_FILE: unknown"), "{problems:?}");
+        assert_eq!(secrets::read(&env, &mut problems).env, [(ALERT_URL, "https://h/s3cret".to_owned())]);
     }
 
     #[test]

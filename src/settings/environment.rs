@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{databases, dialects, replicas};
+use super::{ALERT_URL, HEARTBEAT_URL, databases, dialects, replicas};
 use crate::litestream::schema::{KEYS, Kind};
 
 /// A secret's file is a line; one that is larger is a mistake.
@@ -98,7 +98,7 @@ fn read_secret(path: &Path) -> Result<String, String> {
 /// `…_SSE_CUSTOMER_KEY_PATH` is no `…_SSE_CUSTOMER_KEY` of a database called `path`.
 pub(super) fn is_secret(name: &str) -> bool {
     let keys = KEYS.iter().filter_map(|k| Some((k.variable?, k.kind == Kind::Secret)));
-    let known = dialects::secrets().map(|n| (n, true)).chain(keys);
+    let known = dialects::secrets().chain([ALERT_URL, HEARTBEAT_URL]).map(|n| (n, true)).chain(keys);
     let begins = |(known, _): &(&str, bool)| name.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
     known.filter(begins).max_by_key(|(known, secret)| (known.len(), *secret)).is_some_and(|(_, secret)| secret)
 }

@@ -22,7 +22,7 @@ pub use environment::Environment;
 pub use options::{OPTIONS, variable};
 pub use replica::Replica;
 pub use replicas::suffix;
-pub use secrets::Secrets;
+pub use secrets::{ALERT_URL, HEARTBEAT_URL, Secrets};
 pub use tuning::Tuning;
 
 use crate::exit::{self, Failure};
@@ -78,7 +78,7 @@ pub fn read(env: &Environment, exists: &dyn Fn(&Path) -> bool) -> Result<Setting
     Ok(Settings { entry, source, litestream: env.get("LITESTREAM_BIN").map(PathBuf::from), tuning, secrets, notes })
 }
 
-/// Whether a variable holds credentials of a replica, or may (a URL), or says in which file they are.
+/// Whether a variable holds credentials of a replica, or may (a URL), or a URL that is itself a secret, or says in which file they are.
 pub fn holds_secret(name: &[u8]) -> bool {
     let name = String::from_utf8_lossy(name);
     environment::is_secret(name.strip_suffix("_FILE").unwrap_or(&name))
@@ -225,12 +225,17 @@ mod tests {
 
     #[test]
     fn credentials_are_told_from_what_the_app_may_see() {
-        for secret in
-            ["AWS_SECRET_ACCESS_KEY", "LITESTREAM_SECRET_ACCESS_KEY_FILE", "LITESTREAM_REPLICA_URL", "LITESTREAM_ACCESS_KEY_ID_CACHE"]
-        {
+        for secret in [
+            "AWS_SECRET_ACCESS_KEY",
+            "LITESTREAM_SECRET_ACCESS_KEY_FILE",
+            "LITESTREAM_REPLICA_URL",
+            "LITESTREAM_ACCESS_KEY_ID_CACHE",
+            "LITESTREAM_ENTRY_ALERT_URL",
+            "LITESTREAM_ENTRY_HEARTBEAT_URL_FILE",
+        ] {
             assert!(holds_secret(secret.as_bytes()), "{secret}");
         }
-        for plain in ["PATH", "DATABASE_PATH", "LITESTREAM_REPLICA_BUCKET", "SECRET_KEY_BASE", "AWS_REGION"] {
+        for plain in ["PATH", "DATABASE_PATH", "LITESTREAM_REPLICA_BUCKET", "SECRET_KEY_BASE", "AWS_REGION", "LITESTREAM_ENTRY_RESTORE"] {
             assert!(!holds_secret(plain.as_bytes()), "{plain}");
         }
     }
@@ -242,9 +247,12 @@ mod tests {
             ("LITESTREAM_REPLICA_URL", "s3x://u:hunter2@b/p"),
             ("LITESTREAM_SECRET_ACCESS_KEY", "hunter3"),
             ("LITESTREAM_ENTRY_RESTORE", "hunter4"),
+            ("LITESTREAM_ENTRY_ALERT_URL", "hooks.example/hunter5"),
+            ("LITESTREAM_ENTRY_HEARTBEAT_URL", "https:///hunter6"),
         ])
         .unwrap_err();
-        assert!(!failure.message.contains("hunter2") && !failure.message.contains("hunter3"), "{failure}");
+        assert!(!failure.message.contains("hunter"), "{failure}");
+        assert!(failure.message.contains("LITESTREAM_ENTRY_ALERT_URL: ") && failure.message.contains("LITESTREAM_ENTRY_HEARTBEAT_URL: "));
     }
 
     /// The page's tables of providers and of Litestream's keys, as the code has them.

@@ -1,4 +1,4 @@
-//! What Litestream reads from its environment instead of the file, whatever names it came under. Must never show it.
+//! What Litestream and the workers read from their environment instead of a file, whatever names it came under. Must never show it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,13 +6,19 @@ use base64::engine::general_purpose::STANDARD;
 use super::Environment;
 use super::dialects::{AZURE_CONNECTION, AZURE_KEYS, AZURE_TOKENS, GOOGLE_BASE64, GOOGLE_JSON};
 use super::replicas::{Found, View, azure_part, keys_of, pair};
+use crate::notify;
 
-/// Secrets for every replica that has none of its own.
+/// Where a scheduled verify says what is wrong.
+pub const ALERT_URL: &str = "LITESTREAM_ENTRY_ALERT_URL";
+/// What it calls for a backup that is proved: its silence is the alarm.
+pub const HEARTBEAT_URL: &str = "LITESTREAM_ENTRY_HEARTBEAT_URL";
+
+/// Secrets for every replica that has none of its own, and for what is called after a verify.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secrets {
-    /// Under the names that Litestream reads.
+    /// Under the names that Litestream reads, and the workers.
     pub env: Vec<(&'static str, String)>,
-    /// The variables that they came from.
+    /// The variables that the replicas' came from.
     pub from: Vec<String>,
     /// Google's service account: Litestream reads it from a file alone.
     pub google: Option<String>,
@@ -54,6 +60,14 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Secrets {
     }
     if let Some(token) = view.any(&AZURE_TOKENS).or_else(|| connection("SharedAccessSignature")) {
         secrets.add("LITESTREAM_AZURE_SAS_TOKEN", token);
+    }
+    for name in [ALERT_URL, HEARTBEAT_URL] {
+        match env.get(name) {
+            // An option's and a file's, too: a worker knows only its environment.
+            Some(text) if notify::is_url(text) => secrets.env.push((name, text.to_owned())),
+            Some(_) => problems.push(format!("{name}: not a URL; write https://HOST/PATH or http://HOST/PATH")),
+            None => {}
+        }
     }
     secrets.google = google(&view, &mut secrets.from, problems);
     secrets

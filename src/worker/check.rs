@@ -1,10 +1,11 @@
-//! `__check`: proves every backup, one after the other, and begins one anew that differs. Must never keep the app waiting: it
-//! runs when nobody else wants to.
+//! `__check`: proves every backup, one after the other, begins one anew that differs, and tells those who are to know. Must never
+//! keep the app waiting: it runs when nobody else wants to.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Channel, Message};
 use crate::exit::Failure;
+use crate::notify::{self, News};
 use crate::plan::{Database, Plan};
 use crate::resnapshot;
 use crate::status::verified::Verified;
@@ -19,21 +20,43 @@ const SHORTEST: Duration = Duration::from_secs(5);
 /// Proves them; says what differs, and what became of it.
 pub(super) fn run(plan: &Plan, channel: &Channel) {
     sys::be_nice();
+    let mut all = true;
     for database in &plan.databases {
+        let proved = check(plan, database, channel);
+        // The app is to end: that says nothing of the backup.
         if interrupt::check().is_err() {
             return;
         }
-        match prove(plan, database) {
-            Ok(proof) => report::line(format_args!("{}: verified in {:.2} s", database.alias, proof.total().as_secs_f32())),
-            // The app is to end: that says nothing of the backup.
-            Err(_) if interrupt::check().is_err() => return,
-            Err(unproved) => {
-                channel.say(&Message::Note(unproved.failure.message.clone()));
-                if unproved.differs {
-                    make_whole(plan, database, channel);
-                }
-            }
+        all &= proved;
+    }
+    // Its silence is the alarm.
+    if all && let Err(why) = notify::heartbeat() {
+        channel.say(&Message::Note(why));
+    }
+}
+
+/// Whether it is proved, by way of a new snapshot where it has to be.
+fn check(plan: &Plan, database: &Database, channel: &Channel) -> bool {
+    match prove(plan, database) {
+        Ok(proof) => {
+            report::line(format_args!("{}: verified in {:.2} s", database.alias, proof.total().as_secs_f32()));
+            true
         }
+        Err(_) if interrupt::check().is_err() => false,
+        Err(unproved) => {
+            let state = if unproved.differs { "different" } else { "failed" };
+            tell(channel, database, state, &unproved.failure.message);
+            unproved.differs && make_whole(plan, database, channel)
+        }
+    }
+}
+
+/// To PID 1, which says it and keeps it; and to who is to be called.
+fn tell(channel: &Channel, database: &Database, state: &str, text: &str) {
+    channel.say(&Message::Note(text.to_owned()));
+    let news = News { text, database: &database.alias, state, time: SystemTime::now() };
+    if let Err(why) = notify::alert(&news) {
+        channel.say(&Message::Note(why));
     }
 }
 
@@ -48,18 +71,21 @@ fn prove(plan: &Plan, database: &Database) -> Result<Proof, Unproved> {
     outcome
 }
 
-fn make_whole(plan: &Plan, database: &Database, channel: &Channel) {
+fn make_whole(plan: &Plan, database: &Database, channel: &Channel) -> bool {
     let ask = || -> Result<(), Failure> {
         channel.say(&Message::Resnapshot);
         Ok(())
     };
     let begun = resnapshot::begin(plan, std::slice::from_ref(database), ask);
-    let said = match begun.map(|()| prove(plan, database)) {
+    let (state, said) = match begun.map(|()| prove(plan, database)) {
+        _ if interrupt::check().is_err() => return false,
         Ok(Ok(proof)) => {
-            format!("{}: a new snapshot has made the backup whole again, verified in {:.2} s", database.alias, proof.total().as_secs_f32())
+            let took = proof.total().as_secs_f32();
+            ("ok", format!("{}: a new snapshot has made the backup whole again, verified in {took:.2} s", database.alias))
         }
-        Ok(Err(unproved)) => format!("{} (after a new snapshot)", unproved.failure.message),
-        Err(failure) => format!("{}: {}", database.alias, failure.message),
+        Ok(Err(unproved)) => ("failed", format!("{} (after a new snapshot)", unproved.failure.message)),
+        Err(failure) => ("failed", format!("{}: {}", database.alias, failure.message)),
     };
-    channel.say(&Message::Note(said));
+    tell(channel, database, state, &said);
+    state == "ok"
 }

@@ -1,6 +1,7 @@
 //! Backups that are proved on a schedule, and begun anew where they differ, beside the running app.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -17,6 +18,8 @@ both_lines!(
     resnapshot_without_a_running_boot_says_so,
     a_scheduled_check_leaves_nothing_behind_at_the_end,
     a_scheduled_check_that_fails_is_said_and_unhealthy,
+    who_is_to_know_is_told_what_is_wrong_and_hears_a_beat_while_all_is_proved,
+    a_url_that_nobody_answers_harms_nothing,
 );
 
 const MARKER: &[u8; 24] = b"a-row-of-the-apps-and-us";
@@ -159,4 +162,74 @@ fn a_scheduled_check_that_fails_is_said_and_unhealthy(line: Line) {
     });
     assert!(container.stderr().contains("default: NOT PROVED: "), "{said}");
     container.kill();
+}
+
+/// A server that takes a call and answers it, or hangs; what it was asked, as it comes.
+fn called() -> (u16, std::sync::mpsc::Receiver<String>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut bytes = vec![0; 64 * 1024];
+            let (mut length, mut text) = (0, String::new());
+            // A body comes after its head, perhaps by itself.
+            while !text.contains("\r\n\r\n") || (text.starts_with("POST") && !text.ends_with('}')) {
+                match stream.read(&mut bytes[length..]) {
+                    Ok(n @ 1..) => length += n,
+                    _ => break,
+                }
+                text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            }
+            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+            let _ = sender.send(text);
+        }
+    });
+    (port, receiver)
+}
+
+fn who_is_to_know_is_told_what_is_wrong_and_hears_a_beat_while_all_is_proved(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = kept_volume(line);
+    let (port, calls) = called();
+    let (alert, beat) = (format!("http://127.0.0.1:{port}/alert/s3cret"), format!("http://127.0.0.1:{port}/beat/s3cret"));
+    let variables = [
+        ("LITESTREAM_ENTRY_VERIFY_INTERVAL", "1s"),
+        ("LITESTREAM_ENTRY_ALERT_URL", alert.as_str()),
+        ("LITESTREAM_ENTRY_HEARTBEAT_URL", beat.as_str()),
+    ];
+    let mut container = started(&site, &variables);
+    let next = || calls.recv_timeout(PATIENCE).expect("a call");
+    assert!(next().starts_with("GET /beat/s3cret HTTP/1.1\r\n"));
+    change_a_byte(site.database());
+    let told = (0..50).map(|_| next()).find(|call| call.starts_with("POST ")).expect("an alert");
+    let body = told.split_once("\r\n\r\n").expect("a body").1;
+    let json: serde_yaml::Value = serde_yaml::from_str(body).expect("JSON is YAML too");
+    assert_eq!((json["database"].as_str(), json["state"].as_str()), (Some("default"), Some("different")), "{body}");
+    assert!(json["text"].as_str().is_some_and(|text| text.contains("table extra: 1 row changed")), "{body}");
+    let whole = next();
+    assert!(whole.starts_with("POST ") && whole.contains("\"state\":\"ok\"") && whole.contains("made the backup whole again"), "{whole}");
+    assert!(next().starts_with("GET /beat/"), "all is proved again");
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    assert!(!container.stderr().contains("s3cret"), "{}", container.stderr());
+}
+
+fn a_url_that_nobody_answers_harms_nothing(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let beat = format!("http://127.0.0.1:{}/beat", silent.local_addr().expect("its address").port());
+    let mut container = started(&site, &[("LITESTREAM_ENTRY_VERIFY_INTERVAL", "1s"), ("LITESTREAM_ENTRY_HEARTBEAT_URL", &beat)]);
+    let said = "LITESTREAM_ENTRY_HEARTBEAT_URL: http://127.0.0.1: no answer within 10 s";
+    eventually("it is said", PATIENCE, || when(container.stderr().contains(said)));
+    eventually("another check", PATIENCE, || when(container.stderr().matches("default: verified in ").count() >= 2));
+    // In the middle of a call that takes ten seconds.
+    let began = std::time::Instant::now();
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    println!("{line:?}: ended after {:?}", began.elapsed());
+    site.assert_saved();
 }
