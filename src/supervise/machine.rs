@@ -447,8 +447,8 @@ impl Machine {
                 self.untouched = false;
                 Vec::new()
             }
-            Message::Reopen => self.reopen(),
-            Message::Resnapshot => self.resnapshot(),
+            Message::Reopen => self.reopen(now),
+            Message::Resnapshot => self.resnapshot(now),
             Message::Note(text) => vec![Action::Say(text)],
             Message::Refused(code) if self.phase == Phase::Boot => self.abandon(code),
             Message::Unsaved(text) => {

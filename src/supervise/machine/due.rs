@@ -7,7 +7,7 @@ impl Machine {
     /// When [`Event::Tick`] is due; none while there is nothing to wait for.
     pub fn deadline(&self) -> Option<Now> {
         let replicator = match self.replicator {
-            Replicator::Standby(at) | Replicator::Backoff(at) => Some(at),
+            Replicator::Standby(at) | Replicator::Backoff(at) | Replicator::Reopening(at) => Some(at),
             Replicator::Starting if !self.prepared => Some(self.started_at.saturating_add(EARLY)),
             _ => None,
         };

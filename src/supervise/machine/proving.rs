@@ -42,8 +42,8 @@ impl Machine {
     }
 
     /// Somebody asks for a new snapshot.
-    pub(super) fn resnapshot(&mut self) -> Actions {
-        let actions = self.reopen();
+    pub(super) fn resnapshot(&mut self, now: Now) -> Actions {
+        let actions = self.reopen(now);
         if actions.is_empty() {
             return actions;
         }

@@ -24,13 +24,13 @@ pub(super) enum Replicator {
     Starting,
     /// It runs.
     Up,
-    /// It ends because we let go of it, to start it again.
-    Reopening,
+    /// It ends because we let go of it, to start it again; then it is killed.
+    Reopening(Now),
 }
 
 impl Replicator {
     pub(super) fn runs(self) -> bool {
-        matches!(self, Self::Starting | Self::Up | Self::Reopening)
+        matches!(self, Self::Starting | Self::Up | Self::Reopening(_))
     }
 }
 
@@ -39,6 +39,8 @@ impl Replicator {
 pub(super) const EARLY: Duration = Duration::from_millis(600);
 pub(super) const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 pub(super) const LAST_BACKOFF: Duration = Duration::from_secs(30);
+/// How long one that is let go of may take to end, its last sync included (30 s, unless its configuration says otherwise).
+const CLOSE_FOR: Duration = Duration::from_secs(45);
 /// A Litestream that has run for so long starts with a fresh backoff.
 pub(super) const STEADY: Duration = Duration::from_secs(60);
 
@@ -114,7 +116,7 @@ impl Machine {
             Phase::Close => return self.flush(Sync::Pass, now),
         }
         match was {
-            Replicator::Reopening => self.prepare_again(),
+            Replicator::Reopening(_) => self.prepare_again(),
             // Never reported in: a configuration that is refused ends the boot, a replica out of reach does not.
             Replicator::Starting if self.phase == Phase::Boot && !self.hello => {
                 self.come_up_by = None;
@@ -202,9 +204,9 @@ impl Machine {
     }
 
     /// Ends a Litestream that runs well, to start it on a WAL that was made fit.
-    pub(super) fn reopen(&mut self) -> Actions {
+    pub(super) fn reopen(&mut self, now: Now) -> Actions {
         if self.phase == Phase::Run && self.replicator == Replicator::Up && self.rules.repairs {
-            self.replicator = Replicator::Reopening;
+            self.replicator = Replicator::Reopening(now.saturating_add(CLOSE_FOR));
             vec![Action::LetGo]
         } else {
             Vec::new()
@@ -245,6 +247,11 @@ impl Machine {
                 return vec![Action::TryLock];
             }
             Replicator::Backoff(at) if at <= now => return self.end_backoff(now),
+            Replicator::Reopening(at) if at <= now => {
+                let mut actions = vec![Action::Say("litestream does not end: killing it".to_owned()), Action::Kill(Role::Litestream)];
+                actions.extend(self.prepare_again());
+                return actions;
+            }
             Replicator::Starting if !self.prepared && self.started_at.saturating_add(EARLY) <= now => {
                 // The preparation takes longer than thought: as if it had never been started.
                 self.replicator = Replicator::Preparing;
@@ -261,7 +268,7 @@ impl Machine {
         if due(self.heal_at) {
             // Again later, should Litestream not be up now or the WAL still be busy then.
             self.heal_at = Some(now.saturating_add(self.heal_pause));
-            return self.reopen();
+            return self.reopen(now);
         }
         Vec::new()
     }

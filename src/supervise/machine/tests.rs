@@ -288,6 +288,18 @@ fn litestream_that_dies_before_or_under_the_last_sync_is_replaced_by_a_pass() {
 }
 
 #[test]
+fn a_litestream_that_does_not_end_to_be_started_again_is_killed() {
+    let life = Life::running().then(Event::Said(Message::Resnapshot)).says_and(&[Action::LetGo]).after(20.1).does(&[Action::Pulse]);
+    life.then(Event::Ended(Role::Pulse, ZERO))
+        .after(24.0)
+        .does(&[])
+        .after(1.0)
+        .says_and(&[Action::Kill(Role::Litestream), Action::Prepare { repair: true }])
+        .then(READY)
+        .does(&[Action::Replicate]);
+}
+
+#[test]
 fn an_unproven_backup_is_made_whole_at_the_next_chance() {
     let unproven = Event::Said(Message::Ready { held: false, unproven: true });
     let life = Life::begin(rules()).then(unproven).then(Event::Hello).does(&[Action::StartApp]);

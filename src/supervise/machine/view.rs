@@ -19,7 +19,7 @@ impl Machine {
             Replicator::Standby(_) => Replication::Standby,
             Replicator::Up => Replication::Up,
             Replicator::Backoff(_) => Replication::Down,
-            Replicator::Preparing | Replicator::Probing | Replicator::Starting | Replicator::Reopening => {
+            Replicator::Preparing | Replicator::Probing | Replicator::Starting | Replicator::Reopening(_) => {
                 if self.backoff.is_zero() {
                     Replication::Starting
                 } else {
