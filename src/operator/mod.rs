@@ -129,7 +129,7 @@ fn prove_all(
     let outcomes = in_parallel(databases, memory::restores_at_once(), |database| {
         let began = Instant::now();
         let outcome = verify::verify(plan, database, options);
-        if !options.quick && runtime::is_held(&plan.runtime) {
+        if !options.quick && interrupt::check().is_ok() && runtime::is_held(&plan.runtime) {
             Verified::note(plan, &database.path, began.elapsed(), &outcome);
         }
         outcome

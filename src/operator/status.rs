@@ -28,24 +28,24 @@ pub(super) fn status(matches: &ArgMatches, flags: Vec<(String, String)>) -> Resu
     }
     let json = matches.get_flag("json");
     if !matches.get_flag("watch") {
-        show_once(&context, json, "");
+        let _ = show_once(&context, json, "");
         return Ok(0);
     }
-    loop {
-        show_once(&context, json, if json { "" } else { CLEAR });
+    // Who has closed the other end has seen enough.
+    while show_once(&context, json, if json { "" } else { CLEAR }).is_ok() {
         let until = std::time::Instant::now() + EVERY;
         while std::time::Instant::now() < until {
             interrupt::check()?;
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+    Ok(0)
 }
 
-fn show_once(context: &Context, json: bool, before: &str) {
+fn show_once(context: &Context, json: bool, before: &str) -> std::io::Result<()> {
     let overview = status::gather(&context.plan, true);
     let text = if json { show::json(&overview) } else { show::text(&overview) };
-    let _ = write!(std::io::stdout(), "{before}");
-    print(&text);
+    writeln!(std::io::stdout(), "{before}{}", text.trim_end())
 }
 
 /// Whether all is well: 0 with a line on stdout, or 1 with one on stderr.

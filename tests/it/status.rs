@@ -21,6 +21,8 @@ both_lines!(
     health_fails_while_litestream_is_down_and_status_counts_its_restarts,
     a_failed_verify_is_unhealthy_until_one_succeeds,
     health_of_nothing_that_is_replicated_is_good,
+    a_verify_that_is_interrupted_says_nothing_of_the_backup,
+    a_watch_that_nobody_reads_ends,
 );
 
 fn running(site: &Site, options: &str) -> Container {
@@ -96,6 +98,30 @@ fn status_tells_of_each_database(line: Line) {
     let one = assert_fits(&container.exec(["status", "jobs"]));
     assert!(!one.contains("app:") && one.contains("jobs:"), "{one}");
     assert_eq!(container.exec(["status", "nonesuch"]).status.code(), Some(66));
+    assert_eq!(container.stop(), 0);
+}
+
+fn a_verify_that_is_interrupted_says_nothing_of_the_backup(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = running(&site, "--every 20000");
+    eventually("all is well", PATIENCE, || when(health(&container, &[]).0 == 0));
+    let interrupted = container.exec_by(&["timeout", "--signal=INT", "0.3"], ["verify", "default"]);
+    assert_eq!(interrupted.status.code(), Some(124), "{}", said(&interrupted));
+    assert_eq!(health(&container, &[]).0, 0);
+    assert_eq!(container.stop(), 0);
+}
+
+fn a_watch_that_nobody_reads_ends(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = running(&site, "--every 20000");
+    let watch = container.exec_by(&["timeout", "30", "sh", "-c", "\"$@\" | head -n 1", "sh"], ["status", "--watch"]);
+    assert!(watch.status.success(), "{}", said(&watch));
     assert_eq!(container.stop(), 0);
 }
 

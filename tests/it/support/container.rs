@@ -276,10 +276,15 @@ impl Container {
 
     /// The program's command in this container, as `docker exec` runs it.
     pub(crate) fn exec<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Output {
+        self.exec_by(&[], words)
+    }
+
+    /// The same by way of another program, such as `setpriv`.
+    pub(crate) fn exec_by<W: AsRef<OsStr>>(&self, program: &[&str], words: impl IntoIterator<Item = W>) -> Output {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=1", "120"]);
         self.enter(&mut command);
-        command.arg(entry()).args(words).output().expect("timeout and nsenter are there")
+        command.args(program).arg(entry()).args(words).output().expect("timeout and nsenter are there")
     }
 
     /// Another program in this container, started as `docker exec` starts it. It ends with the container.
