@@ -5,7 +5,7 @@
 //! Litestream lists what a replica holds of one database, but not which databases it holds. So the list is a small database in
 //! the directory that is replicated as the others are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -74,10 +74,17 @@ fn databases_in(directory: &Directory, named: &[PathBuf]) -> Vec<Database> {
     search(directory, &directory.path, 0, &mut paths);
     paths.sort();
     paths.dedup();
+    // `a.db` is `a`, unless there is an `a.sqlite`, too.
+    let mut alone: HashMap<PathBuf, bool> = HashMap::new();
+    for path in &paths {
+        alone.entry(path.with_extension("")).and_modify(|alone| *alone = false).or_insert(true);
+    }
     let entry = |path: PathBuf| {
         let relative = path.strip_prefix(&directory.path).unwrap_or(&path).to_string_lossy().into_owned();
         let alias = if relative == LIST {
             format!("{}:list", directory.alias)
+        } else if alone.get(&path.with_extension("")) == Some(&false) {
+            relative.clone()
         } else {
             Path::new(&relative).with_extension("").to_string_lossy().into_owned()
         };
@@ -352,6 +359,18 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, name), meant, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn databases_that_differ_by_their_extension_alone_are_called_by_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.db", "a.sqlite", "a-b.db", "c.db"] {
+            fs::write(dir.path().join(name), b"SQLite format 3\0...").unwrap();
+        }
+        let mut directory = directory(dir.path(), "file:///r");
+        directory.pattern = "*".into();
+        let aliases: Vec<_> = databases_in(&directory, &[]).into_iter().map(|d| d.alias).collect();
+        assert_eq!(aliases, ["a-b", "a.db", "a.sqlite", "c"]);
     }
 
     #[test]
