@@ -149,12 +149,18 @@ pub fn period(length: Duration) -> String {
 }
 
 fn shortened(text: &str, width: usize) -> String {
-    if text.chars().count() <= width { text.to_owned() } else { text.chars().take(width.saturating_sub(1)).chain(['…']).collect() }
+    let text = plain(text);
+    if text.chars().count() <= width { text } else { text.chars().take(width.saturating_sub(1)).chain(['…']).collect() }
+}
+
+/// A database in a directory may be called anything; a terminal must not obey its name.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Writes words up to the width, the lines after the first with an indent.
 fn wrap(out: &mut String, text: &str, indent: &str) {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text = plain(text);
     let mut line: String = text.chars().take_while(|c| *c == ' ').collect();
     let mut empty = true;
     for word in text.split_whitespace() {
@@ -249,4 +255,15 @@ fn json_of(status: &Status, now: SystemTime) -> String {
 
 fn text_or_null(text: Option<&str>) -> String {
     text.map_or_else(|| "null".to_owned(), json_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_the_table_is_one_word_on_one_line_whatever_it_is_made_of() {
+        assert_eq!(shortened("a\nb\u{1b}[2Jc\u{9b}2Jd", 18), "a b [2Jc 2Jd");
+        assert_eq!(shortened(&"é".repeat(300), 4), "ééé…");
+    }
 }
