@@ -1,6 +1,7 @@
 //! The runtime directory: where a boot leaves its configuration, control socket and plan. Must never
 //! hold a secret that another user can read.
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
@@ -21,6 +22,11 @@ pub const USUAL: &str = "/run/litestream-entry";
 
 /// What every boot makes anew there. The directory may be one that is used for other things, too.
 const LEFT: [&str; 6] = [CONFIG_FILE, CONFIG_AGAIN_FILE, PLAN_FILE, GOOGLE_FILE, STATE_FILE, CONTROL_FILE];
+
+/// Kinds of [`file_of`]: what is known of a replica, and of the last check, in this boot.
+pub const SYNCED: &str = "synced";
+/// The other one.
+pub const VERIFIED: &str = "verified";
 
 /// A directory that is ours for as long as this lives.
 #[derive(Debug)]
@@ -121,6 +127,9 @@ fn claim(path: &Path) -> io::Result<Runtime> {
             for name in LEFT {
                 let _ = std::fs::remove_file(path.join(name));
             }
+            for entry in std::fs::read_dir(path).into_iter().flatten().flatten().filter(|entry| is_of_database(&entry.file_name())) {
+                let _ = std::fs::remove_file(entry.path());
+            }
             Ok(Runtime { path: path.to_owned(), _lock: lock })
         }
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "another litestream-entry uses it")),
@@ -148,14 +157,36 @@ pub fn document(plan: &Plan) -> Result<Document, String> {
 /// # Errors
 /// What the kernel says.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    write_for(path, text, None)
+}
+
+/// The same for what others of this boot go on with: root leaves it to whose the plan is.
+///
+/// # Errors
+/// What the kernel says.
+pub fn leave(plan: &Plan, path: &Path, text: &str) -> io::Result<()> {
+    let theirs = std::fs::metadata(plan.runtime.join(PLAN_FILE)).ok().filter(|_| nix::unistd::geteuid().is_root());
+    write_for(path, text, theirs.map(|plan| (plan.uid(), plan.gid())))
+}
+
+fn write_for(path: &Path, text: &str, owner: Option<(u32, u32)>) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     // Several commands may write at once.
     temporary.push(format!(".{}.new", std::process::id()));
     let _ = std::fs::remove_file(&temporary);
     let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(text.as_bytes())?;
+    if let Some((user, group)) = owner {
+        std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
+    }
     drop(file);
     std::fs::rename(&temporary, path)
+}
+
+/// Whether this is the name of one of [`file_of`]'s.
+fn is_of_database(name: &OsStr) -> bool {
+    let hash = name.to_str().and_then(|name| name.strip_prefix(SYNCED).or_else(|| name.strip_prefix(VERIFIED))?.strip_prefix('-'));
+    hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// A file about one database in the runtime directory, whatever its path is made of.
@@ -214,12 +245,14 @@ mod tests {
     #[test]
     fn a_boot_begins_without_what_an_earlier_one_left_and_touches_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        for name in [CONFIG_FILE, PLAN_FILE, "somebody-elses.yml"] {
+        let of_database = ["synced-01d6a8288078ed71", "verified-01d6a8288078ed71"];
+        for name in of_database.into_iter().chain([CONFIG_FILE, PLAN_FILE, "somebody-elses.yml", "verified-by-me"]) {
             std::fs::write(dir.path().join(name), "old").unwrap();
         }
         let _taken = take(Some(dir.path()), None).unwrap();
         let there = |name: &str| dir.path().join(name).exists();
-        assert!(!there(CONFIG_FILE) && !there(PLAN_FILE) && there("somebody-elses.yml"));
+        assert!(!there(CONFIG_FILE) && !there(PLAN_FILE) && there("somebody-elses.yml") && there("verified-by-me"));
+        assert!(!of_database.into_iter().any(there), "a check of an earlier boot says nothing of this one");
     }
 
     #[test]

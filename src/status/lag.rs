@@ -40,19 +40,19 @@ pub(super) fn look(plan: &Plan, database: &Path, since: SystemTime, replicated: 
         Replicated::Unknown(why) => Found { lag: Lag::Unknown(why.clone()), there: None, behind: None, synced: None },
         Replicated::Synced(synced) => {
             let files: Vec<(u64, SystemTime)> = continuity::ltx_files(database).collect();
-            let path = runtime::file_of(plan, "synced", database);
+            let path = runtime::file_of(plan, runtime::SYNCED, database);
             let (told, mut mark) = (synced.get(database).copied(), Mark::read(&path));
             if told > mark.synced {
                 mark.synced = told;
-                mark.write(&path);
+                mark.write(plan, &path);
             }
             by_time(&files, unread, mark.synced, since, now)
         }
         Replicated::Placed(places) => {
-            let path = runtime::file_of(plan, "synced", database);
+            let path = runtime::file_of(plan, runtime::SYNCED, database);
             let mut mark = Mark::read(&path);
             let found = by_place(read.as_ref(), unread, places.get(database).copied(), &mut mark, since);
-            mark.write(&path);
+            mark.write(plan, &path);
             found
         }
     }
@@ -98,13 +98,15 @@ struct Mark {
 impl Mark {
     fn read(path: &Path) -> Self {
         let text = fs::read_to_string(path).unwrap_or_default();
+        let now = SystemTime::now();
+        let past = |at: &str| Some(state::time(at)).filter(|at| *at <= now);
         let mut mark = Self::default();
         for words in text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()) {
             match words.as_slice() {
-                ["synced", at] => mark.synced = Some(state::time(at)),
+                ["synced", at] => mark.synced = past(at),
                 ["goal", generation, index, offset, at] => {
-                    if let (Ok(index), Ok(offset)) = (index.parse(), offset.parse()) {
-                        mark.goal = Some((((*generation).to_owned(), index, offset), state::time(at)));
+                    if let (Ok(index), Ok(offset), Some(at)) = (index.parse(), offset.parse(), past(at)) {
+                        mark.goal = Some((((*generation).to_owned(), index, offset), at));
                     }
                 }
                 _ => {}
@@ -114,12 +116,16 @@ impl Mark {
     }
 
     /// Best effort: who may not write it goes on from what another one saw.
-    fn write(&self, path: &Path) {
+    fn write(&self, plan: &Plan, path: &Path) {
+        let _ = runtime::leave(plan, path, &self.text());
+    }
+
+    fn text(&self) -> String {
         let mut text = self.synced.map(|at| format!("synced {}\n", state::millis(at))).unwrap_or_default();
         if let Some(((generation, index, offset), at)) = &self.goal {
             let _ = writeln!(text, "goal {generation} {index} {offset} {}", state::millis(*at));
         }
-        let _ = runtime::write(path, &text);
+        text
     }
 
     /// What is known after a look: Litestream has read up to `own`, which it had at `read_at`, not all where `unread`; the
@@ -208,8 +214,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mark");
         let mark = Mark { synced: Some(at(10)), goal: Some((("g".to_owned(), 2, 500), at(19))) };
-        mark.write(&path);
+        fs::write(&path, mark.text()).unwrap();
         assert_eq!(Mark::read(&path), mark);
+        let ahead = Mark { synced: Some(SystemTime::now() + Duration::from_secs(60)), goal: None };
+        fs::write(&path, ahead.text()).unwrap();
+        assert_eq!(Mark::read(&path), Mark::default(), "the clock was set back: until then it would be no lag");
         assert_eq!(Mark::read(&dir.path().join("none")), Mark::default());
     }
 }

@@ -26,7 +26,7 @@ pub struct Verified {
 impl Verified {
     /// The last one of this database in this boot.
     pub fn read(plan: &Plan, database: &Path) -> Option<Self> {
-        let text = fs::read_to_string(runtime::file_of(plan, "verified", database)).ok()?;
+        let text = fs::read_to_string(runtime::file_of(plan, runtime::VERIFIED, database)).ok()?;
         let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Some(Self {
             at: time(value("at")?),
@@ -48,8 +48,8 @@ impl Verified {
         if let Err(unproved) = outcome {
             let _ = writeln!(text, "failed {}", unproved.failure.message.replace('\n', " "));
         }
-        let path = runtime::file_of(plan, "verified", database);
-        if let Err(error) = runtime::write(&path, &text) {
+        let path = runtime::file_of(plan, runtime::VERIFIED, database);
+        if let Err(error) = runtime::leave(plan, &path, &text) {
             report::debug(format_args!("{}: {error}", path.display()));
         }
     }
