@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::identity;
 use crate::litestream::{Line, socket};
 use crate::plan::Plan;
 use crate::runtime;
@@ -49,12 +50,22 @@ pub(super) fn ask(plan: &Plan, state: Option<&State>) -> Replicated {
 fn metrics(plan: &Plan, pid: i32) -> Result<String, String> {
     let document = runtime::document(plan)?;
     let configured = document.address().ok_or("its configuration has no `addr` for metrics")?;
-    let port = match configured.rsplit_once(':').and_then(|(_, port)| port.parse().ok()) {
-        Some(0) => listening(pid).ok_or("litestream does not listen for metrics yet")?,
-        Some(port) => port,
-        None => return Err(format!("its `addr` {configured} has no port")),
+    let mut address = reachable(configured).ok_or_else(|| format!("its configuration's `addr` {configured} is no address with a port"))?;
+    if address.port() == 0 {
+        address.set_port(listening(pid).ok_or("litestream does not listen for metrics yet")?);
+    }
+    get(address).map_err(|error| format!("litestream does not answer: {error}"))
+}
+
+/// Where one that listens at `configured` is reached from here.
+fn reachable(configured: &str) -> Option<SocketAddr> {
+    let (host, port) = configured.rsplit_once(':')?;
+    let local = IpAddr::from([127, 0, 0, 1]);
+    let ip = match host {
+        "" | "localhost" => local,
+        host => host.trim_start_matches('[').trim_end_matches(']').parse().ok()?,
     };
-    get(SocketAddr::from(([127, 0, 0, 1], port))).map_err(|error| format!("litestream does not answer: {error}"))
+    Some(SocketAddr::new(if ip.is_unspecified() { local } else { ip }, port.parse().ok()?))
 }
 
 fn get(address: SocketAddr) -> std::io::Result<String> {
@@ -67,21 +78,27 @@ fn get(address: SocketAddr) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// The port that a process listens on where it let the kernel choose (proc(5): `net/tcp`, state 0A, the inode in the tenth column).
+/// The port that a process listens on where it let the kernel choose (proc(5): `net/tcp`, state 0A, the inode in the tenth
+/// column). Go takes an address for all of IPv6's when it is for all.
 fn listening(pid: i32) -> Option<u16> {
-    let sockets: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .ok()?
-        .filter_map(|entry| {
-            let target = fs::read_link(entry.ok()?.path()).ok()?;
-            Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
-        })
-        .collect();
-    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
-    table.lines().find_map(|line| {
+    // Root without CAP_SYS_PTRACE, as in a container, may not look into another user's process, and that user may.
+    let process = format!("/proc/{pid}");
+    let sockets = identity::as_owner_of(Path::new(&process), || sockets(pid)).unwrap_or_else(|_| sockets(pid))?;
+    let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default());
+    tables.concat().lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let ours = *words.get(3)? == "0A" && sockets.iter().any(|inode| Some(&inode.as_str()) == words.get(9));
         if ours { u16::from_str_radix(words.get(1)?.rsplit_once(':')?.1, 16).ok() } else { None }
     })
+}
+
+/// The inodes of a process's sockets.
+fn sockets(pid: i32) -> Option<Vec<String>> {
+    let inode = |entry: std::io::Result<fs::DirEntry>| {
+        let target = fs::read_link(entry.ok()?.path()).ok()?;
+        Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+    };
+    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.filter_map(inode).collect())
 }
 
 /// `litestream_replica_wal_index{db="/data/app.db",name="file"} 3`, and the same of `_offset`. With several replicas, the one
@@ -118,6 +135,23 @@ fn sample(line: &str, name: &str) -> Option<((String, String), u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn litestream_is_asked_where_it_listens() {
+        for (configured, at) in [
+            (":9090", "127.0.0.1:9090"),
+            ("localhost:9090", "127.0.0.1:9090"),
+            ("0.0.0.0:0", "127.0.0.1:0"),
+            ("[::]:9090", "127.0.0.1:9090"),
+            ("[::1]:9090", "[::1]:9090"),
+            ("10.1.2.3:9090", "10.1.2.3:9090"),
+        ] {
+            assert_eq!(reachable(configured), at.parse().ok(), "{configured}");
+        }
+        for odd in ["", "9090", ":http", "metrics.internal:9090", "x:y:z"] {
+            assert_eq!(reachable(odd), None, "{odd}");
+        }
+    }
 
     #[test]
     fn a_replica_is_where_the_metrics_say() {
