@@ -28,11 +28,11 @@ pub(super) fn status(matches: &ArgMatches, flags: Vec<(String, String)>) -> Resu
     }
     let json = matches.get_flag("json");
     if !matches.get_flag("watch") {
-        let _ = show_once(&context, json, "");
+        show_once(&context, json, "")?;
         return Ok(0);
     }
     // Who has closed the other end has seen enough.
-    while show_once(&context, json, if json { "" } else { CLEAR }).is_ok() {
+    while show_once(&context, json, if json { "" } else { CLEAR })? {
         let until = std::time::Instant::now() + EVERY;
         while std::time::Instant::now() < until {
             interrupt::check()?;
@@ -42,10 +42,12 @@ pub(super) fn status(matches: &ArgMatches, flags: Vec<(String, String)>) -> Resu
     Ok(0)
 }
 
-fn show_once(context: &Context, json: bool, before: &str) -> std::io::Result<()> {
+/// Whether anybody reads it.
+fn show_once(context: &Context, json: bool, before: &str) -> Result<bool, Failure> {
     let overview = status::gather(&context.plan, true);
+    interrupt::check()?;
     let text = if json { show::json(&overview) } else { show::text(&overview) };
-    writeln!(std::io::stdout(), "{before}{}", text.trim_end())
+    Ok(writeln!(std::io::stdout(), "{before}{}", text.trim_end()).is_ok())
 }
 
 /// Whether all is well: 0 with a line on stdout, or 1 with one on stderr.

@@ -21,7 +21,7 @@ use crate::settings::LockPolicy;
 use crate::state::State;
 use crate::supervise::lock;
 use crate::worker::in_parallel;
-use crate::{position, progress, tenants};
+use crate::{interrupt, position, progress, tenants};
 pub use lag::{Lag, note};
 use replicated::Replicated;
 use verified::Verified;
@@ -117,6 +117,8 @@ pub fn current(plan: &Plan) -> Overview {
 }
 
 fn newest_there(plan: &Plan, database: &Database) -> Result<Option<Position>, String> {
+    // Not one more once we are asked to end: with many, a replica that hangs would keep us for minutes.
+    interrupt::check().map_err(|interrupted| interrupted.message)?;
     Source::newest(plan, database).list(Depth::Newest, LIST_FOR).map(|files| backup::newest(&files))
 }
 
