@@ -3,19 +3,18 @@
 
 mod beside;
 mod difference;
+mod read_only;
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::exit::{self, Failure};
-use crate::litestream::backup::{Depth, Position};
 use crate::litestream::call;
 use crate::litestream::socket::json_string;
 use crate::pages::{self, Hashes};
 use crate::plan::{Database, Plan};
-use crate::position::{self, Place};
 use crate::restore::{self, Fetched, Source};
 use crate::{interrupt, report, sys};
 use beside::{Scratch, Sentinel};
@@ -103,12 +102,8 @@ pub struct Unproved {
 const ROUNDS: usize = 5;
 /// Pause between looks at the replica.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The same where nothing is written: the replica need not be asked often, since each answer costs a restore.
-const PAUSE_READ_ONLY: Duration = Duration::from_millis(250);
 /// How long a restore may come no further, also where a write has to arrive sooner.
 const RESTORE_FOR: Duration = Duration::from_secs(5);
-/// How long the replica may take to list what it has.
-const LIST_FOR: Duration = Duration::from_secs(10);
 
 /// Proves it, or says what cannot be proved.
 ///
@@ -135,7 +130,7 @@ pub fn verify(plan: &Plan, database: &Database, options: &Options) -> Result<Pro
         // Told by table where it may be the last round: a difference is rare, and copies that are kept take room.
         let explains = options.read_only || (rounds > 1 && room(database, &scratch, 3).is_ok());
         let check = Check { plan, database, options, scratch: &scratch, explains };
-        let outcome = if options.read_only { check.rounds_read_only(began) } else { check.round(began, &mut suspects) };
+        let outcome = if options.read_only { read_only::rounds(&check, began) } else { check.round(began, &mut suspects) };
         match outcome {
             Ok(Outcome::Equal(proof)) => return Ok(proof),
             Ok(Outcome::Different(why)) if options.read_only || rounds >= ROUNDS => return Err(unproved(exit::DAMAGED, why, true)),
@@ -145,8 +140,8 @@ pub fn verify(plan: &Plan, database: &Database, options: &Options) -> Result<Pro
     }
 }
 
-/// Whether copies of the database and the restored backup fit beside it, so many in all. Better known now than by a volume that is full under
-/// the app.
+/// Whether copies of the database and the restored backup fit beside it, so many in all. Better known now than by a volume that is
+/// full under the app.
 fn room(database: &Database, scratch: &Scratch, copies: u64) -> Result<(), String> {
     let size = fs::metadata(&database.path).map(|m| m.len()).unwrap_or_default();
     let needed = size.saturating_mul(copies).saturating_add(crate::continuity::wal_size(&database.path));
@@ -201,76 +196,6 @@ impl Check<'_> {
         }
         let _ = fs::remove_file(&restored.path);
         Ok(Outcome::Equal(Proof { steps, total: began.elapsed() }))
-    }
-
-    /// The same without a row of ours: it is current when nothing was written meanwhile and every page is the same, or when
-    /// the replica lists what Litestream has read up to where the WAL ended when the check began. Until the timeout it may
-    /// just be behind.
-    fn rounds_read_only(&self, began: Instant) -> Result<Outcome, Failure> {
-        let stamp = Stamp::of(&self.database.path);
-        let first = self.look(BEFORE)?;
-        let mut goal = Goal::new(self.plan, self.database);
-        let deadline = Instant::now() + self.options.timeout;
-        let mut listed = None;
-        let mut suspects = Suspects::default();
-        let mut seen = stamp;
-        let (mut rounds, mut sure, mut differs) = (0_usize, false, false);
-        let mut behind = Failure::new(exit::DAMAGED, "no time was left");
-        loop {
-            interrupt::check()?;
-            let now_listed = Some(self.listing());
-            let late = Instant::now() >= deadline;
-            let changed = now_listed != listed || late;
-            let there = changed && goal.is_there();
-            let quiet = Stamp::of(&self.database.path) == seen;
-            // While the app writes, a backup that is behind need not be looked into.
-            if changed && (there || quiet || late) {
-                listed = now_listed;
-                let before = self.look(NOW)?;
-                match self.restore() {
-                    Ok(restored) => {
-                        let compared = Instant::now();
-                        let (after, pages) = (self.look(AFTER)?, pages_there(&restored)?);
-                        let now = compare(before.each(), after.each(), pages.each());
-                        let since_first = compare(first.each(), after.each(), pages.each());
-                        let still = now.still && now.different.is_empty();
-                        let passed = there && !suspects.narrow(&since_first);
-                        if still || passed {
-                            let mut steps = restored.steps();
-                            let current = "what was here when the check began is there".to_owned();
-                            steps.push(("current", compared.duration_since(began), current));
-                            steps.push(("equal", compared.elapsed(), if still { now } else { since_first }.equal()));
-                            return Ok(Outcome::Equal(Proof { steps, total: began.elapsed() }));
-                        }
-                        rounds = rounds.saturating_add(usize::from(there));
-                        differs = there;
-                        // Once more would show the same.
-                        sure = there && Stamp::of(&self.database.path) == stamp;
-                        behind = Failure::new(
-                            exit::DAMAGED,
-                            match (there, now.still) {
-                                (true, _) => self.difference(&since_first, &suspects, &restored),
-                                (false, false) => self.behind(),
-                                (false, true) => format!("{}; {}", self.behind(), self.difference(&now, &Suspects::of(&now), &restored)),
-                            },
-                        );
-                    }
-                    Err(failure) => (behind, sure, differs) = (failure, late, false),
-                }
-            }
-            seen = Stamp::of(&self.database.path);
-            // What has arrived late is compared as often as what came in time.
-            if (late && !there) || sure || rounds >= ROUNDS {
-                return if differs { Ok(Outcome::Different(behind.message)) } else { Err(behind) };
-            }
-            std::thread::sleep(PAUSE_READ_ONLY);
-        }
-    }
-
-    fn behind(&self) -> String {
-        let waited = self.options.timeout.as_secs_f32();
-        let replica = &self.database.replica;
-        format!("what was here when the check began has not reached {replica} within {waited} s: replication is cut or behind")
     }
 
     /// The database's pages now, by way of a copy under that name.
@@ -367,43 +292,5 @@ impl Restored {
     fn steps(&self) -> Vec<Step> {
         let size = report::human_size(fs::metadata(&self.path).map(|m| m.len()).unwrap_or_default());
         vec![("restores", self.took, size), ("passes", self.checked, "SQLite finds no fault in it".to_owned())]
-    }
-}
-
-/// What is another after every write: to the WAL, or, where that is taken into the file, to both.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp(Option<Place>, Option<SystemTime>);
-
-impl Stamp {
-    fn of(database: &Path) -> Self {
-        Self(position::wal_end(database), fs::metadata(database).and_then(|m| m.modified()).ok())
-    }
-}
-
-/// Where the WAL ended when a check began, which the replica must come to have.
-struct Goal<'a> {
-    plan: &'a Plan,
-    database: &'a Database,
-    wal: Option<Place>,
-    then: Option<position::Read>,
-    /// Litestream's position when it had read all of that.
-    wanted: Option<Position>,
-}
-
-impl<'a> Goal<'a> {
-    fn new(plan: &'a Plan, database: &'a Database) -> Self {
-        // Litestream's place first: what it reads in between is then something new.
-        let then = position::read_patiently(&database.path, plan.litestream.line);
-        Self { plan, database, wal: position::wal_end(&database.path), then, wanted: None }
-    }
-
-    fn is_there(&mut self) -> bool {
-        let Some(now) = position::read(&self.database.path, self.plan.litestream.line) else { return false };
-        if self.wanted.is_none() && position::has_read(self.wal, self.then.as_ref(), &now) {
-            self.wanted = Some(now.position.clone());
-        }
-        let Some(wanted) = &self.wanted else { return false };
-        let files = Source::newest(self.plan, self.database).list(Depth::Newest, LIST_FOR);
-        files.is_ok_and(|files| position::is_there(wanted, Some(&now.position), &files))
     }
 }
