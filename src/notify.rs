@@ -1,6 +1,8 @@
 //! The two URLs that a scheduled check calls: one to say what is wrong, one to say that all is well, whose silence is the alarm.
 //! Must never run in PID 1, since names are looked up and strangers waited for, nor say more of a URL than its scheme and host.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -123,21 +125,26 @@ fn reason(error: &Error, most: Duration) -> String {
 /// Debian and Alpine, Red Hat, the BSDs and Alpine again.
 const BUNDLES: [&str; 3] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-/// Whose certificates are trusted: those of `bundle` (`SSL_CERT_FILE`) where it is set, else the system's, else Mozilla's list that
-/// is built in: an image from scratch has none.
+/// A system's is a fifth of a megabyte.
+const LARGEST: u64 = 16 << 20;
+
+/// Whose certificates are trusted: the system's, else Mozilla's list that is built in, since an image from scratch has none. Those
+/// of `bundle` (`SSL_CERT_FILE`) come first, and with the system's: it may be there for a store of the user's own alone.
 fn roots(bundle: Option<&Path>) -> Result<RootCerts, String> {
-    if let Some(path) = bundle {
-        return certificates(path).ok_or_else(|| "SSL_CERT_FILE: no certificate can be read from it".to_owned());
-    }
-    Ok(BUNDLES.iter().find_map(|path| certificates(Path::new(path))).unwrap_or(RootCerts::WebPki))
+    let system = BUNDLES.iter().find_map(|path| certificates(Path::new(path)));
+    let Some(path) = bundle else { return Ok(system.map_or(RootCerts::WebPki, |found| RootCerts::new_with_certs(&found))) };
+    let mut found = certificates(path).ok_or("SSL_CERT_FILE: no certificate can be read from it")?;
+    found.extend(system.unwrap_or_default());
+    Ok(RootCerts::new_with_certs(&found))
 }
 
 /// None where there is none. One that is damaged does not spoil the others.
-fn certificates(path: &Path) -> Option<RootCerts> {
-    let text = std::fs::read(path).ok()?;
+fn certificates(path: &Path) -> Option<Vec<Certificate<'static>>> {
+    let mut text = Vec::new();
+    File::open(path).ok()?.take(LARGEST).read_to_end(&mut text).ok()?;
     let found = ureq::tls::parse_pem(&text).flatten().filter_map(|item| if let PemItem::Certificate(c) = item { Some(c) } else { None });
     let found: Vec<Certificate<'static>> = found.collect();
-    (!found.is_empty()).then(|| RootCerts::new_with_certs(&found))
+    (!found.is_empty()).then_some(found)
 }
 
 #[cfg(test)]
