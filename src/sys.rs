@@ -188,22 +188,39 @@ pub fn be_nice() {
     }
 }
 
-/// Gives back the pages of our own code: most of it is for the boot, and what is still needed comes
-/// back from the page cache when it is touched.
-#[expect(unsafe_code, reason = "the linker's symbols are extern, and madvise(2) takes an address")]
+/// Gives back the pages of our own program that are only read, code and constants: most of it is for the boot, and what is still
+/// needed comes back from the page cache when it is touched.
+#[expect(unsafe_code, reason = "the linker's symbol is extern, the program's headers are in memory, and madvise(2) takes an address")]
 pub fn drop_code_pages() {
-    // The linker gives them (ld(1), end(3)): where our file begins in memory, and where its code ends.
+    // The linker gives it (ld(1)): where our file begins in memory.
     unsafe extern "C" {
         safe static __executable_start: u8;
-        safe static etext: u8;
     }
     const PAGE: usize = 4096;
-    let from = (&raw const __executable_start).addr() & !PAGE.saturating_sub(1);
-    let to = (&raw const etext).addr() & !PAGE.saturating_sub(1);
-    // SAFETY: nothing is ever written between the two, and the kernel keeps the file from being written
-    // while it runs (ETXTBSY), so every page reads the same after it has been taken from memory.
-    unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(from), to.saturating_sub(from), libc::MADV_DONTNEED) };
+    let whole = |address: usize| address & !PAGE.saturating_sub(1);
+    // SAFETY: the kernel tells where it has put the program's headers, which stay there (getauxval(3)).
+    let headers: &[ElfHeader] = unsafe {
+        let at = usize::try_from(libc::getauxval(libc::AT_PHDR)).unwrap_or_default();
+        let count = usize::try_from(libc::getauxval(libc::AT_PHNUM)).unwrap_or_default();
+        if at == 0 { &[] } else { std::slice::from_raw_parts(std::ptr::with_exposed_provenance(at), count) }
+    };
+    let number = |n| usize::try_from(n).unwrap_or_default();
+    let loaded = || headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
+    let Some(first) = loaded().next() else { return };
+    let base = (&raw const __executable_start).addr().wrapping_sub(number(first.p_vaddr));
+    for header in loaded().filter(|header| header.p_flags & libc::PF_W == 0) {
+        let from = whole(base.wrapping_add(number(header.p_vaddr)));
+        let to = whole(base.wrapping_add(number(header.p_vaddr)).wrapping_add(number(header.p_memsz)));
+        // SAFETY: nothing is ever written between the two, and the kernel keeps the file from being written while it runs
+        // (ETXTBSY), so every page reads the same after it has been taken from memory.
+        unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(from), to.saturating_sub(from), libc::MADV_DONTNEED) };
+    }
 }
+
+#[cfg(target_pointer_width = "64")]
+type ElfHeader = libc::Elf64_Phdr;
+#[cfg(target_pointer_width = "32")]
+type ElfHeader = libc::Elf32_Phdr;
 
 /// Makes `/dev/null` where it is missing, as in an empty chroot: Go opens it for each child's stdin.
 ///
