@@ -196,7 +196,11 @@ impl<'a> Source<'a> {
             // 0.5 and 0.3 end well for "restored" and for "nothing there" alike: only the file tells.
             (true, Ok(Local::Sqlite)) => Ok(match check(&output) {
                 Ok(()) => Attempt::Fetched(Fetched::Database(self.restored(output, &said))),
-                Err(reason) => Attempt::Failed(Failed { reason, kind: Kind::Damaged, hint: None }),
+                Err(reason) => {
+                    // Cut short, it says nothing.
+                    interrupt::check()?;
+                    Attempt::Failed(Failed { reason, kind: Kind::Damaged, hint: None })
+                }
             }),
             (true, Ok(Local::Missing)) => Ok(Attempt::Fetched(Fetched::NoBackup)),
             (true, _) => Ok(Attempt::failed("litestream restored something that is not a SQLite database".to_owned(), "")),

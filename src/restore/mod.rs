@@ -18,6 +18,7 @@ use rusqlite::{Connection, OpenFlags};
 
 pub use fetch::{Fetched, Restored, Source};
 
+use crate::interrupt;
 use crate::settings::{RestorePolicy, StalePolicy};
 use standing::Standing;
 
@@ -116,7 +117,10 @@ pub fn clear(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// SQLite's own check of a file that nobody else has open.
+/// So many steps of SQLite's are made between looks at whether this is to end: well under a millisecond.
+const STEPS: std::ffi::c_int = 1000;
+
+/// SQLite's own check of a file that nobody else has open; it ends early when this process is asked to.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -124,7 +128,9 @@ pub fn check(database: &Path) -> Result<(), String> {
     let size = fs::metadata(database).map(|m| m.len()).unwrap_or_default();
     let pragma = if size > QUICK_CHECK_ABOVE { "quick_check" } else { "integrity_check" };
     // `immutable`: no -wal and -shm are made beside it.
-    let connection = open_immutable(database).map_err(|e| e.to_string())?;
+    let mut connection = open_immutable(database).map_err(|e| e.to_string())?;
+    // Of a large one it takes longer than a stop leaves time for.
+    connection.progress_handler(STEPS, Some(|| interrupt::check().is_err())).map_err(|e| e.to_string())?;
     let verdict = connection.query_row(&format!("PRAGMA {pragma}(1)"), [], |row| row.get::<_, String>(0));
     match verdict {
         Ok(text) if text == "ok" => Ok(()),

@@ -271,7 +271,8 @@ impl Check<'_> {
             Fetched::Database(restore::Restored { file: path, .. }) => {
                 let took = began.elapsed();
                 let checking = Instant::now();
-                restore::check(&path).map_err(|why| Failure::new(exit::DAMAGED, format!("the backup is damaged: {why}")))?;
+                let damaged = |why| Failure::new(exit::DAMAGED, format!("the backup is damaged: {why}"));
+                restore::check(&path).map_err(|why| interrupt::check().err().unwrap_or_else(|| damaged(why)))?;
                 Ok(Restored { path, took, checked: checking.elapsed() })
             }
         }
