@@ -411,7 +411,7 @@ impl Machine {
                 self.watch_at = Some(now.saturating_add(WATCH_AGAIN));
                 Vec::new()
             }
-            Role::Check => self.check_ended(now),
+            Role::Check => self.check_ended(ended, now),
             Role::Serve => {
                 self.serve_at = Some(now.saturating_add(SERVE_AGAIN));
                 Vec::new()

@@ -17,15 +17,15 @@ use crate::{interrupt, report, sys};
 const LONGEST: Duration = Duration::from_secs(60);
 const SHORTEST: Duration = Duration::from_secs(5);
 
-/// Proves them; says what differs, and what became of it.
-pub(super) fn run(plan: &Plan, channel: &Channel) {
+/// Proves them; says what differs, and what became of it. Whether all are proved, or it was cut short.
+pub(super) fn run(plan: &Plan, channel: &Channel) -> bool {
     sys::be_nice();
     let mut all = true;
     for database in &plan.databases {
         let proved = check(plan, database, channel);
         // The app is to end: that says nothing of the backup.
         if interrupt::check().is_err() {
-            return;
+            return true;
         }
         all &= proved;
     }
@@ -33,6 +33,7 @@ pub(super) fn run(plan: &Plan, channel: &Channel) {
     if all && let Err(why) = notify::heartbeat() {
         channel.say(&Message::Note(why));
     }
+    all
 }
 
 /// Whether it is proved, by way of a new snapshot where it has to be.

@@ -136,28 +136,28 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
         Some("__exec") => exec::run(args),
         Some("__hold") => hold::run(args),
         Some("__prepare") => {
-            with_plan(args, |plan, channel, rest| prepare::run(plan, channel, rest.first().is_some_and(|m| m == "repair")))
+            with_plan(args, |plan, channel, rest| prepare::run(plan, channel, rest.first().is_some_and(|m| m == "repair")).map(|()| 0))
         }
         Some("__pulse") => with_plan(args, |plan, channel, _| {
             each(plan, |plan| pulse::run(plan, channel));
-            Ok(())
+            Ok(0)
         }),
         Some("__check") => with_plan(args, |plan, channel, _| {
             interrupt::watch();
-            each(plan, |plan| check::run(plan, channel));
-            Ok(())
+            let proved = each(plan, |plan| check::run(plan, channel));
+            Ok(if proved { 0 } else { exit::DAMAGED })
         }),
         Some("__forget") => with_plan(args, |plan, _, _| {
             each(plan, flush::forget);
-            Ok(())
+            Ok(0)
         }),
         Some("__serve") => with_plan(args, |plan, _, _| {
             serve::run(plan);
-            Ok(())
+            Ok(0)
         }),
         Some("__watch") => with_plan(args, |plan, _, _| watch::run(plan)),
-        Some("__flush") => with_plan(args, |plan, channel, rest| each(plan, |plan| flush::run(plan, channel, rest))),
-        Some("__probe") => with_plan(args, |plan, _, _| each(plan, probe::run)),
+        Some("__flush") => with_plan(args, |plan, channel, rest| each(plan, |plan| flush::run(plan, channel, rest)).map(|()| 0)),
+        Some("__probe") => with_plan(args, |plan, _, _| each(plan, probe::run).map(|()| 0)),
         _ => {
             report::line(format_args!("{}: no such command", word.to_string_lossy()));
             exit::USAGE
@@ -165,7 +165,7 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
     }
 }
 
-fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) -> Result<(), Failure>) -> u8 {
+fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) -> Result<u8, Failure>) -> u8 {
     let outcome = (|| {
         // PID 1's death must not leave a pin or a restore behind.
         let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
@@ -181,10 +181,10 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
                 channel.say(&Message::Refused(failure.code));
                 Err(failure)
             }
-            Ok(()) => Ok(()),
+            Ok(code) => Ok(code),
         }
     })();
-    outcome.map_or_else(|failure: Failure| failure.code, |()| 0)
+    outcome.unwrap_or_else(|failure: Failure| failure.code)
 }
 
 /// Runs `work` with an entry for each database that is in a directory now.

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use super::replicator::Replicator;
 use super::{Action, Actions, AppState, Machine, Migration, Now, Phase, Role};
+use crate::exit::Ended;
 
 /// When a check that is due finds Litestream not up, it is due again.
 const LATER: Duration = Duration::from_secs(5);
+/// One that did not prove everything is made again so soon, where the interval is longer.
+const AGAIN: Duration = Duration::from_secs(300);
 
 impl Machine {
     /// The first is due somewhere in the interval, so that a fleet that starts together does not ask one store together.
@@ -27,10 +30,12 @@ impl Machine {
         Vec::new()
     }
 
-    pub(super) fn check_ended(&mut self, now: Now) -> Actions {
+    pub(super) fn check_ended(&mut self, ended: Ended, now: Now) -> Actions {
         self.checking = false;
         if self.app != AppState::Gone && self.stops == 0 {
-            self.check_at = self.rules.check.map(|check| now.saturating_add(check.every));
+            // What was not proved may have been out of reach for a moment, and is unhealthy until it is proved.
+            let pause = |every: Duration| if ended.ok() { every } else { every.min(AGAIN) };
+            self.check_at = self.rules.check.map(|check| now.saturating_add(pause(check.every)));
         }
         Vec::new()
     }

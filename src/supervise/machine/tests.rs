@@ -363,6 +363,9 @@ fn backups_are_proved_one_check_at_a_time_and_none_outlives_the_app() {
     checking().after(40.0).does(&[]);
     let ended = Event::Ended(Role::Check, ZERO);
     checking().then(ended.clone()).does(&[]).after(29.0).does(&[]).after(1.0).does(&[Action::Check]);
+    let rare = Rules { check: Some(Check { every: Duration::from_secs(3600), ..CHECK }), ..rules() };
+    let failed = Life::begin(rare).then(READY).then(Event::Hello).after(20.0).then(Event::Ended(Role::Check, Ended::Code(65)));
+    assert_eq!(failed.machine.check_at, Some(at(320.0)), "what was not proved is looked at again soon");
     // Litestream has died: later.
     let down = begin().then(Event::Ended(Role::Litestream, Ended::Signal(KILL)));
     down.after(20.0).does(&[]).then(READY).then(Event::Hello).after(5.0).does(&[Action::Check]);
