@@ -1,8 +1,7 @@
 //! A backup that begins anew with a full snapshot, while the app runs. Must never stop replication without starting it again:
 //! on 0.5 PID 1 does both, and on 0.3 Litestream itself.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -76,8 +75,10 @@ fn until(is_so: impl Fn() -> bool) -> Result<bool, Failure> {
 /// 71 where none is there to be asked, or this user may not.
 pub fn ask_pid_1(runtime: &Path) -> Result<(), Failure> {
     let path = runtime.join(CONTROL_FILE);
-    let open = std::fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&path);
-    let written = open.and_then(|mut fifo| fifo.write_all(Message::Resnapshot.encode().as_bytes()));
-    written
-        .map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}; the litestream-entry of this container cannot be asked", path.display())))
+    let sent = UnixDatagram::unbound().and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.send_to(Message::Resnapshot.encode().as_bytes(), &path)
+    });
+    let refused = |e| format!("{}: {e}; the litestream-entry of this container cannot be asked", path.display());
+    sent.map(drop).map_err(|e| Failure::new(exit::SYSTEM, refused(e)))
 }

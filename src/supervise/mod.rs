@@ -12,7 +12,7 @@ pub mod signals;
 use std::ffi::{CString, OsString};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ use crate::settings::StalePolicy;
 use crate::state::State;
 use crate::sys::{self, CHANNEL, Program};
 use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
-use crate::worker::{Message, hold};
+use crate::worker::hold;
 use crate::{continuity, report, verify};
 use lock::Locks;
 use machine::{Action, Event, Lock, Machine, Role, Rules, Sync};
@@ -154,7 +154,7 @@ struct Shell {
     children: Vec<Child>,
     pipes: Vec<Pipe>,
     /// Where an operator's command asks for something.
-    control: Option<Pipe>,
+    control: Option<UnixDatagram>,
     /// The process that becomes the app when its gate opens.
     ready: Option<(Pid, UnixStream)>,
     /// Our end of the socket to Litestream's stand-in, and whether it has reported in.
@@ -180,7 +180,8 @@ impl Shell {
     fn wait(&mut self, deadline: Option<Duration>) {
         let (deadline, rests) = self.rest(deadline);
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.pipes.iter().chain(&self.control).map(|p| PollFd::new(p.fd.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.pipes.iter().map(|p| PollFd::new(p.fd.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.control.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
         if let Some((socket, false)) = &self.hold {
             fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
         }
@@ -221,9 +222,7 @@ impl Shell {
             events.extend(pipe.messages().into_iter().map(Event::Said));
         }
         self.pipes.retain(|p| p.open);
-        // Who may write there may ask, but not speak for a worker.
-        let asked = self.control.iter_mut().flat_map(Pipe::messages).filter(|message| *message == Message::Resnapshot);
-        events.extend(asked.map(Event::Said));
+        events.extend(self.asked().into_iter().map(Event::Said));
         if let Some((socket, said @ false)) = &mut self.hold {
             let mut byte = [0];
             match socket.read(&mut byte) {

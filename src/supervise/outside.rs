@@ -1,31 +1,46 @@
 //! What PID 1 leaves for those who ask how it is, and the one thing that they may ask for. Must never make it wait for them.
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::time::SystemTime;
 
-use nix::sys::stat::Mode;
-use nix::unistd::{Pid, mkfifo};
+use nix::unistd::Pid;
 
 use super::Shell;
 use super::machine::Role;
-use super::pipe::Pipe;
 use crate::state::{EVENTS, STATE_FILE, View};
-use crate::worker::CONTROL_FILE;
+use crate::worker::{CONTROL_FILE, Message};
 use crate::{report, runtime};
 
+/// So many datagrams are read before other things are looked at.
+const ROUND: usize = 16;
+
 impl Shell {
-    /// Opens the FIFO for reading and writing, so that it never ends. Without it, only `resnapshot` is not to be had.
+    /// Opens a socket for datagrams (a FIFO would keep everybody waiting who just reads all files there). Without it, only
+    /// `resnapshot` is not to be had.
     pub(super) fn listen(&mut self) {
         let Some(plan) = &self.boot.plan else { return };
         let path = plan.runtime.join(CONTROL_FILE);
-        let made = mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(std::io::Error::from);
-        let shared = made.and_then(|()| self.boot.identity.as_ref().map_or(Ok(()), |identity| identity.own(&path)));
-        let opened = shared.and_then(|()| File::options().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&path));
-        match opened {
-            Ok(fifo) => self.control = Pipe::new(fifo.into()),
+        let bound = UnixDatagram::bind(&path).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            self.boot.identity.as_ref().map_or(Ok(()), |identity| identity.own(&path)).map(|()| socket)
+        });
+        match bound {
+            Ok(socket) => self.control = Some(socket),
             Err(error) => report::debug(format_args!("{}: {error}", path.display())),
         }
+    }
+
+    /// What is asked for there: who may write to it may ask, but not speak for a worker. A flood waits for the next round.
+    pub(super) fn asked(&self) -> Vec<Message> {
+        let mut datagram = [0; 64];
+        let received = std::iter::from_fn(|| {
+            let length = self.control.as_ref()?.recv(&mut datagram).ok()?;
+            Some(Message::decode(String::from_utf8_lossy(datagram.get(..length)?).trim_end()))
+        });
+        received.take(ROUND).flatten().filter(|message| *message == Message::Resnapshot).collect()
     }
 
     /// Keeps what was said for those who ask later.

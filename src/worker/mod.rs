@@ -54,7 +54,7 @@ pub enum Message {
     Hung(String),
 }
 
-/// A FIFO in the runtime directory, by which an operator's command asks PID 1 for something.
+/// A socket in the runtime directory, by which an operator's command asks PID 1 for something.
 pub const CONTROL_FILE: &str = "control";
 
 /// No message is longer: an alias and a reason.
