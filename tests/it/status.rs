@@ -10,7 +10,6 @@ use crate::support::container::{Container, said};
 use crate::support::process;
 use crate::support::s3::Server;
 use crate::support::site::Site;
-use crate::support::slow::SlowLine;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
 both_lines!(
@@ -173,21 +172,22 @@ fn health_is_starting_while_databases_are_restored(line: Line) {
     }
     let Some(server) = Server::start() else { return };
     let site = Site::new(line).in_bucket_of(&server, "slow");
-    let mut filler = running(&site, "--every 0 --rows 4000");
-    eventually("a database of some size", PATIENCE, || when(site.acknowledged() == 4000));
-    assert_eq!(filler.stop(), 0, "{}", filler.stderr());
-    let length = fs::metadata(site.database()).expect("the database").len();
+    let mut first = running(&site, "--every 0 --rows 400");
+    eventually("its rows", PATIENCE, || when(site.acknowledged() == 400));
+    assert_eq!(first.stop(), 0, "{}", first.stderr());
     fs::remove_dir_all(site.path("data")).expect("an empty volume");
     fs::create_dir(site.path("data")).expect("an empty volume");
-    let line = SlowLine::to(&server.endpoint(), length / 20);
     let _ = fs::remove_file(site.ready_file());
-    let mut container = site.writing("--every 20000").env("LITESTREAM_ENDPOINT", line.endpoint()).start();
+    // Nothing comes for as long as that is looked at.
+    server.freeze();
+    let mut container = site.writing("--every 20000").start();
     let said = eventually("it says that it starts", PATIENCE, || {
         let output = container.exec(["health"]);
         let text = text(&output.stderr);
         when(output.status.code() == Some(1) && text.contains("starting: default: restoring, ")).map(|()| text)
     });
     assert!(!site.ready_file().exists(), "before the app runs: {said}");
+    server.thaw();
     container.ready();
     eventually("all is well", PATIENCE, || when(health(&container, &[]).0 == 0));
     assert_eq!(container.stop(), 0, "{}", container.stderr());
