@@ -1,6 +1,6 @@
 //! Time stamps in UTC, from the clock's seconds alone. Must never fail.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `2026-11-24T20:15:00Z` (RFC 3339).
 pub fn rfc3339(time: SystemTime) -> String {
@@ -16,19 +16,24 @@ pub fn compact(time: SystemTime) -> String {
 
 /// How long ago that was, in one unit: `12 s`, `3 h`; none for what is no time, or still to come.
 pub fn since(text: &str, now: SystemTime) -> Option<String> {
-    let at = UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds(text)?))?;
-    let seconds = now.duration_since(at).ok()?.as_secs();
-    Some(match seconds {
+    let at = UNIX_EPOCH.checked_add(Duration::from_secs(seconds(text)?))?;
+    now.duration_since(at).ok().map(period)
+}
+
+/// A length of time in one unit: `12 s`, `3 h`.
+pub fn period(length: Duration) -> String {
+    let seconds = length.as_secs();
+    match seconds {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
-    })
+    }
 }
 
 /// A time as people write it (RFC 3339, any offset) in UTC, a fraction kept; none for anything else.
 pub fn utc(text: &str) -> Option<String> {
-    let whole = rfc3339(UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds(text)?))?);
+    let whole = rfc3339(UNIX_EPOCH.checked_add(Duration::from_secs(seconds(text)?))?);
     let fraction: String = text.trim().chars().skip(19).take_while(|c| *c == '.' || c.is_ascii_digit()).collect();
     Some(format!("{}{fraction}Z", whole.trim_end_matches('Z')))
 }
@@ -37,8 +42,8 @@ pub fn utc(text: &str) -> Option<String> {
 pub fn parse(text: &str) -> Option<SystemTime> {
     let fraction: String = text.trim().chars().skip(19).skip_while(|c| *c == '.').take_while(char::is_ascii_digit).take(3).collect();
     let millis: u64 = format!("{fraction:0<3}").parse().ok()?;
-    let whole = UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds(text)?))?;
-    whole.checked_add(std::time::Duration::from_millis(if text.trim().chars().nth(19) == Some('.') { millis } else { 0 }))
+    let whole = UNIX_EPOCH.checked_add(Duration::from_secs(seconds(text)?))?;
+    whole.checked_add(Duration::from_millis(if text.trim().chars().nth(19) == Some('.') { millis } else { 0 }))
 }
 
 /// A time (RFC 3339) in seconds since 1970.
@@ -86,7 +91,7 @@ fn days(year: u64, month: u64, day: u64) -> Option<u64> {
     let of_era = of_era.checked_mul(365)?.checked_add(of_era / 4)?.checked_sub(of_era / 100)?.checked_add(of_year)?;
     let days = era.checked_mul(146_097)?.checked_add(of_era)?.checked_sub(719_468)?;
     // The 31st of a month of 30 days comes out as another day.
-    let seconds = std::time::Duration::from_secs(days.checked_mul(86_400)?);
+    let seconds = Duration::from_secs(days.checked_mul(86_400)?);
     let [y, m, d, ..] = parts(UNIX_EPOCH.checked_add(seconds)?);
     ([y, m, d] == [year, month, day]).then_some(days)
 }
@@ -110,7 +115,6 @@ fn parts(time: SystemTime) -> [u64; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_time_that_go_writes_keeps_its_milliseconds() {

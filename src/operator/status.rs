@@ -23,7 +23,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 /// 78 where nothing is configured; 66 for a name that is no database's.
 pub(super) fn status(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
     let mut context = context(flags, &paths(matches))?;
-    if matches.contains_id("db") && matches.get_many::<String>("db").is_some() {
+    if matches.get_many::<String>("db").is_some() {
         context.plan.databases = chosen(&context.plan, matches)?;
     }
     let json = matches.get_flag("json");

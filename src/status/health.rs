@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::show::{ago, period};
+use super::show::ago;
 use super::verified::Verified;
 use super::{Lag, Overview, Status};
 use crate::state::{Phase, Replication, State};
+use crate::time::period;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +61,8 @@ fn in_time(status: &Status, limits: &Limits) -> Result<(), String> {
         Lag::For(lag) if *lag > limits.lag => Err(format!("what was written is not in the replica for {}", period(*lag))),
         Lag::For(_) => Ok(()),
         // A configuration of the user's own need not say; a Litestream that does not answer has no such excuse.
-        Lag::Unknown(why) if why.starts_with("its configuration") => Ok(()),
-        Lag::Unknown(why) => Err(format!("how far the replica is behind is not known: {why}")),
+        Lag::Unknown(unknown) if unknown.by_configuration => Ok(()),
+        Lag::Unknown(unknown) => Err(format!("how far the replica is behind is not known: {}", unknown.why)),
     }
 }
 

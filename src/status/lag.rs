@@ -18,7 +18,28 @@ pub enum Lag {
     /// So long; zero where the replica has everything.
     For(Duration),
     /// Why that is not known.
-    Unknown(String),
+    Unknown(Unknown),
+}
+
+/// Why it is not known how far a replica is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    /// In a few words.
+    pub why: String,
+    /// The user's own configuration has no means to tell, which need not be a fault.
+    pub by_configuration: bool,
+}
+
+impl Unknown {
+    pub(super) fn by_configuration(why: impl Into<String>) -> Self {
+        Self { why: why.into(), by_configuration: true }
+    }
+}
+
+impl<T: Into<String>> From<T> for Unknown {
+    fn from(why: T) -> Self {
+        Self { why: why.into(), by_configuration: false }
+    }
 }
 
 /// What was found.
@@ -31,11 +52,10 @@ pub(super) struct Found {
     pub(super) synced: Option<SystemTime>,
 }
 
-/// Looks at one database; `since` is when this Litestream was started.
-pub(super) fn look(plan: &Plan, database: &Path, since: SystemTime, replicated: &Replicated) -> Found {
+/// Looks at one database, which Litestream has read up to `read`; `since` is when this Litestream was started.
+pub(super) fn look(plan: &Plan, database: &Path, read: Option<&Read>, since: SystemTime, replicated: &Replicated) -> Found {
     let now = SystemTime::now();
-    let read = position::read(database, plan.litestream.line);
-    let unread = is_unread(database, read.as_ref());
+    let unread = is_unread(database, read);
     match replicated {
         Replicated::Unknown(why) => Found { lag: Lag::Unknown(why.clone()), there: None, behind: None, synced: None },
         Replicated::Synced(synced) => {
@@ -51,7 +71,7 @@ pub(super) fn look(plan: &Plan, database: &Path, since: SystemTime, replicated: 
         Replicated::Placed(places) => {
             let path = runtime::file_of(plan, runtime::SYNCED, database);
             let mut mark = Mark::read(&path);
-            let found = by_place(read.as_ref(), unread, places.get(database).copied(), &mut mark, since);
+            let found = by_place(read, unread, places.get(database).copied(), &mut mark, since);
             mark.write(plan, &path);
             found
         }
@@ -163,7 +183,8 @@ pub fn note(plan: &Plan) {
     let state = state::State::read(&plan.runtime);
     let replicated = replicated::ask(plan, state.as_ref());
     for database in &plan.databases {
-        look(plan, &database.path, SystemTime::UNIX_EPOCH, &replicated);
+        let read = position::read(&database.path, plan.litestream.line);
+        look(plan, &database.path, read.as_ref(), SystemTime::UNIX_EPOCH, &replicated);
     }
 }
 

@@ -22,7 +22,7 @@ use crate::state::State;
 use crate::supervise::lock;
 use crate::worker::in_parallel;
 use crate::{interrupt, position, progress, tenants};
-pub use lag::{Lag, note};
+pub use lag::{Lag, Unknown, note};
 use replicated::Replicated;
 use verified::Verified;
 
@@ -125,14 +125,15 @@ fn newest_there(plan: &Plan, database: &Database) -> Result<Option<Position>, St
 fn look(plan: &Plan, database: &Database, state: Option<&State>, replicated: &Replicated) -> Status {
     let path = &database.path;
     let since = state.map_or(SystemTime::UNIX_EPOCH, |state| state.since);
-    let found = lag::look(plan, path, since, replicated);
+    let read = position::read(path, plan.litestream.line);
+    let found = lag::look(plan, path, read.as_ref(), since, replicated);
     Status {
         alias: database.alias.clone(),
         path: path.clone(),
         replica: database.replica.clone(),
         size: fs::metadata(path).ok().map(|m| m.len()),
         wal: continuity::wal_size(path),
-        here: position::read(path, plan.litestream.line).map(|read| read.position),
+        here: read.map(|read| read.position),
         there: found.there,
         behind: found.behind,
         lag: found.lag,

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::Unknown;
 use crate::identity;
 use crate::litestream::{Line, socket};
 use crate::plan::Plan;
@@ -26,13 +27,13 @@ pub(super) enum Replicated {
     /// 0.3: the number of the WAL and the bytes of it that are in the replica.
     Placed(HashMap<PathBuf, (u64, u64)>),
     /// Why nothing is known.
-    Unknown(String),
+    Unknown(Unknown),
 }
 
 pub(super) fn ask(plan: &Plan, state: Option<&State>) -> Replicated {
-    let Some(state) = state else { return Replicated::Unknown("no litestream-entry runs here".to_owned()) };
+    let Some(state) = state else { return Replicated::Unknown("no litestream-entry runs here".into()) };
     if state.litestream == 0 {
-        return Replicated::Unknown("no litestream runs here".to_owned());
+        return Replicated::Unknown("no litestream runs here".into());
     }
     let answer = match (plan.litestream.line, &plan.socket) {
         (Line::V05, Some(path)) => {
@@ -41,20 +42,21 @@ pub(super) fn ask(plan: &Plan, state: Option<&State>) -> Replicated {
             let synced = listed.into_iter().filter_map(|d| Some((d.path.into(), crate::time::parse(&d.last_sync_at?)?)));
             Ok(Replicated::Synced(synced.collect()))
         }
-        (Line::V05, None) => Err("its configuration has no socket".to_owned()),
+        (Line::V05, None) => Err(Unknown::by_configuration("its configuration has no socket")),
         (Line::V03, _) => metrics(plan, state.litestream).map(|text| Replicated::Placed(places(&text))),
     };
     answer.unwrap_or_else(Replicated::Unknown)
 }
 
-fn metrics(plan: &Plan, pid: i32) -> Result<String, String> {
+fn metrics(plan: &Plan, pid: i32) -> Result<String, Unknown> {
     let document = runtime::document(plan)?;
-    let configured = document.address().ok_or("its configuration has no `addr` for metrics")?;
-    let mut address = reachable(configured).ok_or_else(|| format!("its configuration's `addr` {configured} is no address with a port"))?;
+    let configured = document.address().ok_or_else(|| Unknown::by_configuration("its configuration has no `addr` for metrics"))?;
+    let mut address = reachable(configured)
+        .ok_or_else(|| Unknown::by_configuration(format!("its configuration's `addr` {configured} is no address with a port")))?;
     if address.port() == 0 {
         address.set_port(listening(pid).ok_or("litestream does not listen for metrics yet")?);
     }
-    get(address).map_err(|error| format!("litestream does not answer: {error}"))
+    get(address).map_err(|error| format!("litestream does not answer: {error}").into())
 }
 
 /// Where one that listens at `configured` is reached from here.

@@ -1,7 +1,7 @@
 //! How `status` is written: a table for people, JSON for programs. Must fit 80 columns, but for words that are longer.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::verified::Verified;
 use super::{Lag, Overview, Status};
@@ -9,7 +9,7 @@ use crate::litestream::backup::Position;
 use crate::litestream::socket::json_string;
 use crate::report::human_size;
 use crate::state::State;
-use crate::time;
+use crate::time::{self, period};
 
 const WIDTH: usize = 80;
 /// So many events are shown.
@@ -87,8 +87,8 @@ fn details(status: &Status, now: SystemTime) -> Vec<String> {
         let unit = if matches!(status.here, Some(Position::Wal { .. })) { "bytes of the WAL" } else { "transactions" };
         lines.push(format!("{behind} {unit} are not there yet"));
     }
-    if let Lag::Unknown(why) = &status.lag {
-        lines.push(format!("how far it lags is not known: {why}"));
+    if let Lag::Unknown(unknown) = &status.lag {
+        lines.push(format!("how far it lags is not known: {}", unknown.why));
     }
     lines.extend(status.unreachable.iter().map(|why| format!("the replica does not answer: {why}")));
     if !status.proven {
@@ -135,17 +135,6 @@ pub fn lag(lag: &Lag) -> String {
 /// How long ago, as short.
 pub fn ago(at: SystemTime, now: SystemTime) -> String {
     period(now.duration_since(at).unwrap_or_default())
-}
-
-/// In one unit, as short as `3 h`.
-pub fn period(length: Duration) -> String {
-    let seconds = length.as_secs();
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }
 
 fn shortened(text: &str, width: usize) -> String {
@@ -217,7 +206,7 @@ fn json_of(status: &Status, now: SystemTime) -> String {
     let moment = |at: Option<SystemTime>| text_or_null(at.map(time::rfc3339).as_deref());
     let (lag, why) = match &status.lag {
         Lag::For(lag) => (format!("{:.3}", lag.as_secs_f64()), None),
-        Lag::Unknown(why) => ("null".to_owned(), Some(why.as_str())),
+        Lag::Unknown(unknown) => ("null".to_owned(), Some(unknown.why.as_str())),
     };
     let verified = status.verified.as_ref().map_or_else(
         || "null".to_owned(),

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use super::history::{History, Point, SPAN};
 use crate::report::human_size;
-use crate::status::show::{ago, lag, period, short};
+use crate::status::show::{ago, lag, short};
 use crate::status::verified::Verified;
 use crate::status::{Overview, Status};
-use crate::time;
+use crate::time::{self, period};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
