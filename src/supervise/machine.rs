@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::exit::{self, Ended};
 use crate::settings::OnFailure;
-use crate::worker::Message;
+use crate::worker::{Message, Preparation};
 use replicator::Replicator;
 
 /// Time since the boot began.
@@ -148,11 +148,8 @@ pub enum Sync {
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Start `__prepare`; `repair` under a live app.
-    Prepare {
-        /// Only make WALs fit, restore nothing.
-        repair: bool,
-    },
+    /// Start `__prepare`.
+    Prepare(Preparation),
     /// Start `litestream replicate -exec`.
     Replicate,
     /// Start `__probe`.
@@ -367,7 +364,7 @@ impl Machine {
         } else {
             self.replicator = Replicator::Preparing;
         }
-        actions.push(Action::Prepare { repair: false });
+        actions.push(Action::Prepare(Preparation::Boot));
         actions
     }
 

@@ -112,6 +112,7 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         boot,
         signals,
         children: Vec::new(),
+        started: 0,
         pipes: Vec::new(),
         control: None,
         ready: None,
@@ -133,26 +134,35 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
             return shell.leave(code);
         }
         shell.wait(machine.deadline());
-        for event in shell.events(&machine) {
-            let actions = machine.step(event, shell.now());
-            shell.perform(&mut machine, actions);
+        for (source, event) in shell.events(&machine) {
+            if shell.is_news(source, &event) {
+                let actions = machine.step(event, shell.now());
+                shell.perform(&mut machine, actions);
+            }
         }
     }
 }
 
-/// A child whose end is news. One that was killed on purpose is forgotten at once.
+/// A child whose end is news. One that was killed on purpose is forgotten at once, with all that it has said.
 #[derive(Debug)]
 struct Child {
+    id: ChildId,
     role: Role,
-    pid: Pid,
+    /// None once it is reaped: its number may be another process's then.
+    pid: Option<Pid>,
 }
+
+/// One start of one child: what it says, and its end, count for no other, whatever has happened in the same moment.
+type ChildId = u64;
 
 /// The effects around the machine.
 struct Shell {
     boot: Boot,
     signals: Signals,
     children: Vec<Child>,
-    pipes: Vec<Pipe>,
+    /// How many children there have been.
+    started: ChildId,
+    pipes: Vec<(ChildId, Pipe)>,
     /// Where an operator's command asks for something.
     control: Option<UnixDatagram>,
     /// The process that becomes the app when its gate opens.
@@ -180,7 +190,7 @@ impl Shell {
     fn wait(&mut self, deadline: Option<Duration>) {
         let (deadline, rests) = self.rest(deadline);
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.pipes.iter().map(|p| PollFd::new(p.fd.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.pipes.iter().map(|(_, p)| PollFd::new(p.fd.as_fd(), PollFlags::POLLIN)));
         fds.extend(self.control.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
         if let Some((socket, false)) = &self.hold {
             fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
@@ -214,21 +224,21 @@ impl Shell {
         (deadline.into_iter().chain(self.rest_at).min(), rests)
     }
 
-    /// What has happened. A worker's last words come before its end, signals before everything.
-    fn events(&mut self, machine: &Machine) -> Vec<Event> {
-        let mut events: Vec<Event> = self.signals.pending().into_iter().map(Event::Signal).collect();
+    /// What has happened, and of which child. A worker's last words come before its end, signals before everything.
+    fn events(&mut self, machine: &Machine) -> Vec<(Option<ChildId>, Event)> {
+        let mut events: Vec<_> = self.signals.pending().into_iter().map(|signal| (None, Event::Signal(signal))).collect();
         let ended = reap::ended();
-        for pipe in &mut self.pipes {
-            events.extend(pipe.messages().into_iter().map(Event::Said));
+        for (id, pipe) in &mut self.pipes {
+            events.extend(pipe.messages().into_iter().map(|message| (Some(*id), Event::Said(message))));
         }
-        self.pipes.retain(|p| p.open);
-        events.extend(self.asked().into_iter().map(Event::Said));
+        self.pipes.retain(|(_, pipe)| pipe.open);
+        events.extend(self.asked().into_iter().map(|message| (None, Event::Said(message))));
         if let Some((socket, said @ false)) = &mut self.hold {
             let mut byte = [0];
             match socket.read(&mut byte) {
                 Ok(1) => {
                     *said = true;
-                    events.push(Event::Hello);
+                    events.push((self.children.iter().find(|c| c.role == Role::Litestream).map(|c| c.id), Event::Hello));
                 }
                 // Its other end is gone; polled again it would spin.
                 Ok(_) => self.hold = None,
@@ -238,17 +248,29 @@ impl Shell {
         for (pid, how) in ended {
             // Killed before it was needed: the app's start makes another.
             let _ = self.ready.take_if(|(ready, _)| *ready == pid);
-            if let Some(at) = self.children.iter().position(|c| c.pid == pid) {
-                events.push(Event::Ended(self.children.remove(at).role, how));
+            if let Some(child) = self.children.iter_mut().find(|c| c.pid == Some(pid)) {
+                child.pid = None;
+                events.push((Some(child.id), Event::Ended(child.role, how)));
             }
         }
         if machine.deadline().is_some_and(|at| at <= self.now()) {
-            events.push(Event::Tick);
+            events.push((None, Event::Tick));
         }
         if !events.is_empty() {
             self.rest_at = Some(self.now().saturating_add(Duration::from_millis(100)));
         }
         events
+    }
+
+    /// Whether an event is still one: not of a child that an earlier event of the same moment has had killed. A child's end is
+    /// the last of it.
+    fn is_news(&mut self, source: Option<ChildId>, event: &Event) -> bool {
+        let Some(id) = source else { return true };
+        let Some(at) = self.children.iter().position(|c| c.id == id) else { return false };
+        if matches!(event, Event::Ended(..)) {
+            self.children.remove(at);
+        }
+        true
     }
 
     // ---- actions
@@ -265,7 +287,7 @@ impl Shell {
 
     fn act(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Prepare { repair } => self.worker(Role::Prepare, &["__prepare"], &[if repair { "repair" } else { "boot" }]),
+            Action::Prepare(preparation) => self.worker(Role::Prepare, &["__prepare"], &[preparation.word()]),
             Action::Probe => self.worker(Role::Probe, &["__probe"], &[]),
             Action::Pulse => self.worker(Role::Pulse, &["__pulse"], &[]),
             Action::Check => self.worker(Role::Check, &["__check"], &[]),
@@ -307,7 +329,8 @@ impl Shell {
                 None
             }
             Action::Drain(signal) => {
-                let helpers: Vec<i32> = self.children.iter().filter(|c| c.role != Role::App).map(|c| c.pid.as_raw()).collect();
+                let helpers: Vec<i32> =
+                    self.children.iter().filter(|c| c.role != Role::App).filter_map(|c| Some(c.pid?.as_raw())).collect();
                 Some(Event::Left(drain::signal_all(Pid::this().as_raw(), &helpers, signal)))
             }
             Action::TryLock => Some(Event::Lock(if self.try_lock() { Lock::Ours } else { Lock::Theirs { present: self.boot.is_here() } })),
@@ -330,7 +353,8 @@ impl Shell {
     fn started(&mut self, role: Role, path: &Path, spawned: nix::Result<Pid>) -> Option<Event> {
         match spawned {
             Ok(pid) => {
-                self.children.push(Child { role, pid });
+                self.started = self.started.saturating_add(1);
+                self.children.push(Child { id: self.started, role, pid: Some(pid) });
                 None
             }
             Err(errno) => {
@@ -376,7 +400,9 @@ impl Shell {
         args.push(plan.into());
         args.extend(more.iter().map(OsString::from));
         let failed = self.helper(role, &self.boot.own_path.clone(), args, &theirs);
-        self.pipes.extend(Pipe::new(ours));
+        if failed.is_none() {
+            self.pipes.extend(Pipe::new(ours).map(|pipe| (self.started, pipe)));
+        }
         failed
     }
 
@@ -426,7 +452,7 @@ impl Shell {
     }
 
     fn pid_of(&self, role: Role) -> Option<Pid> {
-        self.children.iter().find(|c| c.role == role).map(|c| c.pid)
+        self.children.iter().find(|c| c.role == role).and_then(|c| c.pid)
     }
 
     /// Only a child that is not reaped yet is signalled, so never a process that got its number later.
@@ -436,10 +462,15 @@ impl Shell {
     }
 
     fn kill(&mut self, role: Role) {
-        if let Some(pid) = self.pid_of(role) {
-            let _ = sys::kill_group(pid, nix::libc::SIGKILL);
-            let _ = sys::kill(pid, nix::libc::SIGKILL);
-            self.children.retain(|c| c.role != role);
+        for Child { id, pid, .. } in self.children.extract_if(.., |c| c.role == role) {
+            if let Some(pid) = pid {
+                let _ = sys::kill_group(pid, nix::libc::SIGKILL);
+                let _ = sys::kill(pid, nix::libc::SIGKILL);
+            }
+            self.pipes.retain(|(other, _)| *other != id);
+            if role == Role::Litestream {
+                self.hold = None;
+            }
         }
     }
 

@@ -54,6 +54,29 @@ pub enum Message {
     Hung(String),
 }
 
+/// What `__prepare` is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preparation {
+    /// A boot: decide about every database, restore what is missing, then pin or empty the WALs.
+    Boot,
+    /// Litestream is started again under a live app: empty the WALs, nothing else.
+    Repair,
+}
+
+impl Preparation {
+    const WORDS: [(Self, &str); 2] = [(Self::Boot, "boot"), (Self::Repair, "repair")];
+
+    /// As an argument.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(each, _)| *each == self).map_or("", |(_, word)| word)
+    }
+
+    /// From an argument; none for anything else.
+    pub fn parse(word: &OsStr) -> Option<Self> {
+        Self::WORDS.iter().find(|(_, each)| word == *each).map(|(preparation, _)| *preparation)
+    }
+}
+
 /// A socket in the runtime directory, by which an operator's command asks PID 1 for something.
 pub const CONTROL_FILE: &str = "control";
 
@@ -135,9 +158,11 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
     match word.to_str() {
         Some("__exec") => exec::run(args),
         Some("__hold") => hold::run(args),
-        Some("__prepare") => {
-            with_plan(args, |plan, channel, rest| prepare::run(plan, channel, rest.first().is_some_and(|m| m == "repair")).map(|()| 0))
-        }
+        Some("__prepare") => with_plan(args, |plan, channel, rest| {
+            let preparation = rest.first().and_then(|word| Preparation::parse(word));
+            let unknown = || Failure::new(exit::INTERNAL, "__prepare: no such preparation");
+            prepare::run(plan, channel, preparation.ok_or_else(unknown)?).map(|()| 0)
+        }),
         Some("__pulse") => with_plan(args, |plan, channel, _| {
             each(plan, |plan| pulse::run(plan, channel));
             Ok(0)

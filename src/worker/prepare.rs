@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Channel, Message, in_parallel, memory};
+use super::{Channel, Message, Preparation, in_parallel, memory};
 use crate::continuity::{self, Mark, Need, Pin};
 use crate::exit::{self, Failure};
 use crate::litestream::{Line, socket};
@@ -20,11 +20,12 @@ const TRUNCATE_FOR: Duration = Duration::from_secs(5);
 /// How often Litestream is asked whether it has its lock.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// At a boot (`repair` false) restores, then pins or empties; under a live app only empties.
+/// At a boot restores, then pins or empties; under a live app only empties.
 ///
 /// # Errors
 /// Why the start is refused, a line per database.
-pub fn run(plan: &Plan, channel: &Channel, repair: bool) -> Result<(), Failure> {
+pub fn run(plan: &Plan, channel: &Channel, preparation: Preparation) -> Result<(), Failure> {
+    let repair = preparation == Preparation::Repair;
     let each = if repair {
         tenants::expand(plan.clone(), &[])
     } else {

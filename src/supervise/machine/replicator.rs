@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Action, Actions, AppState, COME_UP, KILL, LOCK_EVERY, Lock, Machine, Now, PULSE_EVERY, Phase, Role, Sync, TERM};
 use crate::exit::{self, Ended};
 use crate::settings::OnFailure;
+use crate::worker::Preparation;
 
 /// Litestream's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,7 +200,7 @@ impl Machine {
         }
         self.prepared = false;
         self.replicator = Replicator::Preparing;
-        actions.push(Action::Prepare { repair: true });
+        actions.push(Action::Prepare(Preparation::Repair));
         actions
     }
 
@@ -226,7 +227,7 @@ impl Machine {
             (Phase::Sync, Lock::Theirs { .. }) => self.finish(),
             (Phase::Boot, Lock::Ours) => {
                 self.replicator = Replicator::Preparing;
-                vec![Action::Prepare { repair: false }]
+                vec![Action::Prepare(Preparation::Boot)]
             }
             (Phase::Run, Lock::Ours) => {
                 let mut actions = vec![Action::Say("the other replicator has left: taking over".to_owned())];

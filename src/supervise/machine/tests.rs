@@ -83,9 +83,9 @@ impl Life {
 
 #[test]
 fn the_app_starts_only_when_databases_are_ready_and_litestream_has_reported_in() {
-    Life::begin(rules()).does(&[Action::Prepare { repair: false }]).then(READY).does(&FIRST).then(Event::Hello).does(&[Action::StartApp]);
+    Life::begin(rules()).does(&[Action::Prepare(Preparation::Boot)]).then(READY).does(&FIRST).then(Event::Hello).does(&[Action::StartApp]);
     let present = Rules { present: true, ..rules() };
-    let both = [Action::Replicate, Action::ReadyApp, Action::Prepare { repair: false }];
+    let both = [Action::Replicate, Action::ReadyApp, Action::Prepare(Preparation::Boot)];
     Life::begin(present.clone()).does(&both).then(Event::Hello).does(&[]).then(HELD).does(&[Action::StartApp]);
     Life::begin(present.clone()).does(&both).then(HELD).does(&[]).then(Event::Hello).does(&[Action::StartApp]);
     // What need not be made fit is only looked for.
@@ -217,10 +217,10 @@ fn what_the_app_left_behind_gets_term_then_kill_before_the_sync() {
 #[test]
 fn litestream_that_dies_is_replaced_at_once_on_a_wal_made_fit_then_with_backoff() {
     let died = || Event::Ended(Role::Litestream, Ended::Signal(9));
-    let life = Life::running().then(died()).says_and(&[Action::Prepare { repair: true }]);
+    let life = Life::running().then(died()).says_and(&[Action::Prepare(Preparation::Repair)]);
     let life = life.then(READY).does(&[Action::Replicate]).then(Event::Hello).says_and(&[]);
     let life = life.then(died()).says_and(&[]);
-    life.after(0.9).does(&[]).after(0.2).does(&[Action::Prepare { repair: true }]);
+    life.after(0.9).does(&[]).after(0.2).does(&[Action::Prepare(Preparation::Repair)]);
 }
 
 #[test]
@@ -228,7 +228,10 @@ fn a_pin_held_since_the_boot_needs_no_snapshot_but_one_let_go_does() {
     let pinned = || Life::begin(rules()).then(HELD).then(Event::Hello).does(&[Action::StartApp]);
     let died = || Event::Ended(Role::Litestream, Ended::Code(1));
     pinned().then(died()).says_and(&[Action::Replicate]);
-    pinned().then(Event::Said(Message::Released)).then(died()).says_and(&[Action::Kill(Role::Prepare), Action::Prepare { repair: true }]);
+    pinned()
+        .then(Event::Said(Message::Released))
+        .then(died())
+        .says_and(&[Action::Kill(Role::Prepare), Action::Prepare(Preparation::Repair)]);
 }
 
 #[test]
@@ -240,7 +243,7 @@ fn a_configuration_that_litestream_refuses_ends_the_boot_and_a_replica_out_of_re
         Action::Exit(78),
     ]);
     let life = failed().then(Event::Ended(Role::Probe, ZERO)).says_and(&[Action::StartApp]);
-    life.after(1.1).does(&[Action::Prepare { repair: true }]);
+    life.after(1.1).does(&[Action::Prepare(Preparation::Repair)]);
     // The same where it was started beside the preparation.
     let present = Rules { present: true, ..rules() };
     let life = Life::begin(present).then(Event::Ended(Role::Litestream, Ended::Code(1))).does(&[Action::Probe]);
@@ -263,7 +266,7 @@ fn a_litestream_that_hangs_is_killed_when_it_has_been_seen_twice_in_a_row() {
     let life = seen(life).after(2.0).does(&[Action::Pulse]).then(hung());
     assert!(matches!(
         life.last.as_slice(),
-        [Action::Say(_), Action::Kill(Role::Litestream), Action::Say(_), Action::Prepare { repair: true }]
+        [Action::Say(_), Action::Kill(Role::Litestream), Action::Say(_), Action::Prepare(Preparation::Repair)]
     ));
     life.then(looked()).after(30.0).does(&[]).then(READY).does(&[Action::Replicate]).then(Event::Hello);
 }
@@ -294,7 +297,7 @@ fn a_litestream_that_does_not_end_to_be_started_again_is_killed() {
         .after(24.0)
         .does(&[])
         .after(1.0)
-        .says_and(&[Action::Kill(Role::Litestream), Action::Prepare { repair: true }])
+        .says_and(&[Action::Kill(Role::Litestream), Action::Prepare(Preparation::Repair)])
         .then(READY)
         .does(&[Action::Replicate]);
 }
@@ -304,7 +307,7 @@ fn an_unproven_backup_is_made_whole_at_the_next_chance() {
     let unproven = Event::Said(Message::Ready { held: false, unproven: true });
     let life = Life::begin(rules()).then(unproven).then(Event::Hello).does(&[Action::StartApp]);
     let life = life.after(20.0).does(&[Action::Pulse]).then(Event::Ended(Role::Pulse, ZERO)).after(11.0).does(&[Action::LetGo]);
-    let life = life.then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Prepare { repair: true }]);
+    let life = life.then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Prepare(Preparation::Repair)]);
     life.then(READY).does(&[Action::Replicate]).then(Event::Hello).after(700.0).does(&[Action::Pulse]);
     let life = Life::begin(rules()).then(HELD).then(Event::Hello).then(Event::Said(Message::Reopen)).does(&[Action::LetGo]);
     // A stop in that moment must not take its end for the last sync.
@@ -317,7 +320,7 @@ fn in_standby_the_app_runs_and_takes_over_when_the_other_leaves() {
     let standby = Rules { standby: true, present: true, ..rules() };
     let theirs = |present| Event::Lock(Lock::Theirs { present });
     let life = Life::begin(standby.clone()).does(&[Action::StartApp]).after(1.1).does(&[Action::TryLock]).then(theirs(true)).does(&[]);
-    let life = life.after(1.1).does(&[Action::TryLock]).then(Event::Lock(Lock::Ours)).says_and(&[Action::Prepare { repair: true }]);
+    let life = life.after(1.1).does(&[Action::TryLock]).then(Event::Lock(Lock::Ours)).says_and(&[Action::Prepare(Preparation::Repair)]);
     life.then(READY).does(&[Action::Replicate]);
     let life = Life::begin(standby.clone()).then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[Action::TryLock]);
     life.then(theirs(true)).does(&[Action::Exit(0)]);
@@ -329,7 +332,7 @@ fn in_standby_the_app_runs_and_takes_over_when_the_other_leaves() {
         .after(1.1)
         .does(&[Action::TryLock])
         .then(Event::Lock(Lock::Ours))
-        .does(&[Action::Prepare { repair: false }]);
+        .does(&[Action::Prepare(Preparation::Boot)]);
 }
 
 #[test]
@@ -380,7 +383,7 @@ fn backups_are_proved_one_check_at_a_time_and_none_outlives_the_app() {
 #[test]
 fn a_backup_that_differs_begins_anew_under_a_live_app() {
     let asked = || Life::running().then(Event::Said(Message::Resnapshot));
-    asked().says_and(&[Action::LetGo]).then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Prepare { repair: true }]);
+    asked().says_and(&[Action::LetGo]).then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Prepare(Preparation::Repair)]);
     // Twice is once, and what is not up takes one when it comes back.
     asked().then(Event::Said(Message::Resnapshot)).does(&[]);
     Life::begin(rules()).then(Event::Said(Message::Resnapshot)).does(&[]);
