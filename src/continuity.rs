@@ -90,7 +90,8 @@ pub fn mark_path(database: &Path) -> PathBuf {
     hidden(database, "-litestream-entry")
 }
 
-fn hidden(database: &Path, suffix: &str) -> PathBuf {
+/// `app.db` → `.app.dbSUFFIX`.
+pub fn hidden(database: &Path, suffix: &str) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(database.file_name().unwrap_or_default());
     name.push(suffix);
@@ -146,11 +147,25 @@ fn every_ltx(database: &Path) -> impl Iterator<Item = Ltx> {
 ///
 /// Must not be called while this process has it open.
 pub fn is_open_elsewhere(database: &Path) -> bool {
-    let Ok(file) = File::options().read(true).write(true).open(beside(database, "-shm")) else { return false };
+    File::options().read(true).write(true).open(beside(database, "-shm")).is_ok_and(|file| is_locked(&file, 128, 1))
+}
+
+/// Whether another process holds any lock in this range. Unknown is held: to empty a WAL, and to replace nothing, is right either way.
+fn is_locked(file: &File, start: i64, length: i64) -> bool {
     let short = |value: i32| i16::try_from(value).unwrap_or_default();
-    let mut lock = libc::flock { l_type: short(libc::F_WRLCK), l_whence: short(libc::SEEK_SET), l_start: 128, l_len: 1, l_pid: 0 };
-    // Unknown is open: emptying the WAL is right in either case.
-    fcntl(&file, FcntlArg::F_GETLK(&mut lock)).is_err() || i32::from(lock.l_type) != libc::F_UNLCK
+    let (kind, whence) = (short(libc::F_WRLCK), short(libc::SEEK_SET));
+    let mut lock = libc::flock { l_type: kind, l_whence: whence, l_start: start, l_len: length, l_pid: 0 };
+    fcntl(file, FcntlArg::F_GETLK(&mut lock)).is_err() || i32::from(lock.l_type) != libc::F_UNLCK
+}
+
+/// Whether another process has a database open, whatever its journal mode, as far as its locks tell: in WAL mode and in exclusive
+/// locking mode each connection holds one, in the other modes only a transaction does (SQLite's `os_unix.c`: the lock bytes begin
+/// at 1 GiB).
+///
+/// Must not be called while this process has it open.
+pub fn is_in_use(database: &Path) -> bool {
+    is_open_elsewhere(database)
+        || File::options().read(true).write(true).open(database).is_ok_and(|file| is_locked(&file, 0x4000_0000, 512))
 }
 
 /// What is known of a backup's past, kept beside the database.
@@ -204,9 +219,7 @@ impl Mark {
             Self::Rewound(position) => format!("rewound {position}"),
             Self::Unproven => "unproven".to_owned(),
         };
-        let file = File::options().write(true).create(true).truncate(false).open(mark_path(database))?;
-        let length = usize::try_from(file.metadata()?.len()).unwrap_or_default().clamp(1, LONGEST_MARK);
-        file.write_all_at(format!("{text:<length$}\n").as_bytes(), 0)
+        write_mark(database, &text, &more(database))
     }
 
     /// The mark of a clean end: the position that Litestream's own files show, 0 where 0.3 has none of this kind.
@@ -221,6 +234,32 @@ impl Mark {
             Self::None | Self::Unproven => false,
         }
     }
+}
+
+/// Between the mark and what else is noted behind it.
+const MORE: &str = " | ";
+
+fn write_mark(database: &Path, mark: &str, more: &str) -> io::Result<()> {
+    let file = File::options().write(true).create(true).truncate(false).open(mark_path(database))?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or_default().clamp(1, LONGEST_MARK);
+    let text = if more.is_empty() { mark.to_owned() } else { format!("{mark}{MORE}{more}") };
+    file.write_all_at(format!("{text:<length$}\n").as_bytes(), 0)
+}
+
+/// What is noted beside the mark, in words. An older release writes over it.
+pub fn more(database: &Path) -> String {
+    let text = std::fs::read_to_string(mark_path(database)).unwrap_or_default();
+    text.lines().next().and_then(|line| line.split_once(MORE)).map(|(_, more)| more.trim().to_owned()).unwrap_or_default()
+}
+
+/// Notes something beside the mark, in the place of what was noted there.
+///
+/// # Errors
+/// What the kernel says.
+pub fn note_more(database: &Path, more: &str) -> io::Result<()> {
+    let text = std::fs::read_to_string(mark_path(database)).unwrap_or_default();
+    let mark = text.lines().next().unwrap_or_default().split(MORE).next().unwrap_or_default().trim();
+    write_mark(database, if mark.is_empty() { "none" } else { mark }, more)
 }
 
 /// A life begins under 0.3, which needs no mark but this: after a crash the last clean end proves nothing.
@@ -238,7 +277,8 @@ pub fn is_fresh(database: &Path) -> bool {
     let text = std::fs::read_to_string(mark_path(database)).unwrap_or_default();
     let ended = std::fs::metadata(mark_path(database)).and_then(|m| m.modified()).ok();
     let moment = ended.and_then(|at| at.elapsed().ok()).is_some_and(|ago| ago < FRESH);
-    let at = text.split_whitespace().skip(2).collect::<Vec<_>>().join(" ");
+    let mark = text.split(MORE).next().unwrap_or_default();
+    let at = mark.split_whitespace().skip(2).collect::<Vec<_>>().join(" ");
     moment && text.starts_with("clean ") && !at.is_empty() && at == here(database)
 }
 
@@ -353,7 +393,10 @@ pub fn touch(database: &Path) -> rusqlite::Result<()> {
 }
 
 /// Opens an existing database as one more reader and writer beside the app.
-fn open(database: &Path) -> rusqlite::Result<Connection> {
+///
+/// # Errors
+/// What SQLite says.
+pub fn open(database: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     // If the app is gone already, the last to close would delete the WAL, and with it Litestream's place.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -447,6 +490,52 @@ mod tests {
         }
         assert!(Mark::Clean(42).proves(Some(42)) && !Mark::Clean(42).proves(Some(43)));
         assert!(Mark::Open.proves(Some(1)) && !Mark::None.proves(None) && !Mark::Unproven.proves(Some(1)));
+    }
+
+    #[test]
+    fn what_is_noted_beside_the_mark_stays_with_each_mark_and_is_gone_with_an_older_releases() {
+        let (_dir, path, _app) = database();
+        note_more(&path, "2 migrating").unwrap();
+        assert_eq!((Mark::read(&path), more(&path).as_str()), (Mark::None, "2 migrating"));
+        for mark in [Mark::Clean(42), Mark::Open, Mark::Restored(Position::Txid(7))] {
+            mark.write(&path).unwrap();
+            assert_eq!((Mark::read(&path), more(&path).as_str()), (mark, "2 migrating"));
+        }
+        Mark::Clean(42).write(&path).unwrap();
+        assert!(is_fresh(&path));
+        note_more(&path, "2").unwrap();
+        assert_eq!((Mark::read(&path), more(&path).as_str()), (Mark::Clean(42), "2"));
+        // As an older release writes it.
+        let file = File::options().write(true).open(mark_path(&path)).unwrap();
+        let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
+        file.write_all_at(format!("{:<length$}\n", "open").as_bytes(), 0).unwrap();
+        assert_eq!((Mark::read(&path), more(&path).as_str()), (Mark::Open, ""));
+    }
+
+    #[test]
+    fn a_database_that_somebody_has_open_is_in_use_in_any_journal_mode_as_far_as_locks_tell() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
+        assert!(!is_in_use(&path));
+        // Locks of this very process do not count, so another one has it open.
+        let open = |statements: &str| {
+            let script = "import sqlite3,sys; c=sqlite3.connect(sys.argv[1],isolation_level=None); [c.execute(s).fetchall() for s in sys.argv[2].split(';')]; print('open',flush=True); sys.stdin.read()";
+            let mut other = std::process::Command::new("python3");
+            other.args(["-c", script]).arg(&path).arg(statements).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+            let mut other = other.spawn().unwrap();
+            std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut [0; 4]).unwrap();
+            other
+        };
+        for statements in
+            ["BEGIN IMMEDIATE", "PRAGMA locking_mode=EXCLUSIVE;BEGIN IMMEDIATE;COMMIT", "PRAGMA journal_mode=WAL;SELECT * FROM t"]
+        {
+            let mut other = open(statements);
+            assert!(is_in_use(&path), "{statements}");
+            drop(other.stdin.take());
+            other.wait().unwrap();
+            assert!(!is_in_use(&path), "{statements}");
+        }
     }
 
     #[test]

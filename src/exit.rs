@@ -25,6 +25,9 @@ pub const NOT_EXECUTABLE: u8 = 126;
 /// The app was not found, as shells and Docker have it.
 pub const NOT_FOUND: u8 = 127;
 
+/// What a signal's number is added to for the code of what it ended, as shells and Docker have it.
+pub const SIGNAL_BASE: u8 = 128;
+
 /// All of them as the man page and docs/configuration.md have them.
 pub const TABLE: [(&str, &str); 11] = [
     ("the app's, 128+n", "as the app ended; n is the signal"),
@@ -55,7 +58,7 @@ impl Ended {
         match self {
             Self::Code(code) => code,
             // Signal numbers end at 64, so the sum fits.
-            Self::Signal(signal) => u8::try_from(signal).map_or(u8::MAX, |n| n.saturating_add(128)),
+            Self::Signal(signal) => u8::try_from(signal).map_or(u8::MAX, |n| n.saturating_add(SIGNAL_BASE)),
         }
     }
 

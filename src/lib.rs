@@ -216,6 +216,10 @@ pub fn leave_plan(plan: &Plan, document: &Document) -> Result<(), Failure> {
     written.map_err(|e| unwritten(plan, &e))
 }
 
+/// How long a migration that is to be rolled back where it fails waits for another container to leave. One that is started before
+/// the other is stopped would wait for ever.
+const ALONE_WITHIN: Duration = Duration::from_secs(120);
+
 /// Boots: everything that may fail before the first child fails here, in one line a problem.
 fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure> {
     // Before anything else, so that no signal is lost.
@@ -239,8 +243,10 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         replicates: false,
         app: !boot.app.is_empty(),
         present: false,
+        here: false,
         standby: false,
         wait: false,
+        wait_for: None,
         names: String::new(),
         confirms: false,
         repairs: false,
@@ -291,7 +297,9 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     let locks = take_locks(&plan)?;
     rules.replicates = true;
     rules.standby = locks.is_none();
-    rules.wait = entry.lock == LockPolicy::Wait;
+    let alone = entry.migrate.is_some() && entry.migrate_rollback;
+    rules.wait = entry.lock == LockPolicy::Wait || alone;
+    rules.wait_for = (alone && entry.lock != LockPolicy::Wait).then_some(ALONE_WITHIN);
     rules.confirms = plan.socket.is_some();
     rules.repairs = plan.litestream.line == Line::V05;
     rules.watches = plan.directories.iter().any(|d| tenants::is_listed(&plan, d));
@@ -309,8 +317,9 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     boot.plan = Some(plan);
     boot.document = Some(planned.document);
     boot.share();
-    rules.present = boot.is_here() && (rules.standby || boot.is_settled());
-    if rules.present && !rules.repairs && !rules.standby {
+    rules.here = boot.is_here();
+    rules.present = rules.here && !rules.standby && boot.is_settled();
+    if rules.present && !rules.repairs {
         boot.plan.iter().flat_map(|plan| &plan.databases).for_each(continuity::begin);
     }
     Ok(supervise::run(boot, rules, signals))
@@ -335,7 +344,15 @@ fn take_locks(plan: &Plan) -> Result<Option<Locks>, Failure> {
             format!("{alias}: another process replicates it (LITESTREAM_ENTRY_LOCK=refuse); stop that one first"),
         )),
         (Err(alias), policy) => {
-            let then = if policy == LockPolicy::Wait { "waiting for it to leave" } else { "standing by to take over" };
+            let alone = plan.entry.migrate.is_some() && plan.entry.migrate_rollback;
+            let then = match policy {
+                LockPolicy::Wait => "waiting for it to leave".to_owned(),
+                _ if alone => format!(
+                    "waiting up to {} s for it to leave, since LITESTREAM_ENTRY_MIGRATE_ROLLBACK needs the database alone; deploy stop-first",
+                    ALONE_WITHIN.as_secs()
+                ),
+                _ => "standing by to take over".to_owned(),
+            };
             report::line(format_args!("{alias}: another process replicates it: {then}"));
             Ok(None)
         }

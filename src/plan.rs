@@ -2,6 +2,7 @@
 //! excepted. Must never do I/O.
 
 use std::ffi::CString;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -84,6 +85,8 @@ pub struct Plan {
     pub directories: Vec<Directory>,
     /// This program's settings.
     pub entry: Entry,
+    /// The boot that this is, unlike any other's.
+    pub life: String,
 }
 
 /// The plan, and the configuration to be written where it is not the user's own.
@@ -187,6 +190,8 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
         databases: Vec::new(),
         directories: Vec::new(),
         entry: settings.entry.clone(),
+        // Two numbers that the library takes at random for each of its hash tables.
+        life: format!("{:016x}", RandomState::new().build_hasher().finish()),
     };
     let document = match &settings.source {
         Source::File(path) => {

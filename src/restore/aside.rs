@@ -48,6 +48,18 @@ pub fn move_database_aside(database: &Path) -> io::Result<Option<PathBuf>> {
     Ok(Some(aside))
 }
 
+/// Keeps a copy from before a migration among what was moved aside of its database.
+///
+/// # Errors
+/// What the kernel says.
+pub fn keep_copy(copy: &Path, database: &Path) -> io::Result<()> {
+    let Some(aside) = free_name(database) else { return Ok(()) };
+    fs::rename(copy, &aside)?;
+    report::line(format_args!("{}, a copy from before an earlier migration, is not used: kept as {}", copy.display(), aside.display()));
+    forget_oldest(database);
+    Ok(())
+}
+
 /// Removes a database that was moved aside.
 ///
 /// # Errors

@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::aside::{discard, move_companions_aside, move_database_aside};
 use super::fetch::Restored;
-use crate::continuity::{Mark, meta_dir};
+use crate::continuity::{self, Mark, meta_dir};
 use crate::identity::{self, Named};
 use crate::litestream::ltx;
 use crate::pages;
@@ -34,6 +34,25 @@ pub enum Old {
     Discard,
 }
 
+/// How long those who have just been killed have to let go of a file.
+const LET_GO_WITHIN: Duration = Duration::from_secs(2);
+
+/// What is written to a file that is moved aside is lost.
+///
+/// # Errors
+/// `ResourceBusy` where another process has the database open.
+pub fn nobody_has_it_open(database: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + LET_GO_WITHIN;
+    while continuity::is_in_use(database) {
+        if Instant::now() >= deadline {
+            let what = "another process has it open, and would write to a file that is moved aside: end that one first";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 /// Puts a restored file in its place: owner and mode, fsync, what is there aside, rename, fsync.
 ///
 /// # Errors
@@ -50,7 +69,11 @@ pub fn install(restored: &Restored, database: &Path, entry: &Entry, old: Old) ->
     fs::set_permissions(file, fs::Permissions::from_mode(entry.db_mode.unwrap_or(place.mode() & 0o666)))?;
     File::open(file)?.sync_all()?;
     // A crash from here to the rename leaves no database, which the next boot restores.
-    let aside = if fs::metadata(database).is_ok_and(|m| m.len() > 0) { move_database_aside(database)? } else { None };
+    let replaced = fs::metadata(database).is_ok_and(|m| m.len() > 0);
+    if replaced {
+        nobody_has_it_open(database)?;
+    }
+    let aside = if replaced { move_database_aside(database)? } else { None };
     move_companions_aside(database)?;
     fs::rename(file, database)?;
     File::open(directory)?.sync_all()?;

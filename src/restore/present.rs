@@ -10,52 +10,102 @@ use super::fetch::{Fetched, Restored, Source};
 use super::install::{Old, install, note_position, stand_in};
 use super::point::Point;
 use super::standing::{self, Standing};
-use super::{Decision, aside, clear, decide, folder, ladder, look, with_standing, without_backup};
+use super::{Decision, aside, clear, decide, folder, ladder, look, rollback, with_standing, without_backup};
 use crate::continuity::{self, Mark};
 use crate::exit::{self, Failure};
-use crate::litestream::backup::Position;
+use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::{Line, call};
 use crate::plan::{Database, Plan};
 use crate::settings::{self, StalePolicy};
-use crate::{report, runtime, time};
+use crate::{interrupt, report, runtime, time};
 
 /// How long each other place is asked.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(10);
+/// How long it is asked where its backup ends.
+const END_FOR: Duration = Duration::from_secs(5);
+/// How long the replica of a database that is missing under an app is asked.
+const MISSING_FOR: Duration = Duration::from_secs(10);
+
+/// Whether it is known that a database is the one to go on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It is: the replica has nothing that it lacks.
+    Decided,
+    /// The replica did not answer, which has been said: the app may work with it, and nothing may be uploaded.
+    NotYet,
+}
 
 /// Makes one database present.
 ///
 /// # Errors
 /// Why the start is refused, in one line with the database's name.
-pub fn make_present(plan: &Plan, database: &Database) -> Result<(), Failure> {
-    let boot = Boot { plan, database, folder: folder(&database.path) };
-    let done = boot.run();
-    let cleared = clear(&boot.folder);
-    done.and_then(|()| cleared.map_err(|e| boot.system(&e))).map_err(|f| Failure::new(f.code, format!("{}: {}", database.alias, f.message)))
+pub fn make_present(plan: &Plan, database: &Database) -> Result<Known, Failure> {
+    let boot = Boot { plan, database, folder: folder(&database.path), may_replace: true };
+    boot.named(boot.run())
+}
+
+/// Decides the same of a database that others work with, or that is not ours: nothing is restored, moved or written beside it.
+///
+/// # Errors
+/// Why it must not be gone on with, in one line with the database's name.
+pub fn judge(plan: &Plan, database: &Database) -> Result<Known, Failure> {
+    let folder = continuity::hidden(&database.path, &format!("-deciding-{}", plan.life));
+    let boot = Boot { plan, database, folder, may_replace: false };
+    boot.named(boot.decide())
+}
+
+/// Makes good what a restore from the past has left to do, when all databases are decided about.
+pub fn make_good(plan: &Plan, database: &Database) {
+    Boot { plan, database, folder: folder(&database.path), may_replace: true }.make_good();
 }
 
 struct Boot<'a> {
     plan: &'a Plan,
     database: &'a Database,
     folder: PathBuf,
+    /// Nobody else works with it, and none can begin.
+    may_replace: bool,
 }
 
 impl Boot<'_> {
-    fn run(&self) -> Result<(), Failure> {
+    fn run(&self) -> Result<Known, Failure> {
         let path = &self.database.path;
         clear(&self.folder).map_err(|e| self.system(&e))?;
-        let done = match decide(look(path).map_err(|e| self.system(&e))?, self.plan.entry.restore) {
+        match decide(look(path).map_err(|e| self.system(&e))?, self.plan.entry.restore) {
             Decision::Use => self.use_it(),
-            Decision::Fetch => self.restore_missing(),
-            Decision::StartEmpty => aside::move_companions_aside(path).map_err(|e| self.system(&e)),
-            Decision::Refuse => Err(Failure::new(
-                exit::DAMAGED,
-                format!("{} is not a SQLite database; move it away to have the backup restored, or correct the path", path.display()),
-            )),
-        };
-        if done.is_ok() {
-            self.make_good();
+            Decision::Fetch => self.restore_missing().map(|()| Known::Decided),
+            Decision::StartEmpty => aside::move_companions_aside(path).map(|()| Known::Decided).map_err(|e| self.system(&e)),
+            Decision::Refuse => Err(self.not_a_database()),
         }
-        done
+    }
+
+    /// The same where nothing may be replaced.
+    fn decide(&self) -> Result<Known, Failure> {
+        match decide(look(&self.database.path).map_err(|e| self.system(&e))?, self.plan.entry.restore) {
+            Decision::Use => self.decide_here(),
+            Decision::Fetch => self.decide_missing(),
+            Decision::StartEmpty => Ok(Known::Decided),
+            Decision::Refuse => Err(self.not_a_database()),
+        }
+    }
+
+    /// With the database's name, and without the folder.
+    fn named(&self, done: Result<Known, Failure>) -> Result<Known, Failure> {
+        let cleared = clear(&self.folder).map_err(|e| self.system(&e));
+        done.and_then(|known| cleared.map(|()| known)).map_err(|f| Failure::new(f.code, format!("{}: {}", self.database.alias, f.message)))
+    }
+
+    fn not_a_database(&self) -> Failure {
+        let path = self.database.path.display();
+        let what = format!("{path} is not a SQLite database; move it away to have the backup restored, or correct the path");
+        Failure::new(exit::DAMAGED, what)
+    }
+
+    fn not_installed(&self, error: &std::io::Error) -> Failure {
+        match error.kind() {
+            std::io::ErrorKind::ResourceBusy => Failure::new(exit::SYSTEM, format!("{}: {error}", self.database.path.display())),
+            _ => self.system(error),
+        }
     }
 
     fn system(&self, error: &std::io::Error) -> Failure {
@@ -65,21 +115,27 @@ impl Boot<'_> {
 
     // ---- a database that is here
 
-    fn use_it(&self) -> Result<(), Failure> {
+    fn use_it(&self) -> Result<Known, Failure> {
         if let Some(point) = &self.plan.entry.restore_point
             && !has_gone_back(point, &self.database.path)?
         {
-            return self.go_back(point);
+            return self.go_back(point).map(|()| Known::Decided);
         }
+        if self.plan.entry.stale == StalePolicy::Keep {
+            self.keep();
+        }
+        self.decide_here()
+    }
+
+    fn decide_here(&self) -> Result<Known, Failure> {
         let policy = self.plan.entry.stale;
         if policy == StalePolicy::Keep {
-            self.keep();
-            return Ok(());
+            return Ok(Known::Decided);
         }
         // Litestream's own directory is elsewhere: its position is not ours to read.
         if self.database.has_own_meta {
             report::debug(format_args!("{}: it has a meta-path: whether it is behind its replica is not looked at", self.database.alias));
-            return Ok(());
+            return Ok(Known::Decided);
         }
         let mut standing = standing::ask(self.plan, self.database);
         if standing == Standing::Unknown {
@@ -91,7 +147,9 @@ impl Boot<'_> {
             standing = match standing::compare_contents(self.plan, self.database, &self.folder) {
                 Ok(standing) => standing,
                 Err(failure) if failure.code == exit::UNREACHABLE => Standing::NotAsked(failure.message),
-                Err(failure) if policy == StalePolicy::Restore && failure.code == exit::DAMAGED => return self.replace_stale(),
+                Err(failure) if self.may_replace && policy == StalePolicy::Restore && failure.code == exit::DAMAGED => {
+                    return self.replace_stale();
+                }
                 Err(failure) => {
                     let what = "; go on with this file with LITESTREAM_ENTRY_STALE=keep";
                     return Err(Failure::new(
@@ -102,12 +160,39 @@ impl Boot<'_> {
             };
         }
         if let Standing::NotAsked(why) = &standing {
-            report::line(format_args!("{}: whether it is behind its replica is not known: {why}", self.database.alias));
+            report::line(format_args!(
+                "{}: whether it is behind its replica is not known, and nothing is uploaded before it is: {why}",
+                self.database.alias
+            ));
+            return Ok(Known::NotYet);
         }
         match with_standing(&standing, policy) {
-            Decision::Fetch => self.replace_stale(),
-            Decision::Refuse => Err(Failure::new(exit::DAMAGED, self.refusal(&standing))),
-            Decision::Use | Decision::StartEmpty => Ok(()),
+            Decision::Fetch if self.may_replace => self.replace_stale(),
+            Decision::Fetch | Decision::Refuse => Err(Failure::new(exit::DAMAGED, self.refusal(&standing))),
+            Decision::Use | Decision::StartEmpty => Ok(Known::Decided),
+        }
+    }
+
+    /// Missing under an app that works, or beside a process that has it. It must not be made anew where there is a backup of it.
+    fn decide_missing(&self) -> Result<Known, Failure> {
+        let replica = &self.database.replica;
+        match Source::newest(self.plan, self.database).list(Depth::Newest, MISSING_FOR) {
+            Ok(files) if files.is_empty() => Ok(Known::Decided),
+            Ok(_) => Err(Failure::new(
+                exit::DAMAGED,
+                format!(
+                    "{} is missing here, and {replica} has a backup of it; start again to have it restored",
+                    self.database.path.display()
+                ),
+            )),
+            Err(why) => {
+                report::line(format_args!(
+                    "{}: {} is missing here, and {replica} does not answer: {why}",
+                    self.database.alias,
+                    self.database.path.display()
+                ));
+                Ok(Known::NotYet)
+            }
         }
     }
 
@@ -129,17 +214,22 @@ impl Boot<'_> {
                 self.database.replica
             ),
         };
+        let path = self.database.path.display();
+        if self.plan.entry.stale == StalePolicy::Restore {
+            let instead =
+                "end every container on this volume and start again: LITESTREAM_ENTRY_STALE=restore replaces it before anybody has it open";
+            return format!("{path} {how}; {instead}");
+        }
         format!(
-            "{} {how}; take what is there with LITESTREAM_ENTRY_STALE=restore (this file is kept aside), or go on with this file with \
-             LITESTREAM_ENTRY_STALE=keep",
-            self.database.path.display()
+            "{path} {how}; take what is there with LITESTREAM_ENTRY_STALE=restore (this file is kept aside), or go on with this file with \
+             LITESTREAM_ENTRY_STALE=keep"
         )
     }
 
-    fn replace_stale(&self) -> Result<(), Failure> {
+    fn replace_stale(&self) -> Result<Known, Failure> {
         let began = Instant::now();
         match self.fetch_newest()? {
-            Fetched::Database(restored) => self.install(&restored, began),
+            Fetched::Database(restored) => self.install(&restored, began).map(|()| Known::Decided),
             // It had one a moment ago.
             Fetched::NoBackup => Err(Failure::new(exit::UNREACHABLE, format!("{} has no backup any more", self.database.replica))),
         }
@@ -252,7 +342,11 @@ impl Boot<'_> {
     fn install(&self, restored: &Restored, began: Instant) -> Result<(), Failure> {
         let path = &self.database.path;
         let size = fs::metadata(&restored.file).map(|m| m.len()).unwrap_or_default();
-        install(restored, path, &self.plan.entry, Old::Keep).and_then(|()| note_position(restored, path)).map_err(|e| self.system(&e))?;
+        install(restored, path, &self.plan.entry, Old::Keep)
+            .and_then(|()| rollback::is_over(path))
+            .and_then(|()| note_position(restored, path))
+            .and_then(|()| if restored.is_of_the_past { Ok(()) } else { self.note_end(restored.position.as_ref()) })
+            .map_err(|e| self.not_installed(&e))?;
         report::line(format_args!(
             "{}: restored {} from {} in {:.1} s{}",
             self.database.alias,
@@ -264,13 +358,16 @@ impl Boot<'_> {
         Ok(())
     }
 
-    /// After a restore from the past, at this boot or before it. 0.5's restores go through every file since its last snapshot,
-    /// and so through what is damaged: a new snapshot stands before all that is restored from here on. It is owed until it is made.
+    /// After a restore from the past or a rollback, at this boot or before it. 0.5's restores go through every file since its last
+    /// snapshot, and so through what is damaged or was undone: a new snapshot stands before all that is restored from here on. It
+    /// is owed until it is made.
     fn make_good(&self) {
         let Mark::Rewound(position) = Mark::read(&self.database.path) else { return };
         let path = &self.database.path;
         let outcome = match (self.plan.litestream.line, &position) {
-            (Line::V05, Position::Txid(txid)) => stand_in(*txid, path).map_err(|e| e.to_string()).and_then(|()| self.force_snapshot()),
+            (Line::V05, Position::Txid(txid)) => {
+                self.place_of(*txid).and_then(|txid| stand_in(txid, path).map_err(|e| e.to_string())).and_then(|()| self.force_snapshot())
+            }
             _ => Ok(()),
         };
         match outcome.and_then(|()| Mark::Restored(position).write(path).map_err(|e| e.to_string())) {
@@ -280,6 +377,32 @@ impl Boot<'_> {
                 self.database.alias
             )),
         }
+    }
+
+    /// The transaction whose place is taken: the last of all that is there, on every level. A snapshot may be ahead of the
+    /// transactions' own files, after which Litestream alone would go on counting.
+    fn place_of(&self, txid: u64) -> Result<u64, String> {
+        if txid < u64::MAX {
+            return Ok(txid);
+        }
+        loop {
+            match Source::newest(self.plan, self.database).list(Depth::All, END_FOR) {
+                Ok(files) => return Ok(if let Some(Position::Txid(last)) = backup::newest(&files) { last } else { 0 }),
+                // Without it, Litestream must not start.
+                Err(why) => report::line(format_args!("{}: where its backup ends is not known yet: {why}", self.database.alias)),
+            }
+            interrupt::check().map_err(|interrupted| interrupted.message)?;
+            std::thread::sleep(END_FOR);
+        }
+    }
+
+    /// 0.5 goes on after the last transaction of which the replica has a file of its own. Where a snapshot is ahead of that (its
+    /// writer died in that second), it would use numbers a second time, and a restore would take the snapshot's.
+    fn note_end(&self, position: Option<&Position>) -> std::io::Result<()> {
+        let (Line::V05, Some(Position::Txid(restored))) = (self.plan.litestream.line, position) else { return Ok(()) };
+        let files = Source::newest(self.plan, self.database).list(Depth::Newest, END_FOR).unwrap_or_default();
+        let goes_on_there = backup::newest(&files) == Some(Position::Txid(*restored));
+        if goes_on_there { Ok(()) } else { stand_in(*restored, &self.database.path) }
     }
 
     fn force_snapshot(&self) -> Result<(), String> {

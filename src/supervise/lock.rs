@@ -1,20 +1,40 @@
-//! One replicator per database: a lock beside each file, held by PID 1 for its whole life. Must never
-//! wait, and a killed holder must not block (the kernel lets go of flock(2) with the process).
+//! One replicator per database: a lock beside each file, held by PID 1 for its whole life, and a second one on the same file that
+//! says what it has decided about the database. Must never wait, and a killed holder must not block, nor go on saying anything (the
+//! kernel lets go of both with the process).
+//!
+//! The lock is flock(2)'s. The second one is of an open file description (fcntl(2), `F_OFD_SETLK`), since that can be asked for
+//! without being taken: for reading it says "not decided yet", for writing "decided, and replicated". Where there is neither, the
+//! holder is of an older release, or its file system has no such locks: then others decide for themselves.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::libc;
 
 use crate::continuity::mark_path;
 use crate::exit::{self, Failure};
 use crate::plan::Database;
+use crate::report;
 
 /// The locks on all databases.
 #[derive(Debug, Default)]
 pub struct Locks(Vec<Flock<File>>);
+
+/// Who has a database's lock, and what is known of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// Nobody.
+    Free,
+    /// One that has decided about the database and replicates it.
+    Passed,
+    /// One that has not yet.
+    Undecided,
+    /// One of a release that does not say.
+    Silent,
+}
 
 impl Locks {
     /// Takes all, or none: then the alias of one that another process has.
@@ -41,14 +61,45 @@ impl Locks {
                 }
             }
         }
+        locks.say(libc::F_RDLCK);
         Ok(Ok(locks))
     }
+
+    /// Says that all are decided about and replicated.
+    pub fn pass(&self) {
+        self.say(libc::F_WRLCK);
+    }
+
+    fn say(&self, kind: libc::c_int) {
+        for file in &self.0 {
+            if let Err(errno) = fcntl(&**file, FcntlArg::F_OFD_SETLK(&first_byte(kind))) {
+                report::debug(format_args!("what is decided cannot be said to others on this volume: {}", errno.desc()));
+            }
+        }
+    }
+}
+
+fn first_byte(kind: libc::c_int) -> libc::flock {
+    let short = |value: libc::c_int| i16::try_from(value).unwrap_or_default();
+    libc::flock { l_type: short(kind), l_whence: short(libc::SEEK_SET), l_start: 0, l_len: 1, l_pid: 0 }
 }
 
 /// Whether another process replicates this database now.
 pub fn is_held(database: &Path) -> bool {
-    let Ok(file) = File::open(mark_path(database)) else { return false };
-    matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+    holding(database) != Holding::Free
+}
+
+/// Who has this database's lock.
+pub fn holding(database: &Path) -> Holding {
+    let Ok(file) = File::open(mark_path(database)) else { return Holding::Free };
+    let Err((file, Errno::EWOULDBLOCK)) = Flock::lock(file, FlockArg::LockSharedNonblock) else { return Holding::Free };
+    // Only now, so that what is said is of one who had the lock after that.
+    let mut said = first_byte(libc::F_WRLCK);
+    match fcntl(&file, FcntlArg::F_OFD_GETLK(&mut said)).map(|_| i32::from(said.l_type)) {
+        Ok(libc::F_WRLCK) => Holding::Passed,
+        Ok(libc::F_RDLCK) => Holding::Undecided,
+        _ => Holding::Silent,
+    }
 }
 
 fn lock(database: &Path) -> Result<Flock<File>, Errno> {
@@ -83,9 +134,19 @@ mod tests {
         let (a, b) = (db("a"), db("b"));
         let first = Locks::take(std::slice::from_ref(&b)).unwrap().unwrap();
         assert!(is_held(&b.path) && !is_held(&a.path));
+        assert_eq!((holding(&a.path), holding(&b.path)), (Holding::Free, Holding::Undecided));
+        first.pass();
+        assert_eq!(holding(&b.path), Holding::Passed);
         assert_eq!(Locks::take(&[a.clone(), b.clone()]).unwrap().unwrap_err(), "b");
         assert!(!is_held(&a.path));
         drop(first);
+        assert_eq!(holding(&b.path), Holding::Free);
+        let older = lock(&a.path).unwrap();
+        assert_eq!(holding(&a.path), Holding::Silent);
+        drop(older);
+        let second = Locks::take(std::slice::from_ref(&b)).unwrap().unwrap();
+        assert_eq!(holding(&b.path), Holding::Undecided, "what the first one said does not hold for the second");
+        drop(second);
         assert!(Locks::take(&[a, b]).unwrap().is_ok());
     }
 }

@@ -6,8 +6,11 @@
 mod app;
 mod due;
 mod ending;
+mod gate;
+mod preparing;
 mod proving;
 mod replicator;
+mod standby;
 mod view;
 
 use std::time::Duration;
@@ -15,6 +18,7 @@ use std::time::Duration;
 use crate::exit::{self, Ended};
 use crate::settings::OnFailure;
 use crate::worker::{Message, Preparation};
+use gate::Gate;
 use replicator::Replicator;
 
 /// Time since the boot began.
@@ -37,10 +41,14 @@ pub struct Rules {
     pub app: bool,
     /// Every database is here already: Litestream may start while 0.5's are made fit, and 0.3's are.
     pub present: bool,
-    /// Another process replicates: run the app, and take over when it leaves.
+    /// Every database is here: what an earlier life wrote may be in them and nowhere else.
+    pub here: bool,
+    /// Another process has the lock: run the app beside it, and take over when it leaves.
     pub standby: bool,
-    /// Wait for that process to leave before anything starts.
+    /// Wait for that process to leave before anything starts; so long at most.
     pub wait: bool,
+    /// See [`Rules::wait`]; without end where there is none.
+    pub wait_for: Option<Duration>,
     /// What is replicated, for messages.
     pub names: String,
     /// The running Litestream can confirm a last sync (0.5 with a control socket).
@@ -128,7 +136,18 @@ pub enum Lock {
     /// It is ours now.
     Ours,
     /// Another process has it.
-    Theirs {
+    Theirs(Holder),
+}
+
+/// What the process that has the lock has said of the databases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// They are decided about, and replicated.
+    Passed,
+    /// Not yet that.
+    Undecided,
+    /// It is of a release that does not say.
+    Silent {
         /// Every database is here.
         present: bool,
     },
@@ -168,6 +187,8 @@ pub enum Action {
     Migrate,
     /// The migration has ended well: remove the copies from before it.
     Forget,
+    /// Say to those who stand by that the databases are decided about and replicated.
+    Pass,
     /// Start the app.
     StartApp,
     /// Start `__flush`, to be done by then.
@@ -193,10 +214,12 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Boot,
-    /// The boot is given up: `__prepare` takes away what it has begun, but has not for ever.
+    /// The boot is given up: `__prepare` takes away what it has begun, but has not for ever; or it `decides` about databases
+    /// that are here, so that what is in them can still be saved.
     Leave {
         code: u8,
         by: Now,
+        decides: bool,
     },
     Run,
     Drain {
@@ -222,7 +245,6 @@ const PULSE_AGAIN: Duration = Duration::from_secs(2);
 const WATCH_AGAIN: Duration = Duration::from_secs(5);
 /// The same of the worker that serves.
 const SERVE_AGAIN: Duration = Duration::from_secs(5);
-const LOCK_EVERY: Duration = Duration::from_secs(1);
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
 /// What the left-behind have between TERM and KILL, at most.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -234,6 +256,18 @@ pub struct Machine {
     rules: Rules,
     phase: Phase,
     replicator: Replicator,
+    /// Whether anything may be uploaded.
+    gate: Gate,
+    /// Those who stand by have been told that it may.
+    passed: bool,
+    /// What `__prepare` runs for, until it has answered; how often it has died, and when it is started again.
+    preparation: Option<Preparation>,
+    prepare_tries: u32,
+    prepare_at: Option<Now>,
+    /// When another process has been waited for long enough.
+    wait_by: Option<Now>,
+    /// It has the lock and says nothing of what it has decided, as of the last look.
+    silent: bool,
     /// The databases are fit for Litestream.
     prepared: bool,
     /// `__prepare` lives on and holds pins.
@@ -273,6 +307,10 @@ pub struct Machine {
     app_by: Option<Now>,
     /// When a Litestream that does not end is given up, so that a pass of our own still has its time.
     close_by: Option<Now>,
+    /// The last sync that is under way; how often its worker has died, and when it is started again.
+    flush: Option<(Sync, Now)>,
+    flush_tries: u32,
+    flush_at: Option<Now>,
     /// The last sync has been tried; what it could not save is in `unsaved`.
     synced: bool,
     unsaved: Vec<String>,
@@ -293,6 +331,11 @@ enum Migration {
     None,
     /// The migration, not yet the app.
     Runs,
+    /// It has ended well; the app starts when the copies from before it are gone.
+    Ends {
+        /// How often the worker that removes them has failed.
+        tries: u32,
+    },
     /// It has failed: there will be no app.
     Failed,
 }
@@ -303,6 +346,16 @@ impl Machine {
     /// A boot that has not begun.
     pub fn new(rules: Rules) -> Self {
         Self {
+            gate: Gate::new(!rules.standby, rules.present),
+            passed: false,
+            preparation: None,
+            prepare_tries: 0,
+            prepare_at: None,
+            wait_by: None,
+            silent: false,
+            flush: None,
+            flush_tries: 0,
+            flush_at: None,
             rules,
             phase: Phase::Boot,
             replicator: Replicator::Off,
@@ -349,9 +402,7 @@ impl Machine {
             return self.start_app(now);
         }
         if self.rules.standby {
-            self.replicator = Replicator::Standby(now.saturating_add(LOCK_EVERY));
-            // Never on an empty database: what is missing, the other one may be about to restore.
-            return if self.rules.wait || !self.rules.present { Vec::new() } else { self.start_app(now) };
+            return self.begin_standby(now);
         }
         // Litestream first: the app waits for it, and it takes longer to come up than the databases to be looked at.
         let mut actions = Vec::new();
@@ -364,7 +415,7 @@ impl Machine {
         } else {
             self.replicator = Replicator::Preparing;
         }
-        actions.push(Action::Prepare(Preparation::Boot));
+        actions.push(self.prepare(Preparation::Boot));
         actions
     }
 
@@ -394,10 +445,7 @@ impl Machine {
             Role::Prepare => self.prepare_ended(now),
             Role::Probe => self.probe_ended(ended, now),
             Role::Litestream => self.litestream_ended(ended, now),
-            Role::Flush if self.phase == Phase::Sync => {
-                self.unsaved.push(format!("{}: the last sync ended with {ended}", self.rules.names));
-                self.flushed()
-            }
+            Role::Flush if self.phase == Phase::Sync => self.flush_died(ended, now),
             Role::Pulse if self.replicator == Replicator::Up => {
                 let hangs = std::mem::take(&mut self.hung.1);
                 self.hung.0 = if hangs { self.hung.0 } else { 0 };
@@ -413,32 +461,13 @@ impl Machine {
                 self.serve_at = Some(now.saturating_add(SERVE_AGAIN));
                 Vec::new()
             }
-            Role::App | Role::Flush | Role::Watch | Role::Pulse | Role::Forget => Vec::new(),
-        }
-    }
-
-    fn prepare_ended(&mut self, now: Now) -> Actions {
-        let was_held = std::mem::take(&mut self.held);
-        if (self.prepared || was_held) && !matches!(self.phase, Phase::Leave { .. }) {
-            return Vec::new();
-        }
-        match self.phase {
-            Phase::Leave { .. } => self.left_boot(),
-            // It refuses with a message, so this is an accident: nothing may start on what it left.
-            Phase::Boot => {
-                let mut actions = vec![Action::Say("the databases could not be looked at: the worker died; see above".to_owned())];
-                actions.extend(self.abandon(exit::INTERNAL));
-                actions
-            }
-            Phase::Run if self.replicator == Replicator::Preparing => self.ready(false, true, now),
-            _ => Vec::new(),
+            Role::Forget => self.copies_removed(ended, now),
+            Role::App | Role::Flush | Role::Watch | Role::Pulse => Vec::new(),
         }
     }
 
     fn said(&mut self, message: Message, now: Now) -> Actions {
         match message {
-            // Whatever it came to, nothing is left of it.
-            Message::Ready { .. } | Message::Refused(_) if matches!(self.phase, Phase::Leave { .. }) => self.left_boot(),
             Message::Ready { held, unproven } => self.ready(held, unproven, now),
             Message::Released => {
                 self.untouched = false;
@@ -447,42 +476,15 @@ impl Machine {
             Message::Reopen => self.reopen(now),
             Message::Resnapshot => self.resnapshot(now),
             Message::Note(text) => vec![Action::Say(text)],
-            Message::Refused(code) if self.phase == Phase::Boot => self.abandon(code),
+            Message::Waits => self.waits(now),
+            Message::Refused(code) => self.refused(code, now),
             Message::Unsaved(text) => {
                 self.unsaved.push(text);
                 Vec::new()
             }
             Message::Hung(why) => self.hung(&why, now),
             Message::Flushed if self.phase == Phase::Sync => self.flushed(),
-            Message::Refused(_) | Message::Flushed => Vec::new(),
-        }
-    }
-
-    fn ready(&mut self, held: bool, unproven: bool, now: Now) -> Actions {
-        if !matches!(self.phase, Phase::Boot | Phase::Run) {
-            return Vec::new();
-        }
-        self.prepared = true;
-        self.held = held;
-        self.untouched = true;
-        self.note_unproven(unproven, now);
-        match self.replicator {
-            Replicator::Preparing => self.replicate(now),
-            // The replica is out of reach, but the databases are here.
-            Replicator::Backoff(_) if self.phase == Phase::Boot => self.start_app(now),
-            Replicator::Starting if self.hello => self.up(now),
-            _ => Vec::new(),
-        }
-    }
-
-    fn note_unproven(&mut self, unproven: bool, now: Now) {
-        self.unproven = unproven;
-        if unproven {
-            self.heal_at = Some(now.saturating_add(self.heal_pause));
-            self.heal_pause = (self.heal_pause * 2).min(HEAL_AT_MOST);
-        } else {
-            self.heal_at = None;
-            self.heal_pause = HEAL_AFTER;
+            Message::Flushed => Vec::new(),
         }
     }
 }

@@ -33,8 +33,8 @@ use crate::sys::{self, CHANNEL, Program};
 use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
 use crate::worker::hold;
 use crate::{continuity, report, verify};
-use lock::Locks;
-use machine::{Action, Event, Lock, Machine, Role, Rules, Sync};
+use lock::{Holding, Locks};
+use machine::{Action, Event, Holder, Lock, Machine, Role, Rules, Sync};
 use pipe::Pipe;
 use signals::Signals;
 
@@ -329,11 +329,19 @@ impl Shell {
                 None
             }
             Action::Drain(signal) => {
+                // It never became the app.
+                if let Some((pid, _)) = self.ready.take() {
+                    let _ = sys::kill(pid, nix::libc::SIGKILL);
+                }
                 let helpers: Vec<i32> =
                     self.children.iter().filter(|c| c.role != Role::App).filter_map(|c| Some(c.pid?.as_raw())).collect();
                 Some(Event::Left(drain::signal_all(Pid::this().as_raw(), &helpers, signal)))
             }
-            Action::TryLock => Some(Event::Lock(if self.try_lock() { Lock::Ours } else { Lock::Theirs { present: self.boot.is_here() } })),
+            Action::TryLock => Some(Event::Lock(if self.try_lock() { Lock::Ours } else { Lock::Theirs(self.holder()) })),
+            Action::Pass => {
+                self.boot.locks.iter().for_each(Locks::pass);
+                None
+            }
             Action::Say(text) => {
                 report::line(&text);
                 self.note(text);
@@ -487,6 +495,19 @@ impl Shell {
                 report::line(message);
                 false
             }
+        }
+    }
+
+    /// What the process that has the lock has said. Of several databases the least that was said of one counts.
+    fn holder(&self) -> Holder {
+        let databases = self.boot.plan.as_ref().map(Plan::locked).unwrap_or_default();
+        let holdings: Vec<Holding> = databases.iter().map(|d| lock::holding(&d.path)).collect();
+        if holdings.contains(&Holding::Undecided) {
+            Holder::Undecided
+        } else if holdings.iter().all(|holding| *holding == Holding::Passed) {
+            Holder::Passed
+        } else {
+            Holder::Silent { present: self.boot.is_here() }
         }
     }
 

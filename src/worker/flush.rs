@@ -11,6 +11,7 @@ use crate::exit::Failure;
 use crate::litestream::{Line, call, socket};
 use crate::plan::{Database, Plan};
 use crate::report;
+use crate::restore::rollback::Undone;
 use crate::restore::{self, Local, rollback};
 use crate::runtime;
 
@@ -32,6 +33,10 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     if word(0) == "rollback" {
         rollback(plan, channel);
         return Ok(());
+    }
+    if plan.entry.migrate_rollback {
+        // Where the boot ended before its migration, there is nothing to go back from.
+        forget(plan);
     }
     // Each for itself, so that one whose replica is gone does not cost the others theirs.
     let outcomes = in_parallel(&databases, AT_ONCE, |database| match (word(0), &plan.socket, plan.litestream.line) {
@@ -61,8 +66,12 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
 /// After a migration that failed: every database as it was before.
 fn rollback(plan: &Plan, channel: &Channel) {
     for database in &plan.databases {
-        match rollback::undo(&database.path, &plan.entry) {
-            Ok(()) => report::line(format_args!("{}: as it was before the migration", database.alias)),
+        match rollback::undo(&database.path, &plan.life, &plan.entry) {
+            Ok(Undone::PutBack) => report::line(format_args!("{}: as it was before the migration", database.alias)),
+            Ok(Undone::NoCopy) if has_content(&database.path) => {
+                report::line(format_args!("{}: there was none before the migration: what it made stays", database.alias));
+            }
+            Ok(Undone::NoCopy) => {}
             Err(error) => {
                 channel.say(&Message::Unsaved(format!("{}: not put back as it was before the migration: {error}", database.alias)));
             }
@@ -71,17 +80,19 @@ fn rollback(plan: &Plan, channel: &Channel) {
     channel.say(&Message::Flushed);
 }
 
-/// `__forget`: the migration has ended well. A copy that stays takes room, no more.
-pub(super) fn forget(plan: &Plan) {
-    for database in &plan.databases {
-        if let Err(error) = rollback::forget(&database.path) {
-            report::line(format_args!("{}: the copy from before the migration stays: {error}", database.alias));
-        }
-    }
+/// `__forget`: the migration has ended well. Whether every app may start: none of the copies can be put back any more.
+pub(super) fn forget(plan: &Plan) -> bool {
+    let forgotten = |database: &Database| {
+        rollback::forget(&database.path, &plan.life)
+            .map_err(|error| report::line(format_args!("{}: the copy from before the migration stays: {error}", database.alias)))
+            .is_ok()
+    };
+    // Each of them, whatever became of the one before.
+    plan.databases.iter().filter(|database| !forgotten(database)).count() == 0
 }
 
 /// A database that the app never made, or left without content, has nothing to lose.
-fn has_content(path: &Path) -> bool {
+pub(super) fn has_content(path: &Path) -> bool {
     !matches!(restore::look(path), Ok(Local::Missing | Local::Empty))
 }
 

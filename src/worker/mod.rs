@@ -40,6 +40,9 @@ pub enum Message {
     Released,
     /// `__prepare`: pins were let go for size, and the replica answers now: start Litestream anew.
     Reopen,
+    /// `__prepare`: a replica does not answer, so that it is not decided yet whether its database is the one to go on with. The app
+    /// may work with it; Litestream may not start.
+    Waits,
     /// The start is refused with this code; why has been said.
     Refused(u8),
     /// `__flush`: this database's last writes are not known to be saved, and why.
@@ -57,14 +60,21 @@ pub enum Message {
 /// What `__prepare` is started for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preparation {
-    /// A boot: decide about every database, restore what is missing, then pin or empty the WALs.
+    /// A boot with the lock: decide about every database, restore what is missing, then pin or empty the WALs.
     Boot,
     /// Litestream is started again under a live app: empty the WALs, nothing else.
     Repair,
+    /// The lock has become ours under a live app: decide as at a boot, but replace nothing, then empty the WALs.
+    TakeOver,
+    /// The process that has the lock does not say what it has decided: decide for our own app, and write nothing.
+    Beside,
+    /// The lock has become ours after the app's end: decide before the last sync, and write nothing.
+    Ending,
 }
 
 impl Preparation {
-    const WORDS: [(Self, &str); 2] = [(Self::Boot, "boot"), (Self::Repair, "repair")];
+    const WORDS: [(Self, &str); 5] =
+        [(Self::Boot, "boot"), (Self::Repair, "repair"), (Self::TakeOver, "take-over"), (Self::Beside, "beside"), (Self::Ending, "ending")];
 
     /// As an argument.
     pub fn word(self) -> &'static str {
@@ -90,6 +100,7 @@ impl Message {
             Self::Ready { held, unproven } => format!("ready {} {}\n", u8::from(*held), u8::from(*unproven)),
             Self::Released => "released\n".to_owned(),
             Self::Reopen => "reopen\n".to_owned(),
+            Self::Waits => "waits\n".to_owned(),
             Self::Resnapshot => "resnapshot\n".to_owned(),
             Self::Note(text) => format!("note {}\n", short(text)),
             Self::Refused(code) => format!("refused {code}\n"),
@@ -114,6 +125,7 @@ impl Message {
             }
             ("released", "") => Some(Self::Released),
             ("reopen", "") => Some(Self::Reopen),
+            ("waits", "") => Some(Self::Waits),
             ("resnapshot", "") => Some(Self::Resnapshot),
             ("note", text) if !text.is_empty() => Some(Self::Note(text.to_owned())),
             ("refused", code) => code.parse().ok().map(Self::Refused),
@@ -172,10 +184,7 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
             let proved = each(plan, |plan| check::run(plan, channel));
             Ok(if proved { 0 } else { exit::DAMAGED })
         }),
-        Some("__forget") => with_plan(args, |plan, _, _| {
-            each(plan, flush::forget);
-            Ok(0)
-        }),
+        Some("__forget") => with_plan(args, |plan, _, _| Ok(if each(plan, flush::forget) { 0 } else { exit::SYSTEM })),
         Some("__serve") => with_plan(args, |plan, _, _| {
             serve::run(plan);
             Ok(0)
@@ -259,6 +268,7 @@ mod tests {
         let mut all = vec![
             Message::Released,
             Message::Reopen,
+            Message::Waits,
             Message::Refused(69),
             Message::Flushed,
             Message::Unsaved("default: refused".into()),

@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Channel, Message, Preparation, in_parallel, memory};
+use super::{Channel, Message, Preparation, flush, in_parallel, memory, probe};
 use crate::continuity::{self, Mark, Need, Pin};
 use crate::exit::{self, Failure};
 use crate::litestream::{Line, socket};
 use crate::plan::{Database, Plan};
 use crate::report;
-use crate::restore::present::make_present;
+use crate::restore::present::{self, Known};
 use crate::restore::{self, Local, rollback};
 use crate::settings::RestorePolicy;
 use crate::{interrupt, progress, tenants, verify};
@@ -20,30 +20,70 @@ const TRUNCATE_FOR: Duration = Duration::from_secs(5);
 /// How often Litestream is asked whether it has its lock.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// At a boot restores, then pins or empties; under a live app only empties.
+/// How often a replica that has not answered is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Decides about the databases, and makes them fit for Litestream, as far as this preparation does.
 ///
 /// # Errors
 /// Why the start is refused, a line per database.
 pub fn run(plan: &Plan, channel: &Channel, preparation: Preparation) -> Result<(), Failure> {
-    let repair = preparation == Preparation::Repair;
-    let each = if repair {
-        tenants::expand(plan.clone(), &[])
-    } else {
-        interrupt::watch();
-        progress::leave_in(&plan.runtime);
-        plan.databases.iter().for_each(|database| verify::sweep(&database.path));
-        let restored = bring_back(plan);
-        progress::finish();
-        restored?
+    if preparation == Preparation::Boot {
+        return boot(plan, channel);
+    }
+    let each = tenants::expand(plan.clone(), &[]);
+    let decided = match preparation {
+        Preparation::Boot | Preparation::Repair => Ok(()),
+        Preparation::TakeOver => until_decided(&each, each.databases.clone())
+            .and_then(|()| about_copies(&each, |path| rollback::settle(path, &plan.entry, false))),
+        // What is not there, or has no content, has nothing to lose.
+        Preparation::Ending => until_decided(&each, each.databases.iter().filter(|d| flush::has_content(&d.path)).cloned().collect()),
+        // Nothing is uploaded: a replica that does not answer keeps nobody from working.
+        Preparation::Beside => all(&each, &each.databases, present::judge).map(drop),
     };
-    make_fit(&each, channel, repair);
+    let done = decided.map(|()| match preparation {
+        Preparation::Beside | Preparation::Ending => channel.say(&Message::Ready { held: false, unproven: false }),
+        Preparation::Boot | Preparation::Repair | Preparation::TakeOver => make_fit(&each, channel),
+    });
     tenants::forget(&each);
-    Ok(())
+    done
 }
 
-/// Restores what is missing; the plan with every database that is in its directories then.
-fn bring_back(plan: &Plan) -> Result<Plan, Failure> {
+fn boot(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
+    interrupt::watch();
+    progress::leave_in(&plan.runtime);
+    plan.databases.iter().for_each(|database| verify::sweep(&database.path));
+    let brought = bring_back(plan);
+    progress::finish();
+    if brought.is_err() && interrupt::check().is_err() {
+        say_what_is_not_saved(plan, channel);
+    }
+    let (each, undecided) = brought?;
+    let done = if undecided.is_empty() {
+        each.databases.iter().for_each(|database| present::make_good(&each, database));
+        pin_and_hold(&each, channel);
+        Ok(())
+    } else {
+        // A configuration that Litestream refuses must not look like a replica that does not answer.
+        probe::run(&each).and_then(|()| wait_and_hold(&each, undecided, channel))
+    };
+    tenants::forget(&each);
+    done
+}
+
+/// The boot ends before it is known whether these are the databases to go on with: what an earlier life wrote last stays here alone.
+fn say_what_is_not_saved(plan: &Plan, channel: &Channel) {
+    let is_saved = |path: &Path| matches!(Mark::read(path), Mark::Clean(_) | Mark::Restored(_));
+    for database in plan.databases.iter().filter(|d| flush::has_content(&d.path) && !is_saved(&d.path)) {
+        let why = "the boot was stopped before it was backed up, and its last writes may be here alone";
+        channel.say(&Message::Unsaved(format!("{}: {why}", database.alias)));
+    }
+}
+
+/// Restores what is missing; the plan with every database that is in its directories then, and those whose replica did not answer.
+fn bring_back(plan: &Plan) -> Result<(Plan, Vec<Database>), Failure> {
     let mut each = tenants::expand(plan.clone(), &[]);
+    about_copies(&each, |path| rollback::resume(path, &plan.entry))?;
     if !plan.directories.is_empty() && plan.entry.restore != RestorePolicy::Never {
         // The lists first: they say what else is missing. One that never was is no backup that is required.
         let mut lists = each.clone();
@@ -53,30 +93,95 @@ fn bring_back(plan: &Plan) -> Result<Plan, Failure> {
         each = tenants::expand(plan.clone(), &tenants::lost(plan));
         each.databases.retain(|d| !d.path.ends_with(tenants::LIST));
     }
-    make_all_present(&each)?;
+    let undecided = make_all_present(&each)?;
     tenants::note(plan);
     let each = tenants::expand(plan.clone(), &[]);
-    if plan.entry.migrate.is_some() && plan.entry.migrate_rollback {
+    let rolls_back = plan.entry.migrate.is_some() && plan.entry.migrate_rollback;
+    about_copies(&each, |path| rollback::settle(path, &plan.entry, rolls_back))?;
+    if rolls_back {
         for Database { alias, path, .. } in &each.databases {
-            rollback::save(path).map_err(|e| {
-                Failure::new(exit::SYSTEM, format!("{alias}: no copy for LITESTREAM_ENTRY_MIGRATE_ROLLBACK: {e}; make room for it"))
-            })?;
+            rollback::save(path, &plan.life).map_err(|f| Failure::new(f.code, format!("{alias}: {}", f.message)))?;
         }
     }
-    Ok(each)
+    Ok((each, undecided))
 }
 
-/// Pins or empties every WAL, and holds the pins until Litestream has its own.
-fn make_fit(plan: &Plan, channel: &Channel, repair: bool) {
-    if plan.litestream.line == Line::V03 {
-        plan.databases.iter().for_each(continuity::begin);
-        channel.say(&Message::Ready { held: false, unproven: false });
-        return;
+/// Sees to what an earlier boot has left of its migration.
+fn about_copies(plan: &Plan, put_back: impl Fn(&Path) -> std::io::Result<bool>) -> Result<(), Failure> {
+    for Database { alias, path, .. } in &plan.databases {
+        match put_back(path) {
+            Ok(true) => report::line(format_args!("{alias}: an earlier start died in its migration: as it was before that")),
+            Ok(false) => {}
+            Err(error) => {
+                let what = format!("{alias}: the copy from before an earlier migration: {}: {error}", path.display());
+                return Err(Failure::new(exit::SYSTEM, what));
+            }
+        }
     }
-    let shows_lock = plan.socket.is_some() && plan.litestream.version.has_sync_status() && !repair;
-    let prepared = in_parallel(&plan.databases, plan.databases.len(), |database| make_continuous(database, shows_lock));
+    Ok(())
+}
+
+/// Decides about each, and asks again where a replica does not answer, for as long as this process lives.
+fn until_decided(plan: &Plan, mut open: Vec<Database>) -> Result<(), Failure> {
+    loop {
+        open = all(plan, &open, present::judge)?;
+        if open.is_empty() {
+            return Ok(());
+        }
+        interrupt::check()?;
+        std::thread::sleep(ASK_AGAIN);
+    }
+}
+
+/// Empties every WAL under a live app.
+fn make_fit(plan: &Plan, channel: &Channel) {
+    let (_, unproven) = fit(plan, &plan.databases, false);
+    channel.say(&Message::Ready { held: false, unproven });
+}
+
+/// Pins or empties every WAL before the app, and holds the pins until Litestream has its own.
+fn pin_and_hold(plan: &Plan, channel: &Channel) {
+    let (pins, unproven) = fit(plan, &plan.databases, shows_lock(plan));
+    channel.say(&Message::Ready { held: !pins.is_empty(), unproven });
+    hold_pins(pins, plan, channel);
+}
+
+/// The same where it is not known yet whether these are the databases to go on with: the app starts, and Litestream when it is.
+fn wait_and_hold(plan: &Plan, mut open: Vec<Database>, channel: &Channel) -> Result<(), Failure> {
+    let (mut pins, _) = fit(plan, &plan.databases, shows_lock(plan));
+    channel.say(&Message::Waits);
+    let mut next = Instant::now() + ASK_AGAIN;
+    while !open.is_empty() {
+        interrupt::check()?;
+        std::thread::sleep(ASK_EVERY);
+        pins.retain(|pin| !outgrown(pin, plan));
+        if Instant::now() >= next {
+            open = all(plan, &open, present::judge)?;
+            next = Instant::now() + ASK_AGAIN;
+        }
+    }
+    plan.databases.iter().for_each(|database| present::make_good(plan, database));
+    // The app has worked with these since, and Litestream has seen nothing of it.
+    let unpinned: Vec<Database> = plan.databases.iter().filter(|d| !pins.iter().any(|pin| pin.database == d.path)).cloned().collect();
+    let (_, unproven) = fit(plan, &unpinned, false);
+    channel.say(&Message::Ready { held: !pins.is_empty(), unproven });
+    hold_pins(pins, plan, channel);
+    Ok(())
+}
+
+fn shows_lock(plan: &Plan) -> bool {
+    plan.socket.is_some() && plan.litestream.version.has_sync_status()
+}
+
+/// Pins or empties the WALs of these; whether some backup may have a gap all the same.
+fn fit(plan: &Plan, databases: &[Database], shows_lock: bool) -> (Vec<Pin>, bool) {
+    if plan.litestream.line == Line::V03 {
+        databases.iter().for_each(continuity::begin);
+        return (Vec::new(), false);
+    }
+    let prepared = in_parallel(databases, databases.len(), |database| make_continuous(database, shows_lock));
     let mut pins = Vec::new();
-    let mut unproven = prepared.len() != plan.databases.len();
+    let mut unproven = prepared.len() != databases.len();
     for outcome in prepared {
         match outcome {
             Ok(pin) => pins.extend(pin),
@@ -86,23 +191,30 @@ fn make_fit(plan: &Plan, channel: &Channel, repair: bool) {
             }
         }
     }
-    channel.say(&Message::Ready { held: !pins.is_empty(), unproven });
-    if let Some(socket) = &plan.socket {
-        hold_pins(pins, socket, plan, channel);
-    }
+    (pins, unproven)
 }
 
-/// Brings back what is missing, all databases at once.
-fn make_all_present(plan: &Plan) -> Result<(), Failure> {
-    let outcomes = in_parallel(&plan.databases, plan.entry.restore_parallelism.unwrap_or_else(memory::restores_at_once), |database| {
-        make_present(plan, database)
-    });
-    if outcomes.len() != plan.databases.len() {
+/// Brings back what is missing, all databases at once; those whose replica did not answer.
+fn make_all_present(plan: &Plan) -> Result<Vec<Database>, Failure> {
+    all(plan, &plan.databases, present::make_present)
+}
+
+/// Does that to each, several at once; those that are not decided about.
+fn all(
+    plan: &Plan,
+    databases: &[Database],
+    what: impl Fn(&Plan, &Database) -> Result<Known, Failure> + Sync,
+) -> Result<Vec<Database>, Failure> {
+    let at_once = plan.entry.restore_parallelism.unwrap_or_else(memory::restores_at_once);
+    let outcomes = in_parallel(databases, at_once, |database| what(plan, database));
+    if outcomes.len() != databases.len() {
         return Err(Failure::new(exit::INTERNAL, "a restore crashed; start again, or restore by hand with `litestream-entry restore`"));
     }
+    let is_open = |outcome: &Result<Known, Failure>| matches!(outcome, Ok(Known::NotYet));
+    let open = databases.iter().zip(&outcomes).filter(|(_, outcome)| is_open(outcome)).map(|(database, _)| database.clone()).collect();
     let failures: Vec<Failure> = outcomes.into_iter().filter_map(Result::err).collect();
     match failures.first() {
-        None => Ok(()),
+        None => Ok(open),
         Some(first) => Err(Failure::new(first.code, failures.iter().map(|f| f.message.as_str()).collect::<Vec<_>>().join("\n"))),
     }
 }
@@ -142,8 +254,24 @@ fn make_continuous(database: &Database, shows_lock: bool) -> Result<Option<Pin>,
     }
 }
 
+/// Whether a WAL has become too large to be held back any longer, which is said.
+fn outgrown(pin: &Pin, plan: &Plan) -> bool {
+    let limit = continuity::wal_limit(&pin.database, plan.entry.max_wal);
+    let grown = continuity::wal_size(&pin.database) > limit;
+    if grown {
+        report::line(format_args!(
+            "{}: its WAL has passed {}: no longer held back, its backup is unproven",
+            pin.database.display(),
+            report::human_size(limit)
+        ));
+        let _ = Mark::Unproven.write(&pin.database);
+    }
+    grown
+}
+
 /// Holds each pin until Litestream shows that it has its own lock, or until its WAL is too large.
-fn hold_pins(mut pins: Vec<Pin>, socket: &Path, plan: &Plan, channel: &Channel) {
+fn hold_pins(mut pins: Vec<Pin>, plan: &Plan, channel: &Channel) {
+    let Some(socket) = &plan.socket else { return };
     let mut too_large: Vec<std::path::PathBuf> = Vec::new();
     while !(pins.is_empty() && too_large.is_empty()) {
         std::thread::sleep(ASK_EVERY);
@@ -154,15 +282,8 @@ fn hold_pins(mut pins: Vec<Pin>, socket: &Path, plan: &Plan, channel: &Channel) 
             if locked(&pin.database) {
                 return false;
             }
-            let limit = continuity::wal_limit(&pin.database, plan.entry.max_wal);
-            let grown = continuity::wal_size(&pin.database) > limit;
+            let grown = outgrown(pin, plan);
             if grown {
-                report::line(format_args!(
-                    "{}: its WAL has passed {}: no longer held back, its backup is unproven",
-                    pin.database.display(),
-                    report::human_size(limit)
-                ));
-                let _ = Mark::Unproven.write(&pin.database);
                 too_large.push(pin.database.clone());
             }
             !grown

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::replicator::Replicator;
 use super::{Action, Actions, AppState, DRAIN_EVERY, DRAIN_GRACE, HUP, INT, Machine, Migration, Now, Phase, QUIT, Role, TERM};
-use crate::exit::Ended;
+use crate::exit::{self, Ended};
+
+/// How often the copies from before a migration are tried to be removed again.
+const FORGET_TRIES: u32 = 3;
 
 impl Machine {
     pub(super) fn start_app(&mut self, now: Now) -> Actions {
@@ -16,6 +19,7 @@ impl Machine {
         let watched = self.rules.watches && !matches!(self.replicator, Replicator::Standby(_));
         let mut actions = if watched { vec![Action::Watch] } else { Vec::new() };
         if !self.rules.app {
+            actions.extend(self.pass());
             return actions;
         }
         self.app = AppState::Running;
@@ -25,11 +29,20 @@ impl Machine {
             actions.push(Action::Migrate);
         } else {
             actions.push(Action::StartApp);
+            actions.extend(self.pass());
         }
         for signal in std::mem::take(&mut self.early_signals) {
             actions.extend(self.signal(signal, now));
         }
         actions
+    }
+
+    /// Tells those who stand by that their apps may start: once, when a migration that may be rolled back is over, too.
+    pub(super) fn pass(&mut self) -> Option<Action> {
+        let may = self.gate.check().is_ok() && self.migration == Migration::None && self.rules.replicates;
+        let first = may && !self.passed;
+        self.passed |= first;
+        first.then_some(Action::Pass)
     }
 
     pub(super) fn signal(&mut self, signal: i32, now: Now) -> Actions {
@@ -48,7 +61,14 @@ impl Machine {
                 }
                 Vec::new()
             }
-            AppState::Waiting if stops && self.phase == Phase::Run => self.app_ended(0, now),
+            AppState::Waiting if matches!(self.migration, Migration::Ends { .. }) && !stops => {
+                self.early_signals.push(signal);
+                Vec::new()
+            }
+            AppState::Waiting if stops && self.phase == Phase::Run => {
+                let code = if self.rules.app { Ended::Signal(signal).code() } else { 0 };
+                self.app_ended(code, now)
+            }
             AppState::Waiting if stops && matches!(self.phase, Phase::Leave { .. }) => self.left_boot(),
             AppState::Running => {
                 if stops {
@@ -71,15 +91,48 @@ impl Machine {
     pub(super) fn migration_ended(&mut self, ended: Ended, now: Now) -> Actions {
         self.migrate_by = None;
         if ended.ok() && self.stop_by.is_none() {
+            if self.rules.rollback {
+                (self.migration, self.app) = (Migration::Ends { tries: 0 }, AppState::Waiting);
+                return vec![Action::Forget];
+            }
             self.migration = Migration::None;
-            let mut actions = vec![Action::StartApp];
-            actions.extend(self.rules.rollback.then_some(Action::Forget));
-            return actions;
+            return self.start_migrated(now);
         }
         self.migration = Migration::Failed;
         let mut actions = vec![Action::Say(format!("the migration ended with {ended}: the app does not start"))];
         // A stop that came in between is no success either.
         actions.extend(self.app_ended(if ended.ok() { Ended::Signal(TERM).code() } else { ended.code() }, now));
+        actions
+    }
+
+    fn start_migrated(&mut self, now: Now) -> Actions {
+        self.app = AppState::Running;
+        let mut actions = vec![Action::StartApp];
+        actions.extend(self.pass());
+        for signal in std::mem::take(&mut self.early_signals) {
+            actions.extend(self.signal(signal, now));
+        }
+        actions
+    }
+
+    /// Only now may the app start: from here on the copies would take away what it writes.
+    pub(super) fn copies_removed(&mut self, ended: Ended, now: Now) -> Actions {
+        let Migration::Ends { tries } = self.migration else { return Vec::new() };
+        if self.app != AppState::Waiting || self.phase != Phase::Run {
+            return Vec::new();
+        }
+        if ended.ok() {
+            self.migration = Migration::None;
+            return self.start_migrated(now);
+        }
+        if tries < FORGET_TRIES {
+            self.migration = Migration::Ends { tries: tries.saturating_add(1) };
+            return vec![Action::Forget];
+        }
+        let said =
+            "the copies from before the migration cannot be removed, and the next start might go back to them: the app does not start";
+        let mut actions = vec![Action::Say(said.to_owned())];
+        actions.extend(self.app_ended(exit::SYSTEM, now));
         actions
     }
 
@@ -110,9 +163,8 @@ impl Machine {
         actions.extend(self.stop_check());
         if matches!(self.replicator, Replicator::Preparing) {
             // Its pass would only be in the way of the last one.
-            actions.push(Action::Kill(Role::Prepare));
+            actions.extend(self.stop_preparing());
             self.replicator = Replicator::Off;
-            self.held = false;
         }
         let left = self.stop_by.unwrap_or(now).saturating_sub(now);
         let kill_at = now.saturating_add((left / 4).min(DRAIN_GRACE));

@@ -12,16 +12,25 @@ impl Machine {
             _ => None,
         };
         let phase = match self.phase {
-            Phase::Boot | Phase::Run => {
-                [replicator, self.heal_at, self.pulse_at, self.watch_at, self.check_at, self.serve_at, self.migrate_by, self.come_up_by]
-                    .into_iter()
-                    .flatten()
-                    .min()
-            }
+            Phase::Boot | Phase::Run => [
+                replicator,
+                self.prepare_at,
+                self.heal_at,
+                self.pulse_at,
+                self.watch_at,
+                self.check_at,
+                self.serve_at,
+                self.migrate_by,
+                self.come_up_by,
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
             Phase::Drain { next, .. } => Some(next),
             Phase::Close => self.close_by,
-            Phase::Leave { by, .. } => Some(by),
-            Phase::Sync | Phase::End => None,
+            Phase::Leave { by, .. } => [Some(by), self.prepare_at].into_iter().flatten().min(),
+            Phase::Sync => [replicator, self.prepare_at, self.flush_at].into_iter().flatten().min(),
+            Phase::End => None,
         };
         [phase, self.app_by, self.stop_by].into_iter().flatten().min()
     }
@@ -59,6 +68,7 @@ impl Machine {
         }
         match self.phase {
             Phase::Boot | Phase::Run => {
+                actions.extend(self.tick_prepare(now));
                 actions.extend(self.tick_looks(now));
                 actions.extend(self.tick_check(now));
                 actions.extend(self.tick_replicator(now));
@@ -69,6 +79,14 @@ impl Machine {
                 actions.push(Action::Drain(if now >= kill_at { KILL } else { 0 }));
             }
             Phase::Leave { by, .. } if by <= now => actions.extend(self.left_boot()),
+            Phase::Leave { .. } => actions.extend(self.tick_prepare(now)),
+            Phase::Sync => {
+                actions.extend(self.tick_prepare(now));
+                actions.extend(self.tick_flush(now));
+                if matches!(self.replicator, Replicator::Standby(at) if at <= now) {
+                    actions.extend(self.try_lock(now));
+                }
+            }
             // 0.3 hangs at its end when the replica takes no writes.
             Phase::Close if due(self.close_by) => {
                 self.close_by = None;

@@ -3,9 +3,16 @@
 
 use std::time::Duration;
 
+use super::gate::Closed;
 use super::replicator::Replicator;
 use super::{Action, Actions, AppState, DRAIN_GRACE, KILL, LEAVE_FOR, Machine, Migration, Now, Phase, Role, Sync};
 use crate::exit::{self, Ended};
+use crate::worker::Preparation;
+
+/// Before the worker of the last sync is started again; it doubles.
+const FLUSH_PAUSE: Duration = Duration::from_millis(50);
+/// With less time than this left, it could do nothing.
+const FLUSH_LEAST: Duration = Duration::from_millis(300);
 
 impl Machine {
     pub(super) fn left(&mut self, count: usize, now: Now) -> Actions {
@@ -26,40 +33,78 @@ impl Machine {
     }
 
     fn sync_by(&mut self, now: Now) -> Actions {
-        match self.replicator {
-            // Nothing is replicated, or another process does it and sees our last writes.
-            _ if !self.rules.replicates => self.finish(),
-            _ if self.migration == Migration::Failed && self.rules.rollback => {
-                self.replicator = Replicator::Off;
-                let mut actions = vec![Action::Kill(Role::Litestream)];
-                actions.extend(self.flush(Sync::Rollback, now));
-                actions
-            }
-            Replicator::Standby(_) => {
+        if !self.rules.replicates {
+            return self.finish();
+        }
+        if matches!(self.replicator, Replicator::Standby(_)) {
+            // Another process replicates, and sees our last writes, or has left.
+            self.phase = Phase::Sync;
+            return self.try_lock(now);
+        }
+        if self.migration == Migration::Failed && self.rules.rollback {
+            self.replicator = Replicator::Off;
+            let mut actions = vec![Action::Kill(Role::Litestream)];
+            actions.extend(self.flush(Sync::Rollback, now));
+            return actions;
+        }
+        match (self.gate.check(), self.replicator) {
+            (Err(Closed::Undecided), _) => {
                 self.phase = Phase::Sync;
-                vec![Action::TryLock]
+                vec![self.prepare(Preparation::Ending)]
             }
-            Replicator::Starting | Replicator::Up if self.rules.confirms => self.flush(Sync::Socket, now),
-            replicator if replicator.runs() => {
+            (Err(_), _) => self.finish_unsaved(),
+            (Ok(()), Replicator::Starting | Replicator::Up) if self.rules.confirms => self.flush(Sync::Socket, now),
+            (Ok(()), replicator) if replicator.runs() => {
                 self.close_by = Some(now.saturating_add(self.stop_by.unwrap_or(now).saturating_sub(now) / 2));
                 self.close()
             }
-            _ => self.flush(Sync::Pass, now),
+            (Ok(()), _) => self.flush(Sync::Pass, now),
         }
     }
 
     pub(super) fn flush(&mut self, sync: Sync, now: Now) -> Actions {
+        let may = if sync == Sync::Rollback { self.gate.may_replace() } else { self.gate.check() };
+        if may.is_err() {
+            return self.finish_unsaved();
+        }
         self.phase = Phase::Sync;
         let stop_by = self.stop_by.unwrap_or(now);
         let end = (stop_by.saturating_sub(now) / 10).min(Duration::from_millis(300));
+        let by = stop_by.saturating_sub(end);
+        (self.flush, self.flush_tries, self.flush_at) = (Some((sync, by)), 0, None);
         let mut actions = Vec::new();
         if sync != Sync::Socket && self.held {
             // A pin would keep the pass from emptying the WAL.
-            self.held = false;
-            actions.push(Action::Kill(Role::Prepare));
+            actions.extend(self.stop_preparing());
         }
-        actions.push(Action::Flush(sync, stop_by.saturating_sub(end)));
+        actions.push(Action::Flush(sync, by));
         actions
+    }
+
+    /// Its worker has died, of whatever: what it has said of a part counts for nothing.
+    pub(super) fn flush_died(&mut self, ended: Ended, now: Now) -> Actions {
+        self.unsaved.clear();
+        let again = now.saturating_add(FLUSH_PAUSE * (1 << self.flush_tries.min(6)));
+        if self.flush.is_some_and(|(_, by)| again.saturating_add(FLUSH_LEAST) <= by) {
+            self.flush_tries = self.flush_tries.saturating_add(1);
+            self.flush_at = Some(again);
+            return vec![Action::Say(format!("the worker of the last sync ended with {ended}: starting it again"))];
+        }
+        self.unsaved.push(format!("{}: the last sync ended with {ended}", self.rules.names));
+        self.flushed()
+    }
+
+    pub(super) fn tick_flush(&mut self, now: Now) -> Option<Action> {
+        self.flush_at.take_if(|at| *at <= now)?;
+        self.flush.map(|(sync, by)| Action::Flush(sync, by))
+    }
+
+    /// Ends without a last sync, and says why there is none.
+    pub(super) fn finish_unsaved(&mut self) -> Actions {
+        if let Err(closed) = self.gate.check() {
+            self.unsaved.push(format!("{}: {closed}", self.rules.names));
+        }
+        self.finish()
     }
 
     /// Lets Litestream end by itself.
@@ -86,37 +131,64 @@ impl Machine {
         actions
     }
 
-    /// Gives a boot up before the app: a restore that is under way leaves nothing behind.
+    /// Gives a boot up before the app. What an earlier life has left unsaved is saved, if these are the databases to go on with; a
+    /// restore that is under way leaves nothing behind.
     pub(super) fn leave(&mut self, code: u8, now: Now) -> Actions {
-        if self.prepared || matches!(self.replicator, Replicator::Standby(_)) {
+        if matches!(self.replicator, Replicator::Standby(_)) {
             return self.abandon(code);
         }
-        self.phase = Phase::Leave { code, by: now.saturating_add(LEAVE_FOR) };
+        if self.prepared {
+            return self.end_boot(code, now);
+        }
         self.replicator = Replicator::Off;
-        vec![Action::Kill(Role::Litestream), Action::Stop(Role::Prepare)]
+        let mut actions = vec![Action::Kill(Role::Litestream)];
+        if self.rules.here {
+            self.begin_stop(now);
+            let by = self.stop_by.unwrap_or(now).saturating_sub(self.rules.reserve);
+            self.phase = Phase::Leave { code, by, decides: true };
+        } else {
+            self.phase = Phase::Leave { code, by: now.saturating_add(LEAVE_FOR), decides: false };
+            actions.push(Action::Stop(Role::Prepare));
+        }
+        actions
+    }
+
+    /// A boot that ends before its app, on databases that are decided about: as if the app had ended.
+    pub(super) fn end_boot(&mut self, code: u8, now: Now) -> Actions {
+        self.app_ended(code, now)
     }
 
     /// What was begun is taken away, or there was no more time for it.
     pub(super) fn left_boot(&mut self) -> Actions {
-        match self.phase {
-            Phase::Leave { code, .. } => self.abandon(code),
-            _ => Vec::new(),
+        let Phase::Leave { code, decides, .. } = self.phase else { return Vec::new() };
+        if decides && let Err(closed) = self.gate.check() {
+            self.unsaved.push(format!("{}: {closed}", self.rules.names));
         }
+        self.abandon(code)
     }
 
-    /// Ends a boot before the app: nothing was written that could be saved.
+    /// Ends a boot before the app.
     pub(super) fn abandon(&mut self, code: u8) -> Actions {
-        self.phase = Phase::End;
-        vec![Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(code)]
+        self.code = code;
+        let mut actions = vec![Action::Kill(Role::Prepare), Action::Kill(Role::Litestream)];
+        actions.extend(self.finish());
+        actions
     }
 
     pub(super) fn out_of_time(&mut self) -> Actions {
-        if self.rules.replicates && !self.synced && !matches!(self.replicator, Replicator::Standby(_)) {
-            self.unsaved.push(format!(
-                "{}: the stop timeout of {} s has passed before the last sync was confirmed",
-                self.rules.names,
-                self.rules.stop_timeout.as_secs_f32()
-            ));
+        if self.rules.replicates && !self.synced {
+            self.unsaved.push(match (self.gate.check(), self.replicator) {
+                // It lives and sees our last writes, unless it is still to decide about the databases.
+                (_, Replicator::Standby(_)) if self.phase != Phase::Sync => String::new(),
+                (_, Replicator::Standby(_)) => format!("{}: {}", self.rules.names, Closed::NoLock),
+                (Err(closed), _) => format!("{}: {closed}", self.rules.names),
+                (Ok(()), _) => format!(
+                    "{}: the stop timeout of {} s has passed before the last sync was confirmed",
+                    self.rules.names,
+                    self.rules.stop_timeout.as_secs_f32()
+                ),
+            });
+            self.unsaved.retain(|why| !why.is_empty());
         }
         let mut actions = Vec::new();
         if self.app == AppState::Running {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Actions, AppState, COME_UP, KILL, LOCK_EVERY, Lock, Machine, Now, PULSE_EVERY, Phase, Role, Sync, TERM};
+use super::{Action, Actions, AppState, COME_UP, KILL, Machine, Now, PULSE_EVERY, Phase, Role, Sync, TERM};
 use crate::exit::{self, Ended};
 use crate::settings::OnFailure;
 use crate::worker::Preparation;
@@ -47,6 +47,10 @@ pub(super) const STEADY: Duration = Duration::from_secs(60);
 
 impl Machine {
     pub(super) fn replicate(&mut self, now: Now) -> Actions {
+        if let Err(closed) = self.gate.check() {
+            self.replicator = Replicator::Off;
+            return vec![Action::Say(format!("{}: litestream is not started: {closed}", self.rules.names))];
+        }
         self.replicator = Replicator::Starting;
         self.started_at = now;
         self.hello = false;
@@ -194,13 +198,10 @@ impl Machine {
     }
 
     pub(super) fn prepare_again(&mut self) -> Actions {
-        let mut actions = Vec::new();
-        if std::mem::take(&mut self.held) {
-            actions.push(Action::Kill(Role::Prepare));
-        }
+        let mut actions: Actions = self.stop_preparing().into_iter().collect();
         self.prepared = false;
         self.replicator = Replicator::Preparing;
-        actions.push(Action::Prepare(Preparation::Repair));
+        actions.push(self.prepare(Preparation::Repair));
         actions
     }
 
@@ -214,39 +215,10 @@ impl Machine {
         }
     }
 
-    pub(super) fn lock(&mut self, lock: Lock, now: Now) -> Actions {
-        if !matches!(self.replicator, Replicator::Standby(_)) {
-            return Vec::new();
-        }
-        match (self.phase, lock) {
-            (Phase::Sync, Lock::Ours) => {
-                self.replicator = Replicator::Off;
-                self.flush(Sync::Pass, now)
-            }
-            // The other one lives and sees our last writes.
-            (Phase::Sync, Lock::Theirs { .. }) => self.finish(),
-            (Phase::Boot, Lock::Ours) => {
-                self.replicator = Replicator::Preparing;
-                vec![Action::Prepare(Preparation::Boot)]
-            }
-            (Phase::Run, Lock::Ours) => {
-                let mut actions = vec![Action::Say("the other replicator has left: taking over".to_owned())];
-                actions.extend(if self.rules.repairs { self.prepare_again() } else { self.replicate(now) });
-                actions.extend(self.rules.watches.then_some(Action::Watch));
-                actions
-            }
-            (Phase::Boot, Lock::Theirs { present: true }) if !self.rules.wait => self.start_app(now),
-            _ => Vec::new(),
-        }
-    }
-
     pub(super) fn tick_replicator(&mut self, now: Now) -> Actions {
         let due = |at: Option<Now>| at.is_some_and(|at| at <= now);
         match self.replicator {
-            Replicator::Standby(at) if at <= now => {
-                self.replicator = Replicator::Standby(now.saturating_add(LOCK_EVERY));
-                return vec![Action::TryLock];
-            }
+            Replicator::Standby(at) if at <= now => return self.tick_wait(now).unwrap_or_else(|| self.try_lock(now)),
             Replicator::Backoff(at) if at <= now => return self.end_backoff(now),
             Replicator::Reopening(at) if at <= now => {
                 let mut actions = vec![Action::Say("litestream does not end: killing it".to_owned()), Action::Kill(Role::Litestream)];

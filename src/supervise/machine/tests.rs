@@ -9,8 +9,10 @@ fn rules() -> Rules {
         replicates: true,
         app: true,
         present: false,
+        here: false,
         standby: false,
         wait: false,
+        wait_for: None,
         names: "default".to_owned(),
         confirms: true,
         watches: false,
@@ -37,6 +39,9 @@ fn at(seconds: f64) -> Now {
 
 /// How Litestream first starts, beside a process for the app.
 const FIRST: [Action; 2] = [Action::Replicate, Action::ReadyApp];
+
+/// How the app starts, and those who stand by hear of it.
+const STARTED: [Action; 2] = [Action::StartApp, Action::Pass];
 
 /// A machine driven by a script; each step's actions are the last.
 struct Life {
@@ -77,26 +82,26 @@ impl Life {
 
     /// A boot on a kept volume, up to the app's start.
     fn running() -> Self {
-        Self::begin(rules()).then(READY).does(&FIRST).then(Event::Hello).does(&[Action::StartApp])
+        Self::begin(rules()).then(READY).does(&FIRST).then(Event::Hello).does(&STARTED)
     }
 }
 
 #[test]
 fn the_app_starts_only_when_databases_are_ready_and_litestream_has_reported_in() {
-    Life::begin(rules()).does(&[Action::Prepare(Preparation::Boot)]).then(READY).does(&FIRST).then(Event::Hello).does(&[Action::StartApp]);
+    Life::begin(rules()).does(&[Action::Prepare(Preparation::Boot)]).then(READY).does(&FIRST).then(Event::Hello).does(&STARTED);
     let present = Rules { present: true, ..rules() };
     let both = [Action::Replicate, Action::ReadyApp, Action::Prepare(Preparation::Boot)];
-    Life::begin(present.clone()).does(&both).then(Event::Hello).does(&[]).then(HELD).does(&[Action::StartApp]);
-    Life::begin(present.clone()).does(&both).then(HELD).does(&[]).then(Event::Hello).does(&[Action::StartApp]);
+    Life::begin(present.clone()).does(&both).then(Event::Hello).does(&[]).then(HELD).does(&STARTED);
+    Life::begin(present.clone()).does(&both).then(HELD).does(&[]).then(Event::Hello).does(&STARTED);
     // What need not be made fit is only looked for.
-    Life::begin(Rules { repairs: false, ..present }).does(&FIRST).then(Event::Hello).does(&[Action::StartApp]);
+    Life::begin(Rules { repairs: false, ..present }).does(&FIRST).then(Event::Hello).does(&STARTED);
 }
 
 #[test]
 fn an_early_litestream_is_stopped_before_it_could_see_a_database_that_is_not_ready() {
     let present = Rules { present: true, ..rules() };
     let life = Life::begin(present).then(Event::Hello).after(0.7).does(&[Action::Kill(Role::Litestream)]);
-    life.then(READY).does(&FIRST).then(Event::Hello).does(&[Action::StartApp]);
+    life.then(READY).does(&FIRST).then(Event::Hello).does(&STARTED);
 }
 
 #[test]
@@ -114,20 +119,26 @@ fn a_stop_during_the_boot_ends_it_and_other_signals_wait_for_the_app() {
     life().then(Event::Ended(Role::Prepare, Ended::Code(143))).does(&kill).then(READY).does(&[]);
     life().then(Event::Said(Message::Refused(143))).does(&kill);
     life().then(READY).does(&kill);
+    // The worker may die, too.
+    life().then(Event::Ended(Role::Prepare, Ended::Signal(9))).does(&kill);
     life().then(Event::Signal(10)).does(&[]).after(1.9).does(&[]).after(0.1).does(&kill);
     life().then(Event::Signal(TERM)).does(&kill);
     let life = Life::begin(rules()).then(Event::Signal(10)).does(&[]).then(READY).then(Event::Hello);
-    life.does(&[Action::StartApp, Action::SignalApp(10)]);
+    life.does(&[Action::StartApp, Action::Pass, Action::SignalApp(10)]);
 }
 
 #[test]
 fn signals_are_rewritten_on_their_way_and_a_stop_stays_one() {
     let rules = Rules { rewrite: vec![(TERM, QUIT), (10, 0)], ..rules() };
-    let running = || Life::begin(rules.clone()).then(READY).then(Event::Hello).does(&[Action::StartApp]);
+    let running = || Life::begin(rules.clone()).then(READY).then(Event::Hello).does(&STARTED);
     running().then(Event::Signal(10)).does(&[]).then(Event::Signal(12)).does(&[Action::SignalApp(12)]);
     let life = running().then(Event::Signal(TERM)).does(&[Action::SignalApp(QUIT)]);
     assert!(life.machine.deadline().is_some_and(|at| at < self::at(10.0)), "the stop timeout runs");
-    Life::begin(rules.clone()).then(Event::Signal(12)).then(READY).then(Event::Hello).does(&[Action::StartApp, Action::SignalApp(12)]);
+    Life::begin(rules.clone()).then(Event::Signal(12)).then(READY).then(Event::Hello).does(&[
+        Action::StartApp,
+        Action::Pass,
+        Action::SignalApp(12),
+    ]);
 }
 
 #[test]
@@ -137,8 +148,16 @@ fn a_migration_runs_in_the_apps_place_and_only_a_good_end_starts_the_app() {
         Life::begin(rules).then(READY).then(Event::Hello).does(&[Action::Migrate])
     };
     let ended = |code| Event::Ended(Role::App, Ended::Code(code));
-    migrating(false).then(ended(0)).does(&[Action::StartApp]).then(ended(5)).does(&[Action::Drain(TERM)]);
-    migrating(true).then(ended(0)).does(&[Action::StartApp, Action::Forget]);
+    migrating(false).then(ended(0)).does(&[Action::StartApp, Action::Pass]).then(ended(5)).does(&[Action::Drain(TERM)]);
+    // What the app writes must not be taken away by a copy from before it.
+    let removed = |code| Event::Ended(Role::Forget, Ended::Code(code));
+    let ends = || migrating(true).then(ended(0)).does(&[Action::Forget]);
+    ends().then(Event::Signal(10)).does(&[]).then(removed(0)).does(&[Action::StartApp, Action::Pass, Action::SignalApp(10)]);
+    ends().then(removed(71)).does(&[Action::Forget]).then(removed(0)).does(&[Action::StartApp, Action::Pass]);
+    let life = ends().then(removed(71)).then(removed(71)).then(removed(71)).then(removed(71)).says_and(&[Action::Drain(TERM)]);
+    let life = life.then(Event::Left(0)).then(Event::Said(Message::Flushed)).then(Event::Ended(Role::Litestream, ZERO));
+    life.does(&[Action::Exit(71)]);
+    ends().then(Event::Signal(TERM)).does(&[Action::Drain(TERM)]).then(removed(0)).does(&[]);
     // Saved as it is, or put back.
     let failed = |rollback| migrating(rollback).then(ended(7)).says_and(&[Action::Drain(TERM)]).then(Event::Left(0));
     let life = failed(false).does(&[Action::Flush(Sync::Socket, at(9.2))]).then(Event::Said(Message::Flushed)).does(&[Action::LetGo]);
@@ -225,7 +244,7 @@ fn litestream_that_dies_is_replaced_at_once_on_a_wal_made_fit_then_with_backoff(
 
 #[test]
 fn a_pin_held_since_the_boot_needs_no_snapshot_but_one_let_go_does() {
-    let pinned = || Life::begin(rules()).then(HELD).then(Event::Hello).does(&[Action::StartApp]);
+    let pinned = || Life::begin(rules()).then(HELD).then(Event::Hello).does(&STARTED);
     let died = || Event::Ended(Role::Litestream, Ended::Code(1));
     pinned().then(died()).says_and(&[Action::Replicate]);
     pinned()
@@ -242,17 +261,17 @@ fn a_configuration_that_litestream_refuses_ends_the_boot_and_a_replica_out_of_re
         Action::Kill(Role::Litestream),
         Action::Exit(78),
     ]);
-    let life = failed().then(Event::Ended(Role::Probe, ZERO)).says_and(&[Action::StartApp]);
+    let life = failed().then(Event::Ended(Role::Probe, ZERO)).says_and(&STARTED);
     life.after(1.1).does(&[Action::Prepare(Preparation::Repair)]);
     // The same where it was started beside the preparation.
     let present = Rules { present: true, ..rules() };
     let life = Life::begin(present).then(Event::Ended(Role::Litestream, Ended::Code(1))).does(&[Action::Probe]);
-    life.then(Event::Ended(Role::Probe, ZERO)).says_and(&[]).then(HELD).does(&[Action::StartApp]).after(1.1).does(&[Action::Replicate]);
+    life.then(Event::Ended(Role::Probe, ZERO)).says_and(&[]).then(HELD).does(&STARTED).after(1.1).does(&[Action::Replicate]);
 }
 
 #[test]
 fn a_litestream_that_hangs_at_its_start_does_not_keep_the_app_for_ever() {
-    Life::begin(rules()).then(READY).after(9.0).does(&[]).after(1.1).says_and(&[Action::StartApp]);
+    Life::begin(rules()).then(READY).after(9.0).does(&[]).after(1.1).says_and(&STARTED);
 }
 
 #[test]
@@ -305,7 +324,7 @@ fn a_litestream_that_does_not_end_to_be_started_again_is_killed() {
 #[test]
 fn an_unproven_backup_is_made_whole_at_the_next_chance() {
     let unproven = Event::Said(Message::Ready { held: false, unproven: true });
-    let life = Life::begin(rules()).then(unproven).then(Event::Hello).does(&[Action::StartApp]);
+    let life = Life::begin(rules()).then(unproven).then(Event::Hello).does(&STARTED);
     let life = life.after(20.0).does(&[Action::Pulse]).then(Event::Ended(Role::Pulse, ZERO)).after(11.0).does(&[Action::LetGo]);
     let life = life.then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Prepare(Preparation::Repair)]);
     life.then(READY).does(&[Action::Replicate]).then(Event::Hello).after(700.0).does(&[Action::Pulse]);
@@ -315,24 +334,130 @@ fn an_unproven_backup_is_made_whole_at_the_next_chance() {
     assert!(matches!(life.then(Event::Ended(Role::Litestream, ZERO)).last[..], [.., Action::Flush(Sync::Pass, _)]));
 }
 
+const SILENT: Event = Event::Lock(Lock::Theirs(Holder::Silent { present: true }));
+const PASSED: Event = Event::Lock(Lock::Theirs(Holder::Passed));
+const UNDECIDED: Event = Event::Lock(Lock::Theirs(Holder::Undecided));
+const OURS: Event = Event::Lock(Lock::Ours);
+
+fn standby() -> Rules {
+    Rules { standby: true, ..rules() }
+}
+
 #[test]
-fn in_standby_the_app_runs_and_takes_over_when_the_other_leaves() {
-    let standby = Rules { standby: true, present: true, ..rules() };
-    let theirs = |present| Event::Lock(Lock::Theirs { present });
-    let life = Life::begin(standby.clone()).does(&[Action::StartApp]).after(1.1).does(&[Action::TryLock]).then(theirs(true)).does(&[]);
-    let life = life.after(1.1).does(&[Action::TryLock]).then(Event::Lock(Lock::Ours)).says_and(&[Action::Prepare(Preparation::Repair)]);
-    life.then(READY).does(&[Action::Replicate]);
-    let life = Life::begin(standby.clone()).then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[Action::TryLock]);
-    life.then(theirs(true)).does(&[Action::Exit(0)]);
-    // What is missing must not be made anew beside one that may be restoring it.
-    let missing = Rules { present: false, ..standby.clone() };
-    Life::begin(missing).does(&[]).then(theirs(false)).does(&[]).then(theirs(true)).does(&[Action::StartApp]);
-    Life::begin(Rules { wait: true, ..standby })
-        .does(&[])
-        .after(1.1)
-        .does(&[Action::TryLock])
-        .then(Event::Lock(Lock::Ours))
-        .does(&[Action::Prepare(Preparation::Boot)]);
+fn in_standby_the_app_starts_when_the_other_has_passed_and_takes_over_when_it_leaves() {
+    let life = Life::begin(standby()).does(&[Action::TryLock]).then(UNDECIDED).does(&[]).after(0.2).does(&[Action::TryLock]);
+    let running = || Life::begin(standby()).then(PASSED).does(&[Action::StartApp]);
+    life.then(PASSED).does(&[Action::StartApp]);
+    let life = running().after(1.1).does(&[Action::TryLock]).then(PASSED).does(&[]);
+    let life = life.after(1.1).does(&[Action::TryLock]).then(OURS).says_and(&[Action::Prepare(Preparation::TakeOver)]);
+    life.then(READY).does(&[Action::Pass, Action::Replicate]);
+    // On 0.3, too.
+    let rules = Rules { repairs: false, confirms: false, ..standby() };
+    let life = Life::begin(rules).then(PASSED).after(1.1).then(OURS).says_and(&[Action::Prepare(Preparation::TakeOver)]);
+    let life = life.after(5.0).does(&[]).then(READY).does(&[Action::Pass, Action::Replicate]).then(Event::Hello);
+    assert_eq!(life.machine.view().replication, crate::state::Replication::Up);
+    // At its end the other one sees what it wrote.
+    let ended = || running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[Action::TryLock]);
+    ended().then(PASSED).does(&[Action::Exit(0)]);
+    // Or is not yet the one that replicates it.
+    let life = ended().then(UNDECIDED).does(&[]).after(0.2).does(&[Action::TryLock]);
+    let life = life.then(UNDECIDED).after(9.9);
+    assert!(matches!(&life.last[..], [.., Action::Say(said), Action::Exit(74)] if said.starts_with("NOT SAVED: default: another process")));
+    // Or has left: then it is decided first.
+    let alone = || ended().then(OURS).does(&[Action::Prepare(Preparation::Ending)]);
+    alone().then(READY).does(&[Action::Flush(Sync::Pass, at(9.2))]).then(Event::Said(Message::Flushed)).does(&[Action::Exit(0)]);
+    alone().then(Event::Said(Message::Refused(65))).says_and(&[Action::Exit(74)]);
+}
+
+#[test]
+fn beside_one_that_says_nothing_the_standby_decides_for_its_app_and_uploads_nothing() {
+    let absent = Event::Lock(Lock::Theirs(Holder::Silent { present: false }));
+    let life = Life::begin(standby()).then(absent).does(&[]).after(0.2).then(SILENT).does(&[Action::Prepare(Preparation::Beside)]);
+    let beside = || Life::begin(standby()).then(SILENT).does(&[]).after(0.2).then(SILENT).does(&[Action::Prepare(Preparation::Beside)]);
+    life.after(0.2).then(SILENT).does(&[]).then(READY).does(&[Action::StartApp]).after(1.1).then(SILENT).does(&[]);
+    beside().then(Event::Said(Message::Refused(65))).does(&[Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(65)]);
+    beside().after(0.2).then(OURS).does(&[Action::Kill(Role::Prepare), Action::Prepare(Preparation::Boot)]);
+}
+
+#[test]
+fn a_take_over_that_is_refused_stops_the_app_and_uploads_nothing() {
+    let taken = || Life::begin(standby()).then(PASSED).after(1.1).then(OURS);
+    let life = taken().then(Event::Said(Message::Refused(65))).says_and(&[Action::SignalApp(TERM)]);
+    let life = life.then(Event::Ended(Role::App, ZERO)).does(&[Action::Drain(TERM)]).then(Event::Left(0));
+    assert!(matches!(life.last.as_slice(), [Action::Say(said), Action::Exit(65)] if said.starts_with("NOT SAVED: default: ")));
+    // Not decided yet, and the app ends: decided first.
+    let life = taken().then(Event::Ended(Role::App, ZERO)).does(&[Action::Kill(Role::Prepare), Action::Drain(TERM)]).then(Event::Left(0));
+    life.does(&[Action::Prepare(Preparation::Ending)]).then(READY).does(&[Action::Flush(Sync::Pass, at(9.2 + 1.1))]);
+}
+
+#[test]
+fn a_migration_that_is_rolled_back_waits_for_the_lock_and_not_for_ever() {
+    let alone = || Rules { wait: true, wait_for: Some(Duration::from_secs(120)), migrate: Some(at(60.0)), rollback: true, ..standby() };
+    let life = Life::begin(alone()).then(PASSED).does(&[]).after(0.2).does(&[Action::TryLock]).then(OURS);
+    life.does(&[Action::Prepare(Preparation::Boot)]).then(READY).then(Event::Hello).does(&[Action::Migrate]).after(130.0);
+    let life = Life::begin(alone()).then(PASSED).after(121.0);
+    life.says_and(&[Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(71)]);
+    // One that is not to be rolled back migrates beside the other.
+    let rules = Rules { migrate: Some(at(60.0)), ..standby() };
+    Life::begin(rules).then(UNDECIDED).does(&[]).then(PASSED).does(&[Action::Migrate]);
+}
+
+#[test]
+fn a_boot_that_is_stopped_saves_what_an_earlier_life_left_if_that_is_decided_in_time() {
+    let here = || Life::begin(Rules { here: true, ..rules() });
+    let term = || Event::Signal(TERM);
+    let deciding = || here().then(term()).does(&[Action::Kill(Role::Litestream)]);
+    let sync = [Action::Flush(Sync::Pass, at(9.2))];
+    deciding()
+        .then(READY)
+        .does(&[Action::Drain(TERM)])
+        .then(Event::Left(0))
+        .does(&sync)
+        .then(Event::Said(Message::Flushed))
+        .does(&[Action::Exit(143)]);
+    let kill = |code| [Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(code)];
+    deciding().then(Event::Said(Message::Refused(65))).does(&kill(65));
+    let life = deciding().after(6.6);
+    assert!(
+        matches!(&life.last[..], [.., Action::Say(said), Action::Exit(143)] if said.starts_with("NOT SAVED: default: ")),
+        "{:?}",
+        life.last
+    );
+    // Decided, and not started yet.
+    let life = here().then(READY).does(&FIRST).then(term()).does(&[Action::Drain(TERM)]).then(Event::Left(0));
+    life.does(&[Action::Flush(Sync::Socket, at(9.2))]);
+}
+
+#[test]
+fn where_the_replica_does_not_answer_the_app_starts_and_litestream_when_it_is_decided() {
+    let waits = || Life::begin(rules()).then(Event::Said(Message::Waits)).does(&[Action::StartApp]);
+    waits().after(600.0).does(&[]).then(HELD).does(&[Action::Replicate]);
+    let life = waits().then(Event::Said(Message::Refused(65))).says_and(&[Action::SignalApp(TERM)]);
+    let life = life.then(Event::Ended(Role::App, Ended::Signal(TERM))).then(Event::Left(0));
+    assert!(matches!(&life.last[..], [Action::Say(_), Action::Exit(65)]), "{:?}", life.last);
+    let life = waits().then(Event::Ended(Role::App, ZERO)).does(&[Action::Kill(Role::Prepare), Action::Drain(TERM)]).then(Event::Left(0));
+    life.does(&[Action::Prepare(Preparation::Ending)]).after(9.6).then(READY).does(&[]);
+}
+
+#[test]
+fn a_worker_that_is_killed_is_started_again_while_there_is_time() {
+    let died = |role| Event::Ended(role, Ended::Signal(KILL));
+    let mut life = Life::begin(rules());
+    for pause in [0.25, 0.5, 1.0, 2.0, 4.0] {
+        life = life
+            .then(died(Role::Prepare))
+            .says_and(&[])
+            .after(pause - 0.01)
+            .does(&[])
+            .after(0.01)
+            .does(&[Action::Prepare(Preparation::Boot)]);
+    }
+    life.then(died(Role::Prepare)).says_and(&[Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(70)]);
+    let sync = Action::Flush(Sync::Socket, at(9.2));
+    let life = Life::running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(std::slice::from_ref(&sync));
+    let life =
+        life.then(Event::Said(Message::Unsaved("default: x".into()))).then(died(Role::Flush)).says_and(&[]).after(0.05).does(&[sync]);
+    life.then(Event::Said(Message::Flushed)).does(&[Action::LetGo]).then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Exit(0)]);
 }
 
 #[test]
@@ -355,13 +480,13 @@ fn nothing_configured_is_a_plain_init() {
 
 #[test]
 fn without_an_app_litestream_runs_until_a_stop() {
-    let life = Life::begin(Rules { app: false, ..rules() }).then(READY).then(Event::Hello).does(&[]);
+    let life = Life::begin(Rules { app: false, ..rules() }).then(READY).then(Event::Hello).does(&[Action::Pass]);
     life.then(Event::Signal(TERM)).does(&[Action::Drain(TERM)]).then(Event::Left(0)).does(&[Action::Flush(Sync::Socket, at(9.2))]);
 }
 
 #[test]
 fn backups_are_proved_one_check_at_a_time_and_none_outlives_the_app() {
-    let begin = || Life::begin(Rules { check: Some(CHECK), ..rules() }).then(READY).then(Event::Hello).does(&[Action::StartApp]);
+    let begin = || Life::begin(Rules { check: Some(CHECK), ..rules() }).then(READY).then(Event::Hello).does(&STARTED);
     let checking = || begin().after(20.0).does(&[Action::Pulse, Action::Check]);
     checking().after(40.0).does(&[]);
     let ended = Event::Ended(Role::Check, ZERO);
@@ -398,13 +523,16 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Role::Flush),
         Just(Role::Pulse),
         Just(Role::Watch),
-        Just(Role::Check)
+        Just(Role::Check),
+        Just(Role::Forget)
     ];
     let ended = prop_oneof![Just(ZERO), Just(Ended::Code(78)), Just(Ended::Signal(9))];
     let message = prop_oneof![
         any::<(bool, bool)>().prop_map(|(held, unproven)| Message::Ready { held, unproven }),
         Just(Message::Released),
         Just(Message::Reopen),
+        Just(Message::Waits),
+        Just(Message::Refused(65)),
         Just(Message::Refused(69)),
         Just(Message::Unsaved("x".into())),
         Just(Message::Flushed),
@@ -418,7 +546,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         message.prop_map(Event::Said),
         Just(Event::Hello),
         (0..3_usize).prop_map(Event::Left),
-        prop_oneof![Just(Lock::Ours), any::<bool>().prop_map(|present| Lock::Theirs { present })].prop_map(Event::Lock),
+        prop_oneof![Just(OURS), Just(PASSED), Just(UNDECIDED), Just(SILENT)],
         Just(Event::Tick),
     ]
 }
@@ -429,24 +557,29 @@ proptest! {
 
     #[test]
     fn any_life_keeps_its_promises(
-        flags in any::<[bool; 6]>(),
+        flags in any::<[bool; 7]>(),
         migration in any::<[bool; 2]>(),
         checks in any::<bool>(),
         on_failure in prop_oneof![Just(OnFailure::Restart), Just(OnFailure::Exit), Just(OnFailure::Ignore)],
         events in proptest::collection::vec((any_event(), 0..3000_u64), 0..60),
     ) {
-        let [replicates, present, standby, confirms, wait, watches] = flags;
-        let rules = Rules { replicates, present, standby, confirms, wait, watches, migrate: migration[0].then(|| Duration::from_secs(2)), rollback: migration[1], check: checks.then_some(CHECK), repairs: confirms, on_failure, ..rules() };
+        let [replicates, present, standby, confirms, wait, watches, here] = flags;
+        let rules = Rules { replicates, present, here, standby, confirms, wait, watches, migrate: migration[0].then(|| Duration::from_secs(2)), rollback: migration[1], check: checks.then_some(CHECK), repairs: confirms, on_failure, ..rules() };
         let mut machine = Machine::new(rules.clone());
         let mut all = machine.start(Now::ZERO);
         let mut now = Now::ZERO;
-        let fit = present && if standby { !wait } else { !rules.repairs };
+        let fit = present && !standby && !rules.repairs;
         let (mut app_lives, mut ready) = (false, !replicates || fit);
+        let (mut locked, mut decided) = (!standby, present && !standby);
         let (mut checking, mut syncing) = (false, false);
         let mut seen = 0;
         let mut check = |all: &Actions, event: Option<&Event>| {
-            if matches!(event, Some(Event::Said(Message::Ready { .. }) | Event::Lock(Lock::Theirs { present: true }))) {
-                ready = true;
+            match event {
+                Some(Event::Said(Message::Ready { .. })) => (ready, decided) = (true, true),
+                Some(Event::Said(Message::Waits) | &PASSED) => ready = true,
+                // What was decided without the lock does not count.
+                Some(&OURS) if !locked => (locked, decided) = (true, false),
+                _ => {}
             }
             if matches!(event, Some(Event::Ended(Role::App, _) | Event::NotStarted(Role::App))) {
                 app_lives = false;
@@ -455,6 +588,12 @@ proptest! {
                 checking = false;
             }
             for action in &all[seen..] {
+                if matches!(action, Action::Replicate | Action::Flush(Sync::Socket | Sync::Pass, _) | Action::Pass) {
+                    assert!(locked && decided, "an upload without the lock or before the decision");
+                }
+                if matches!(action, Action::Flush(Sync::Rollback, _)) {
+                    assert!(locked, "a database is put back without the lock");
+                }
                 match action {
                     Action::Migrate => {
                         assert!(ready, "the migration starts before its databases are there");
@@ -499,5 +638,6 @@ proptest! {
         prop_assert!(count(|a| matches!(a, Action::StartApp)) <= 1, "the app starts twice");
         prop_assert_eq!(count(|a| matches!(a, Action::Exit(_))), 1, "one end");
         prop_assert!(matches!(all.last(), Some(Action::Exit(_))), "something is done after the end");
+        prop_assert!(count(|a| matches!(a, Action::Pass)) <= 1, "it is said twice");
     }
 }

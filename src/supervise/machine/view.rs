@@ -10,7 +10,7 @@ impl Machine {
         let phase = match self.phase {
             Phase::Boot | Phase::Leave { .. } => state::Phase::Starting,
             Phase::Run if self.stops > 0 || self.app == AppState::Gone => state::Phase::Stopping,
-            Phase::Run if self.migration == Migration::Runs => state::Phase::Migrating,
+            Phase::Run if matches!(self.migration, Migration::Runs | Migration::Ends { .. }) => state::Phase::Migrating,
             Phase::Run => state::Phase::Running,
             Phase::Drain { .. } | Phase::Sync | Phase::Close | Phase::End => state::Phase::Stopping,
         };

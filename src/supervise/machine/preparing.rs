@@ -1,0 +1,159 @@
+//! The databases before Litestream: decided about, and fit for it. A worker that dies is started again while there is time.
+//! Must never take one's silence for an answer.
+
+use std::time::Duration;
+
+use super::replicator::Replicator;
+use super::{Action, Actions, AppState, HEAL_AFTER, HEAL_AT_MOST, Machine, Now, Phase, TERM};
+use crate::exit;
+use crate::worker::Preparation;
+
+/// How often one that dies is started again before something else is done about it, and the first pause; it doubles.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(250);
+/// A decision that must be had, but need not be had now, is tried again so often.
+const PATIENT_PAUSE: Duration = Duration::from_secs(30);
+
+impl Machine {
+    /// Starts the worker.
+    pub(super) fn prepare(&mut self, preparation: Preparation) -> Action {
+        (self.preparation, self.prepare_tries, self.prepare_at) = (Some(preparation), 0, None);
+        Action::Prepare(preparation)
+    }
+
+    /// Ends it, with the pins that it may hold.
+    pub(super) fn stop_preparing(&mut self) -> Option<Action> {
+        let runs = self.preparation.take().is_some() | std::mem::take(&mut self.held);
+        self.prepare_at = None;
+        runs.then_some(Action::Kill(super::Role::Prepare))
+    }
+
+    pub(super) fn tick_prepare(&mut self, now: Now) -> Option<Action> {
+        self.prepare_at.take_if(|at| *at <= now)?;
+        self.preparation.map(Action::Prepare)
+    }
+
+    /// The worker's end. It is expected of one that has answered.
+    pub(super) fn prepare_ended(&mut self, now: Now) -> Actions {
+        self.held = false;
+        if let Phase::Leave { decides: false, .. } = self.phase {
+            return self.left_boot();
+        }
+        let Some(preparation) = self.preparation else { return Vec::new() };
+        if self.prepare_tries < TRIES {
+            self.prepare_at = Some(now.saturating_add(PAUSE * (1 << self.prepare_tries)));
+            self.prepare_tries = self.prepare_tries.saturating_add(1);
+            return vec![Action::Say("the worker that looks at the databases died: starting it again".to_owned())];
+        }
+        match (self.phase, preparation) {
+            (Phase::Boot, _) => {
+                let mut actions =
+                    vec![Action::Say("the databases could not be looked at: the worker dies each time; see above".to_owned())];
+                actions.extend(self.abandon(exit::INTERNAL));
+                actions
+            }
+            (Phase::Run, Preparation::Repair) => self.ready(false, true, now),
+            (Phase::Run, _) => {
+                self.prepare_at = Some(now.saturating_add(PATIENT_PAUSE));
+                Vec::new()
+            }
+            (Phase::Leave { .. }, _) => self.left_boot(),
+            (Phase::Sync, _) => self.finish_unsaved(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// All databases may be used, and Litestream may start.
+    pub(super) fn ready(&mut self, held: bool, unproven: bool, now: Now) -> Actions {
+        if let Phase::Leave { decides: false, .. } = self.phase {
+            // Whatever it came to, nothing is left of it.
+            return self.left_boot();
+        }
+        let Some(preparation) = self.preparation.take() else { return Vec::new() };
+        match (self.phase, preparation) {
+            // Without the lock: only the app.
+            (Phase::Boot, Preparation::Beside) => return self.start_app(now),
+            (_, Preparation::Beside) => return Vec::new(),
+            (Phase::Boot | Phase::Run | Phase::Leave { .. } | Phase::Sync, _) => self.gate.pass(),
+            _ => return Vec::new(),
+        }
+        match self.phase {
+            Phase::Sync => return self.flush(super::Sync::Pass, now),
+            Phase::Leave { code, .. } => {
+                (self.prepared, self.held) = (true, held);
+                return self.end_boot(code, now);
+            }
+            _ => {}
+        }
+        (self.prepared, self.held, self.untouched) = (true, held, true);
+        self.note_unproven(unproven, now);
+        let mut actions: Actions = if preparation == Preparation::TakeOver { self.pass().into_iter().collect() } else { Vec::new() };
+        actions.extend(match self.replicator {
+            Replicator::Preparing => self.replicate(now),
+            // The replica is out of reach, but the databases are here.
+            Replicator::Backoff(_) if self.phase == Phase::Boot => self.start_app(now),
+            Replicator::Starting if self.hello => self.up(now),
+            _ => Vec::new(),
+        });
+        actions
+    }
+
+    /// The replica does not answer. The databases are here, and the app may work with them; nothing is uploaded before it is known
+    /// that they are the ones to go on with.
+    pub(super) fn waits(&mut self, now: Now) -> Actions {
+        if self.phase == Phase::Boot && self.preparation == Some(Preparation::Boot) && self.replicator == Replicator::Preparing {
+            self.start_app(now)
+        } else {
+            Vec::new()
+        }
+    }
+
+    pub(super) fn refused(&mut self, code: u8, now: Now) -> Actions {
+        match (self.phase, self.preparation) {
+            (Phase::Boot, _) => self.abandon(code),
+            // A worker that cannot even begin says so in the same word: its end is what counts.
+            (Phase::Run, Some(Preparation::Boot | Preparation::TakeOver)) => {
+                self.preparation = None;
+                self.refused_under_the_app(code, now)
+            }
+            (Phase::Leave { .. }, _) if code < exit::SIGNAL_BASE => {
+                self.gate.refuse();
+                self.abandon(code)
+            }
+            (Phase::Leave { .. }, _) => self.left_boot(),
+            (Phase::Sync, Some(Preparation::Ending)) => {
+                self.preparation = None;
+                if code == exit::DAMAGED {
+                    self.gate.refuse();
+                }
+                self.finish_unsaved()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The backup has what this database lacks, and the app works with it: going on would put the one in the other's place.
+    fn refused_under_the_app(&mut self, code: u8, now: Now) -> Actions {
+        self.gate.refuse();
+        self.replicator = Replicator::Off;
+        self.code = code;
+        self.begin_stop(now);
+        let mut actions = vec![Action::Say(format!("{}: stopping the app, and leaving the backup as it is; see above", self.rules.names))];
+        actions.extend(match self.app {
+            AppState::Running => vec![Action::SignalApp(TERM)],
+            _ => self.app_ended(code, now),
+        });
+        actions
+    }
+
+    fn note_unproven(&mut self, unproven: bool, now: Now) {
+        self.unproven = unproven;
+        if unproven {
+            self.heal_at = Some(now.saturating_add(self.heal_pause));
+            self.heal_pause = (self.heal_pause * 2).min(HEAL_AT_MOST);
+        } else {
+            self.heal_at = None;
+            self.heal_pause = HEAL_AFTER;
+        }
+    }
+}
