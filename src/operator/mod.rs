@@ -17,6 +17,7 @@ use crate::exit::{self, Ended, Failure};
 use crate::litestream::Line;
 use crate::litestream::commands::{self, Native};
 use crate::plan::{Database, PLAN_FILE, Plan};
+use crate::restore::present::{self, Known};
 use crate::runtime::{self, Runtime};
 use crate::status::verified::Verified;
 use crate::supervise::lock;
@@ -210,6 +211,13 @@ pub fn replicate_once(matches: &ArgMatches, flags: Vec<(String, String)>) -> Res
         return Err(Failure::new(exit::USAGE, "replicate -once: Litestream 0.3 has no such thing; `sync DB` waits for the replica"));
     }
     let _locks = plan.databases.iter().map(|d| not_live(d, "stop it first")).collect::<Result<Vec<_>, _>>()?;
+    // What a boot asks before it uploads anything.
+    for database in plan.databases.iter().filter(|d| d.path.exists()) {
+        if present::judge(plan, database)? == Known::NotYet {
+            let why = format!("{}: nothing is uploaded before {} answers; try again", database.alias, database.replica);
+            return Err(Failure::new(exit::UNREACHABLE, why));
+        }
+    }
     for database in &plan.databases {
         if continuity::decide(continuity::survey(&database.path, true)) == continuity::Need::Truncate {
             heal(database)?;

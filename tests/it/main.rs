@@ -27,6 +27,7 @@ mod acknowledged;
 mod boot;
 mod commands;
 mod continuity;
+mod gate;
 mod init;
 mod lock;
 mod migrate;
