@@ -100,7 +100,13 @@ while True:
     open(sys.argv[2], 'w').write('ran')
     time.sleep(0.002)
 ";
-    second(site).app(["/usr/bin/python3".as_ref(), "-c".as_ref(), script.as_ref(), site.database().as_os_str(), site.path("other").as_os_str()])
+    second(site).app([
+        "/usr/bin/python3".as_ref(),
+        "-c".as_ref(),
+        script.as_ref(),
+        site.database().as_os_str(),
+        site.path("other").as_os_str(),
+    ])
 }
 
 #[track_caller]
@@ -163,7 +169,16 @@ fn a_take_over_of_a_volume_that_is_behind_stops_the_app_and_leaves_the_backup(li
     first.kill();
     let elsewhere = TempDir::with_prefix_in("elsewhere-", site.path("")).unwrap();
     let database = elsewhere.path().join("app.db");
-    let words = ["--db".into(), database.clone().into_os_string(), "--rows".into(), "300".into(), "--every".into(), "500".into(), "--live".into(), "2500".into()];
+    let words = [
+        "--db".into(),
+        database.clone().into_os_string(),
+        "--rows".into(),
+        "300".into(),
+        "--every".into(),
+        "500".into(),
+        "--live".into(),
+        "2500".into(),
+    ];
     let app = std::iter::once(crate::support::writer().into_os_string()).chain(words);
     let host = site.recipe().env("DATABASE_PATH", &database).env("LITESTREAM_ENTRY_RUNTIME_DIR", site.path("run3")).app(app);
     let (code, host) = host.run();
@@ -214,7 +229,11 @@ fn a_standby_waits_until_the_holder_has_decided(line: Line) {
     // A Litestream that answers only when it may.
     let slow = site.path("litestream");
     let real = site.line.binary();
-    let script = format!("#!/bin/sh\ncase $1 in ltx|snapshots|wal|restore) while [ ! -e {} ]; do sleep 0.05; done;; esac\nexec {} \"$@\"\n", gate.display(), real.display());
+    let script = format!(
+        "#!/bin/sh\ncase $1 in ltx|snapshots|wal|restore) while [ ! -e {} ]; do sleep 0.05; done;; esac\nexec {} \"$@\"\n",
+        gate.display(),
+        real.display()
+    );
     fs::write(&slow, script).unwrap();
     fs::set_permissions(&slow, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut holder = site.writing("--every 1000").env("LITESTREAM_BIN", &slow).start();
@@ -369,7 +388,9 @@ fn a_file_that_somebody_has_open_is_not_replaced(line: Line) {
     live(&site, 100);
     bring_back_volume(&site, &kept);
     for mode in ["wal", "delete"] {
-        let script = format!("import sqlite3,sys; c=sqlite3.connect(sys.argv[1],isolation_level=None); c.execute('PRAGMA journal_mode={mode}').fetchall(); c.execute('BEGIN IMMEDIATE') if '{mode}'=='delete' else c.execute('SELECT * FROM t').fetchall(); open(sys.argv[2],'w').write('x'); sys.stdin.read()");
+        let script = format!(
+            "import sqlite3,sys; c=sqlite3.connect(sys.argv[1],isolation_level=None); c.execute('PRAGMA journal_mode={mode}').fetchall(); c.execute('BEGIN IMMEDIATE') if '{mode}'=='delete' else c.execute('SELECT * FROM t').fetchall(); open(sys.argv[2],'w').write('x'); sys.stdin.read()"
+        );
         let _ = fs::remove_file(site.path("open"));
         let mut open = std::process::Command::new("/usr/bin/python3")
             .args(["-c", &script])

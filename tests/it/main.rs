@@ -31,6 +31,7 @@ mod gate;
 mod init;
 mod lock;
 mod migrate;
+mod migrate_beside;
 mod mistakes;
 mod operator;
 mod proofs;
