@@ -1,4 +1,4 @@
-//! An LTX file without pages, as a mark of where a replica ends. Must never be uploaded: it holds no data.
+//! An LTX file without pages, as a mark of where a replica ends. Must only stand for what a snapshot there has: it holds no data.
 //!
 //! 0.5 fetches the newest file of its replica to begin after it, and where that one is damaged it tries for ever and
 //! replicates nothing. With a local file that ends at the same transaction it has no need to fetch it, and since that file's

@@ -13,7 +13,7 @@ use crate::litestream::Line;
 use crate::litestream::backup::{self, Needed};
 use crate::litestream::socket::json_string;
 use crate::plan::{Database, Plan};
-use crate::restore::install::{Old, install, note_position};
+use crate::restore::install::{Old, install, note_end, note_position};
 use crate::restore::{self, Fetched, Local, Restored, Source, ladder, rollback};
 use crate::{interrupt, progress, report, settings, time};
 
@@ -156,7 +156,10 @@ impl Command<'_> {
                 let old = if matches.get_flag("discard") { Old::Discard } else { Old::Keep };
                 install(&restored, target, &self.plan.entry, old).map_err(system)?;
                 if own {
-                    rollback::is_over(target).and_then(|()| note_position(&restored, target)).map_err(system)?;
+                    rollback::is_over(target)
+                        .and_then(|()| note_position(&restored, target))
+                        .and_then(|()| note_end(&source, &restored))
+                        .map_err(system)?;
                 }
                 self.say(database, target, &restored, size, began);
                 Ok(())

@@ -128,7 +128,8 @@ impl<'a> Source<'a> {
     /// 69 where that is not to be had.
     pub fn end(&self) -> Result<Position, Failure> {
         let unknown = |why: &str| Failure::new(exit::UNREACHABLE, format!("where the backup ends is not to be had: {why}; try again"));
-        let files = self.list(Depth::Newest, self.timeout).map_err(|why| unknown(&why))?;
+        // Of 0.5's levels a snapshot's may be ahead.
+        let files = self.list(Depth::All, self.timeout).map_err(|why| unknown(&why))?;
         backup::newest(&files).ok_or_else(|| unknown("the replica lists nothing"))
     }
 

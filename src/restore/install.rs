@@ -7,10 +7,11 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::aside::{discard, move_companions_aside, move_database_aside};
-use super::fetch::Restored;
+use super::fetch::{Restored, Source};
 use crate::continuity::{self, Mark, meta_dir};
 use crate::identity::{self, Named};
-use crate::litestream::ltx;
+use crate::litestream::backup::{self, Depth, Position};
+use crate::litestream::{Line, ltx};
 use crate::pages;
 use crate::settings::Entry;
 
@@ -92,13 +93,58 @@ pub fn note_position(restored: &Restored, database: &Path) -> io::Result<()> {
     if restored.is_of_the_past { Mark::Rewound(position) } else { Mark::Restored(position) }.write(database)
 }
 
-/// Leaves in Litestream's own directory a file that stands for the newest there, which may be damaged (0.5).
+/// How long a replica is asked where it ends.
+pub const END_FOR: Duration = Duration::from_secs(5);
+
+/// Sees to it that Litestream goes on after what was restored, whatever the replica has of it.
+///
+/// 0.5 goes on after the last transaction of which the replica has a file of its own. Where a snapshot is ahead of that (its writer died
+/// in that second), it would use numbers a second time, and each restore would take the snapshot's.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn stand_in(txid: u64, database: &Path) -> io::Result<()> {
+pub fn note_end(source: &Source<'_>, restored: &Restored) -> io::Result<()> {
+    match (source.litestream.line, &restored.position) {
+        (Line::V05, Some(Position::Txid(txid))) if !restored.is_of_the_past => {
+            if transactions_there(source).is_some_and(|last| last >= *txid) { Ok(()) } else { go_on_after(source, *txid) }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes 0.5 go on after this transaction.
+///
+/// # Errors
+/// What the kernel says, or that there are too many before it.
+pub fn go_on_after(source: &Source<'_>, txid: u64) -> io::Result<()> {
+    stand_in(transactions_there(source).unwrap_or(txid.saturating_sub(1)), txid, source.database)
+}
+
+/// The last transaction of which the replica has a file of its own, 0 without any; none where it does not answer.
+fn transactions_there(source: &Source<'_>) -> Option<u64> {
+    let files = source.list(Depth::Newest, END_FOR).ok()?;
+    Some(if let Some(Position::Txid(last)) = backup::newest(&files) { last } else { 0 })
+}
+
+/// So many transactions at most may stand between what a replica has of them and its end.
+const MOST_STAND_INS: u64 = 10_000;
+
+/// Leaves in Litestream's own directory files that stand for the newest transactions there (0.5): which may be damaged, or of which
+/// there are no files of their own. Litestream goes on after the last, and uploads those that the replica lacks, from `after` on.
+///
+/// # Errors
+/// What the kernel says, or that there are too many.
+fn stand_in(after: u64, last: u64, database: &Path) -> io::Result<()> {
+    let first = after.saturating_add(1).min(last);
+    if last.saturating_sub(first) > MOST_STAND_INS {
+        let what = format!(
+            "the replica's last transaction of its own is {after:x}, and its snapshot is of {last:x}: name an empty place for a new backup"
+        );
+        return Err(io::Error::other(what));
+    }
     let folder = meta_dir(database).join("ltx/0");
     fs::create_dir_all(&folder)?;
     let (page_size, pages) = pages::shape(database)?;
-    fs::write(folder.join(ltx::name(txid)), ltx::without_pages(txid, page_size, pages, SystemTime::now()))
+    let now = SystemTime::now();
+    (first..=last).try_for_each(|txid| fs::write(folder.join(ltx::name(txid)), ltx::without_pages(txid, page_size, pages, now)))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::fetch::{Fetched, Restored, Source};
-use super::install::{Old, install, note_position, stand_in};
+use super::install::{END_FOR, Old, go_on_after, install, note_end, note_position};
 use super::point::Point;
 use super::standing::{self, Standing};
 use super::{Decision, aside, clear, decide, folder, ladder, look, rollback, with_standing, without_backup};
@@ -21,8 +21,6 @@ use crate::{interrupt, report, runtime, time};
 
 /// How long each other place is asked.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(10);
-/// How long it is asked where its backup ends.
-const END_FOR: Duration = Duration::from_secs(5);
 /// How long the replica of a database that is missing under an app is asked.
 const MISSING_FOR: Duration = Duration::from_secs(10);
 
@@ -345,7 +343,7 @@ impl Boot<'_> {
         install(restored, path, &self.plan.entry, Old::Keep)
             .and_then(|()| rollback::is_over(path))
             .and_then(|()| note_position(restored, path))
-            .and_then(|()| if restored.is_of_the_past { Ok(()) } else { self.note_end(restored.position.as_ref()) })
+            .and_then(|()| note_end(&Source::newest(self.plan, self.database), restored))
             .map_err(|e| self.not_installed(&e))?;
         report::line(format_args!(
             "{}: restored {} from {} in {:.1} s{}",
@@ -365,9 +363,10 @@ impl Boot<'_> {
         let Mark::Rewound(position) = Mark::read(&self.database.path) else { return };
         let path = &self.database.path;
         let outcome = match (self.plan.litestream.line, &position) {
-            (Line::V05, Position::Txid(txid)) => {
-                self.place_of(*txid).and_then(|txid| stand_in(txid, path).map_err(|e| e.to_string())).and_then(|()| self.force_snapshot())
-            }
+            (Line::V05, Position::Txid(txid)) => self
+                .place_of(*txid)
+                .and_then(|txid| go_on_after(&Source::newest(self.plan, self.database), txid).map_err(|e| e.to_string()))
+                .and_then(|()| self.force_snapshot()),
             _ => Ok(()),
         };
         match outcome.and_then(|()| Mark::Restored(position).write(path).map_err(|e| e.to_string())) {
@@ -394,15 +393,6 @@ impl Boot<'_> {
             interrupt::check().map_err(|interrupted| interrupted.message)?;
             std::thread::sleep(END_FOR);
         }
-    }
-
-    /// 0.5 goes on after the last transaction of which the replica has a file of its own. Where a snapshot is ahead of that (its
-    /// writer died in that second), it would use numbers a second time, and a restore would take the snapshot's.
-    fn note_end(&self, position: Option<&Position>) -> std::io::Result<()> {
-        let (Line::V05, Some(Position::Txid(restored))) = (self.plan.litestream.line, position) else { return Ok(()) };
-        let files = Source::newest(self.plan, self.database).list(Depth::Newest, END_FOR).unwrap_or_default();
-        let goes_on_there = backup::newest(&files) == Some(Position::Txid(*restored));
-        if goes_on_there { Ok(()) } else { stand_in(*restored, &self.database.path) }
     }
 
     fn force_snapshot(&self) -> Result<(), String> {

@@ -171,7 +171,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
         RestorePolicy::Auto,
         &[("auto", RestorePolicy::Auto), ("required", RestorePolicy::Required), ("never", RestorePolicy::Never)],
     );
-    Entry {
+    let entry = Entry {
         restore,
         restore_timeout: check.duration("RESTORE_TIMEOUT", raw.restore_timeout.as_deref(), Duration::from_secs(60)),
         restore_parallelism: check.count("RESTORE_PARALLELISM", raw.restore_parallelism.as_deref()),
@@ -213,7 +213,15 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
         required: check.flag("REQUIRED", raw.required),
         export_paths: check.flag("EXPORT_PATHS", raw.export_paths),
         debug: check.flag("DEBUG", raw.debug),
+    };
+    if entry.migrate_rollback && entry.lock == LockPolicy::Off {
+        problems.push(
+            "LITESTREAM_ENTRY_MIGRATE_ROLLBACK: needs the lock, without which it might take away what another container writes; unset \
+             LITESTREAM_ENTRY_LOCK=off, or migrate without rollback"
+                .to_owned(),
+        );
     }
+    entry
 }
 
 struct Check<'a> {
