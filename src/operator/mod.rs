@@ -213,9 +213,8 @@ pub fn replicate_once(matches: &ArgMatches, flags: Vec<(String, String)>) -> Res
     let _locks = plan.databases.iter().map(|d| not_live(d, "stop it first")).collect::<Result<Vec<_>, _>>()?;
     // What a boot asks before it uploads anything.
     for database in plan.databases.iter().filter(|d| d.path.exists()) {
-        if present::judge(plan, database)? == Known::NotYet {
-            let why = format!("{}: nothing is uploaded before {} answers; try again", database.alias, database.replica);
-            return Err(Failure::new(exit::UNREACHABLE, why));
+        if let Known::NotYet(why) = present::judge(plan, database, Duration::from_secs(60))? {
+            return Err(Failure::new(exit::UNREACHABLE, format!("{why}; try again")));
         }
     }
     for database in &plan.databases {

@@ -21,16 +21,14 @@ use crate::{interrupt, report, runtime, time};
 
 /// How long each other place is asked.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(10);
-/// How long the replica of a database that is missing under an app is asked.
-const MISSING_FOR: Duration = Duration::from_secs(10);
 
 /// Whether it is known that a database is the one to go on with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known {
     /// It is: the replica has nothing that it lacks.
     Decided,
-    /// The replica did not answer, which has been said: the app may work with it, and nothing may be uploaded.
-    NotYet,
+    /// The replica did not answer; a line says why. The app may work with it, and nothing may be uploaded.
+    NotYet(String),
 }
 
 /// Makes one database present.
@@ -38,23 +36,24 @@ pub enum Known {
 /// # Errors
 /// Why the start is refused, in one line with the database's name.
 pub fn make_present(plan: &Plan, database: &Database) -> Result<Known, Failure> {
-    let boot = Boot { plan, database, folder: folder(&database.path), may_replace: true };
+    let boot = Boot { plan, database, folder: folder(&database.path), may_replace: true, patience: standing::ASK_FOR };
     boot.named(boot.run())
 }
 
-/// Decides the same of a database that others work with, or that is not ours: nothing is restored, moved or written beside it.
+/// Decides the same of a database that others work with, or that is not ours: nothing is restored, moved or written beside it. The
+/// replica has so long to answer.
 ///
 /// # Errors
 /// Why it must not be gone on with, in one line with the database's name.
-pub fn judge(plan: &Plan, database: &Database) -> Result<Known, Failure> {
+pub fn judge(plan: &Plan, database: &Database, patience: Duration) -> Result<Known, Failure> {
     let folder = continuity::hidden(&database.path, &format!("-deciding-{}", plan.life));
-    let boot = Boot { plan, database, folder, may_replace: false };
+    let boot = Boot { plan, database, folder, may_replace: false, patience };
     boot.named(boot.decide())
 }
 
 /// Makes good what a restore from the past has left to do, when all databases are decided about.
 pub fn make_good(plan: &Plan, database: &Database) {
-    Boot { plan, database, folder: folder(&database.path), may_replace: true }.make_good();
+    Boot { plan, database, folder: folder(&database.path), may_replace: true, patience: standing::ASK_FOR }.make_good();
 }
 
 struct Boot<'a> {
@@ -63,6 +62,8 @@ struct Boot<'a> {
     folder: PathBuf,
     /// Nobody else works with it, and none can begin.
     may_replace: bool,
+    /// How long the replica of a database that is here has to answer.
+    patience: Duration,
 }
 
 impl Boot<'_> {
@@ -135,7 +136,7 @@ impl Boot<'_> {
             report::debug(format_args!("{}: it has a meta-path: whether it is behind its replica is not looked at", self.database.alias));
             return Ok(Known::Decided);
         }
-        let mut standing = standing::ask(self.plan, self.database);
+        let mut standing = standing::ask(self.plan, self.database, self.patience);
         if standing == Standing::Unknown {
             report::line(format_args!(
                 "{}: Litestream has left no position beside {}: comparing it with its backup",
@@ -158,11 +159,10 @@ impl Boot<'_> {
             };
         }
         if let Standing::NotAsked(why) = &standing {
-            report::line(format_args!(
+            return Ok(Known::NotYet(format!(
                 "{}: whether it is behind its replica is not known, and nothing is uploaded before it is: {why}",
                 self.database.alias
-            ));
-            return Ok(Known::NotYet);
+            )));
         }
         match with_standing(&standing, policy) {
             Decision::Fetch if self.may_replace => self.replace_stale(),
@@ -174,7 +174,7 @@ impl Boot<'_> {
     /// Missing under an app that works, or beside a process that has it. It must not be made anew where there is a backup of it.
     fn decide_missing(&self) -> Result<Known, Failure> {
         let replica = &self.database.replica;
-        match Source::newest(self.plan, self.database).list(Depth::Newest, MISSING_FOR) {
+        match Source::newest(self.plan, self.database).list(Depth::Newest, self.patience) {
             Ok(files) if files.is_empty() => Ok(Known::Decided),
             Ok(_) => Err(Failure::new(
                 exit::DAMAGED,
@@ -184,12 +184,8 @@ impl Boot<'_> {
                 ),
             )),
             Err(why) => {
-                report::line(format_args!(
-                    "{}: {} is missing here, and {replica} does not answer: {why}",
-                    self.database.alias,
-                    self.database.path.display()
-                ));
-                Ok(Known::NotYet)
+                let (alias, path) = (&self.database.alias, self.database.path.display());
+                Ok(Known::NotYet(format!("{alias}: {path} is missing here, and {replica} does not answer: {why}")))
             }
         }
     }
@@ -197,7 +193,7 @@ impl Boot<'_> {
     /// 0.3 goes on in its generation where it is, and stops for ever at a replica that is beyond it: a new one is begun.
     fn keep(&self) {
         let line = self.plan.litestream.line;
-        if line == Line::V03 && matches!(standing::ask(self.plan, self.database), Standing::Behind(_)) {
+        if line == Line::V03 && matches!(standing::ask(self.plan, self.database, self.patience), Standing::Behind(_)) {
             continuity::begin_anew(&self.database.path);
         }
     }

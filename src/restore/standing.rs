@@ -26,17 +26,17 @@ pub enum Standing {
     NotAsked(String),
 }
 
-/// How long the replica is asked at a boot whose databases are here.
-const ASK_FOR: Duration = Duration::from_secs(5);
+/// How long the replica is asked at a boot whose databases are here, where an app waits for the answer.
+pub const ASK_FOR: Duration = Duration::from_secs(5);
 /// 0.3's times come from the storage's clock, and that of a generation that it does not have yet from ours.
 const CLOCKS: Duration = Duration::from_secs(60);
 
 /// Asks the replica: one call of Litestream's, or none at all where the last life ended well here a moment ago.
-pub fn ask(plan: &Plan, database: &Database) -> Standing {
+pub fn ask(plan: &Plan, database: &Database, within: Duration) -> Standing {
     if continuity::is_fresh(&database.path) {
         return Standing::Current;
     }
-    let by = Instant::now() + ASK_FOR;
+    let by = Instant::now() + within;
     let there = match backup::list(&plan.litestream, &plan.config(), &database.path, Depth::Newest, by) {
         Ok(there) => there,
         Err(why) => return Standing::NotAsked(why),

@@ -1,6 +1,7 @@
 //! `__prepare`: makes every database fit for Litestream's start: restored, and pinned or emptied. Must
 //! never let Litestream start on a WAL that may have a gap without saying so.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::litestream::{Line, socket};
 use crate::plan::{Database, Plan};
 use crate::report;
 use crate::restore::present::{self, Known};
-use crate::restore::{self, Local, rollback};
+use crate::restore::{self, Local, rollback, standing};
 use crate::settings::RestorePolicy;
 use crate::{interrupt, progress, tenants, verify};
 
@@ -20,8 +21,10 @@ const TRUNCATE_FOR: Duration = Duration::from_secs(5);
 /// How often Litestream is asked whether it has its lock.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// How often a replica that has not answered is asked again.
+/// How often a replica that has not answered is asked again, and how long it then has: one that is large or far away may need more
+/// than an app that waits for its start would like.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Decides about the databases, and makes them fit for Litestream, as far as this preparation does.
 ///
@@ -39,7 +42,7 @@ pub fn run(plan: &Plan, channel: &Channel, preparation: Preparation) -> Result<(
         // What is not there, or has no content, has nothing to lose.
         Preparation::Ending => until_decided(&each, each.databases.iter().filter(|d| flush::has_content(&d.path)).cloned().collect()),
         // Nothing is uploaded: a replica that does not answer keeps nobody from working.
-        Preparation::Beside => all(&each, &each.databases, present::judge).map(drop),
+        Preparation::Beside => all(&each, &each.databases, |plan, database| present::judge(plan, database, standing::ASK_FOR)).map(drop),
     };
     let done = decided.map(|()| match preparation {
         Preparation::Beside | Preparation::Ending => channel.say(&Message::Ready { held: false, unproven: false }),
@@ -81,7 +84,8 @@ fn say_what_is_not_saved(plan: &Plan, channel: &Channel) {
 }
 
 /// Restores what is missing; the plan with every database that is in its directories then, and those whose replica did not answer.
-fn bring_back(plan: &Plan) -> Result<(Plan, Vec<Database>), Failure> {
+fn bring_back(plan: &Plan) -> Result<(Plan, Vec<(Database, String)>), Failure> {
+    let mut undecided = Vec::new();
     let mut each = tenants::expand(plan.clone(), &[]);
     about_copies(&each, |path| rollback::resume(path, &plan.entry))?;
     if !plan.directories.is_empty() && plan.entry.restore != RestorePolicy::Never {
@@ -89,11 +93,11 @@ fn bring_back(plan: &Plan) -> Result<(Plan, Vec<Database>), Failure> {
         let mut lists = each.clone();
         lists.databases.retain(|d| d.path.ends_with(tenants::LIST));
         lists.entry.restore = RestorePolicy::Auto;
-        make_all_present(&lists)?;
+        undecided = make_all_present(&lists)?;
         each = tenants::expand(plan.clone(), &tenants::lost(plan));
         each.databases.retain(|d| !d.path.ends_with(tenants::LIST));
     }
-    let undecided = make_all_present(&each)?;
+    undecided.extend(make_all_present(&each)?);
     tenants::note(plan);
     let each = tenants::expand(plan.clone(), &[]);
     let rolls_back = plan.entry.migrate.is_some() && plan.entry.migrate_rollback;
@@ -123,14 +127,27 @@ fn about_copies(plan: &Plan, put_back: impl Fn(&Path) -> std::io::Result<bool>) 
 
 /// Decides about each, and asks again where a replica does not answer, for as long as this process lives.
 fn until_decided(plan: &Plan, mut open: Vec<Database>) -> Result<(), Failure> {
+    let mut said = BTreeSet::new();
     loop {
-        open = all(plan, &open, present::judge)?;
-        if open.is_empty() {
+        let undecided = all(plan, &open, |plan, database| present::judge(plan, database, PATIENCE))?;
+        if undecided.is_empty() {
             return Ok(());
         }
+        open = say_once(undecided, &mut said);
         interrupt::check()?;
         std::thread::sleep(ASK_AGAIN);
     }
+}
+
+/// Says why each is not decided about, where that is news.
+fn say_once(undecided: Vec<(Database, String)>, said: &mut BTreeSet<String>) -> Vec<Database> {
+    let news = |(database, why): (Database, String)| {
+        if said.insert(why.clone()) {
+            report::line(why);
+        }
+        database
+    };
+    undecided.into_iter().map(news).collect()
 }
 
 /// Empties every WAL under a live app.
@@ -147,7 +164,9 @@ fn pin_and_hold(plan: &Plan, channel: &Channel) {
 }
 
 /// The same where it is not known yet whether these are the databases to go on with: the app starts, and Litestream when it is.
-fn wait_and_hold(plan: &Plan, mut open: Vec<Database>, channel: &Channel) -> Result<(), Failure> {
+fn wait_and_hold(plan: &Plan, undecided: Vec<(Database, String)>, channel: &Channel) -> Result<(), Failure> {
+    let mut said = BTreeSet::new();
+    let mut open = say_once(undecided, &mut said);
     let (mut pins, _) = fit(plan, &plan.databases, shows_lock(plan));
     channel.say(&Message::Waits);
     let mut next = Instant::now() + ASK_AGAIN;
@@ -156,7 +175,7 @@ fn wait_and_hold(plan: &Plan, mut open: Vec<Database>, channel: &Channel) -> Res
         std::thread::sleep(ASK_EVERY);
         pins.retain(|pin| !outgrown(pin, plan));
         if Instant::now() >= next {
-            open = all(plan, &open, present::judge)?;
+            open = say_once(all(plan, &open, |plan, database| present::judge(plan, database, PATIENCE))?, &mut said);
             next = Instant::now() + ASK_AGAIN;
         }
     }
@@ -195,7 +214,7 @@ fn fit(plan: &Plan, databases: &[Database], shows_lock: bool) -> (Vec<Pin>, bool
 }
 
 /// Brings back what is missing, all databases at once; those whose replica did not answer.
-fn make_all_present(plan: &Plan) -> Result<Vec<Database>, Failure> {
+fn make_all_present(plan: &Plan) -> Result<Vec<(Database, String)>, Failure> {
     all(plan, &plan.databases, present::make_present)
 }
 
@@ -204,14 +223,14 @@ fn all(
     plan: &Plan,
     databases: &[Database],
     what: impl Fn(&Plan, &Database) -> Result<Known, Failure> + Sync,
-) -> Result<Vec<Database>, Failure> {
+) -> Result<Vec<(Database, String)>, Failure> {
     let at_once = plan.entry.restore_parallelism.unwrap_or_else(memory::restores_at_once);
     let outcomes = in_parallel(databases, at_once, |database| what(plan, database));
     if outcomes.len() != databases.len() {
         return Err(Failure::new(exit::INTERNAL, "a restore crashed; start again, or restore by hand with `litestream-entry restore`"));
     }
-    let is_open = |outcome: &Result<Known, Failure>| matches!(outcome, Ok(Known::NotYet));
-    let open = databases.iter().zip(&outcomes).filter(|(_, outcome)| is_open(outcome)).map(|(database, _)| database.clone()).collect();
+    let why = |outcome: &Result<Known, Failure>| if let Ok(Known::NotYet(why)) = outcome { Some(why.clone()) } else { None };
+    let open = databases.iter().zip(&outcomes).filter_map(|(database, outcome)| Some((database.clone(), why(outcome)?))).collect();
     let failures: Vec<Failure> = outcomes.into_iter().filter_map(Result::err).collect();
     match failures.first() {
         None => Ok(open),
