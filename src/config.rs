@@ -11,7 +11,7 @@ use serde_yaml::{Mapping, Value};
 
 use crate::litestream::Line;
 use crate::litestream::expand::expand;
-use crate::litestream::schema::{KEYS, Lines, Section, find, is_known};
+use crate::litestream::schema::{KEYS, Lines, Section, find, is_grave, is_known};
 use crate::plan::Directory;
 use crate::settings::{Database, Replica, Tuning};
 use crate::{lint, tenants};
@@ -73,7 +73,11 @@ pub fn render(databases: &[Database], tuning: &[Tuning], line: Line, socket: Opt
 }
 
 /// What the running line does not have of all that was set: a line each, naming the variable and both lines.
-pub fn ignored(databases: &[Database], tuning: &[Tuning], line: Line) -> Vec<String> {
+/// Those that concern who may read a backup or where it goes are refused; the others are notes.
+///
+/// # Errors
+/// The former.
+pub fn ignored(databases: &[Database], tuning: &[Tuning], line: Line) -> Result<Vec<String>, Vec<String>> {
     let mut set: Vec<(&str, Section, &str)> = tuning.iter().map(|t| (t.from, t.key.section, t.key.name)).collect();
     for database in databases {
         let keys = database.extra.keys().filter_map(Value::as_str);
@@ -81,7 +85,7 @@ pub fn ignored(databases: &[Database], tuning: &[Tuning], line: Line) -> Vec<Str
         let keys = database.replica.keys().map(|(key, _)| key);
         set.extend(keys.filter_map(|key| Some((database.replica.from(key)?, Section::Replica, key))));
     }
-    let mut lines: Vec<String> = Vec::new();
+    let (mut lines, mut refused): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for (from, section, key) in set.into_iter().filter(|(_, section, key)| !is_known(*section, key, line)) {
         // A variable may mean one key to one line and another to the other.
         let meant = KEYS.iter().filter(|k| k.name == key).filter_map(|k| k.variable).find(|v| from.starts_with(v));
@@ -93,10 +97,20 @@ pub fn ignored(databases: &[Database], tuning: &[Tuning], line: Line) -> Vec<Str
             Some(Lines::Both) | None => "neither line".to_owned(),
             Some(_) => format!("Litestream {theirs}"),
         };
-        lines.push(format!("{from}: `{key}` is ignored by Litestream {ours}; {known} has it"));
+        if is_grave(key) {
+            let instead =
+                if key == "age" { "let the bucket encrypt, or run Litestream 0.3.13" } else { "remove it, or run the line that has it" };
+            let there = if known == "neither line" { "neither line reads it here".to_owned() } else { format!("{known} has it") };
+            refused.push(format!(
+                "{from}: `{key}` means nothing to Litestream {ours}, and a backup without it is not what was asked for; {there}: {instead}"
+            ));
+        } else {
+            lines.push(format!("{from}: `{key}` is ignored by Litestream {ours}; {known} has it"));
+        }
     }
     lines.dedup();
-    lines
+    refused.dedup();
+    if refused.is_empty() { Ok(lines) } else { Err(refused) }
 }
 
 /// The lines name Google's storage differently.

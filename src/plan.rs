@@ -199,7 +199,12 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
             let env = |name: &str| std::env::var(name).ok().or_else(|| (name == "PID").then(|| "1".to_owned()));
             let text = file.unwrap_or_default();
             let place = |f: lint::Finding| format!("{}:{}:{}: {}", path.display(), f.line, f.column, f.what);
-            findings.extend(lint::lint(text, line, &env).into_iter().map(place));
+            let found = lint::lint(text, line, &env);
+            let grave = found.iter().any(|finding| finding.grave);
+            findings.extend(found.into_iter().map(place));
+            if grave {
+                return Err(Failure::new(exit::CONFIG, findings.join("\n")));
+            }
             let document =
                 Document::parse_expanded(text, &env).map_err(|why| Failure::new(exit::CONFIG, format!("{}: {why}", path.display())))?;
             plan.config.clone_from(path);
@@ -211,7 +216,8 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
         }
         Source::Variables(databases) => {
             refuse_what_the_line_lacks(databases, &plan.litestream)?;
-            findings.extend(config::ignored(databases, &settings.tuning, line));
+            let ignored = config::ignored(databases, &settings.tuning, line);
+            findings.extend(ignored.map_err(|refused| Failure::new(exit::CONFIG, refused.join("\n")))?);
             plan.databases = databases.iter().filter(|d| !d.is_dir).map(|d| named(d, &settings.secrets)).collect();
             plan.directories = databases.iter().filter(|d| d.is_dir).map(|d| directory(d, &settings.secrets)).collect();
             config::render(databases, &settings.tuning, line, plan.socket.as_deref(), plan.reserve())

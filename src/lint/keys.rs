@@ -19,7 +19,8 @@ pub(super) fn check(part: &Part, context: &mut Context) {
             context.say(key.at, format!("{}: stands twice here and the last one counts; remove the one in line {line}", safe(name)));
         }
         if let Some(what) = moved(part, name, value, context) {
-            context.say(key.at, format!("{name}: {what}"));
+            let lacking = !schema::is_known(part.section, name, context.line);
+            context.find(key.at, format!("{name}: {what}"), lacking && schema::is_grave(name));
         } else if schema::is_known(part.section, name, context.line) {
             let wrong = known(part.section, name).and_then(|k| wrong_value(k, part.section, value, context));
             if let Some(what) = wrong {
@@ -27,7 +28,7 @@ pub(super) fn check(part: &Part, context: &mut Context) {
             }
         // What an alias uses has to stand somewhere, under a name that nobody else uses.
         } else if !value.anchored || is_key(name) {
-            context.say(key.at, unknown(part.section, name, value, context));
+            context.find(key.at, unknown(part.section, name, value, context), schema::is_grave(name));
         }
     }
 }

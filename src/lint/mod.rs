@@ -29,6 +29,8 @@ pub struct Finding {
     pub column: usize,
     /// What is wrong and what to write instead, in one line.
     pub what: String,
+    /// A backup made all the same could be read by others than was meant, or be in another place: it is not made.
+    pub grave: bool,
 }
 
 /// Lints a file's text, as Litestream would read it with this environment, in the order of its lines.
@@ -137,8 +139,12 @@ struct Context {
 
 impl Context {
     fn say(&mut self, at: Place, what: impl Into<String>) {
+        self.find(at, what, false);
+    }
+
+    fn find(&mut self, at: Place, what: impl Into<String>, grave: bool) {
         let what = what.into().replace(char::is_control, " ");
-        self.findings.push(Finding { line: at.line, column: at.column, what });
+        self.findings.push(Finding { line: at.line, column: at.column, what, grave });
     }
 
     fn sorted(mut self) -> Vec<Finding> {

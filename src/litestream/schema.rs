@@ -249,6 +249,35 @@ pub fn find(section: Section, name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|k| k.section == section && k.name == name)
 }
 
+/// Keys of who may read a backup, and of where it goes: without one of them, what was to be encrypted would be readable, or in another
+/// place than the one that was named. One that the running line does not read is refused, never left out.
+const GRAVE: [&str; 19] = [
+    "age",
+    "identities",
+    "recipients",
+    "sse-customer-algorithm",
+    "sse-customer-key",
+    "sse-customer-key-path",
+    "sse-kms-key-id",
+    "host-key",
+    "tls",
+    "root-cas",
+    "client-cert",
+    "client-key",
+    "url",
+    "bucket",
+    "endpoint",
+    "account-name",
+    "host",
+    "webdav-url",
+    "sas-token",
+];
+
+/// Whether a key concerns who may read a backup, or where it goes.
+pub fn is_grave(name: &str) -> bool {
+    GRAVE.contains(&name)
+}
+
 /// Whether the running line reads the key there. 0.5 takes most of a replica's keys at the top as defaults.
 pub fn is_known(section: Section, name: &str, line: Line) -> bool {
     let known = |section| find(section, name).is_some_and(|k| k.is_known_to(line));
@@ -260,6 +289,11 @@ pub fn is_known(section: Section, name: &str, line: Line) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_grave_key_is_one() {
+        assert!(GRAVE.iter().all(|name| KEYS.iter().any(|k| k.name == *name)));
+    }
 
     #[test]
     fn a_key_is_known_to_the_lines_whose_source_has_it() {

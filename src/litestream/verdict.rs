@@ -12,6 +12,8 @@ pub enum Kind {
     Damaged,
     /// The disk here is full.
     NoRoom,
+    /// Litestream does not take its configuration.
+    Refused,
 }
 
 /// What a complaint means.
@@ -25,7 +27,7 @@ pub struct Verdict {
 
 type Row = (&'static [&'static str], Kind, &'static str);
 
-use Kind::{Damaged, NoRoom, Permanent, Temporary};
+use Kind::{Damaged, NoRoom, Permanent, Refused, Temporary};
 
 /// What both lines say of files that are cut short, changed or missing, of a real backup that was damaged in eighteen ways each.
 const DAMAGE: [&str; 11] = [
@@ -43,8 +45,14 @@ const DAMAGE: [&str; 11] = [
 ];
 
 /// The first row with a word that was said. The words are AWS's, Go's and the clients' own, as both lines print them.
-const TABLE: [Row; 17] = [
+const TABLE: [Row; 19] = [
     (&["no space left on device", "disk quota exceeded"], NoRoom, ""),
+    (&["age encryption is not currently supported"], Refused, "let the bucket encrypt, or run Litestream 0.3.13"),
+    (
+        &["malformed secret key", "malformed recipient", "unknown identity type", "unknown recipient type", "no secret keys found"],
+        Refused,
+        "correct the identities and recipients of `age`",
+    ),
     (&DAMAGE, Damaged, ""),
     (&["InvalidAccessKeyId"], Permanent, "the storage does not know this key id: check the key and the endpoint"),
     (&["SignatureDoesNotMatch"], Permanent, "the secret does not belong to this key id"),

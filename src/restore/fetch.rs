@@ -155,6 +155,10 @@ impl<'a> Source<'a> {
             damaged = (if failed.kind == Kind::Damaged { before.saturating_add(1) } else { 0 }, reason.clone());
             match failed.kind {
                 Kind::Permanent => return Err(refused("")),
+                Kind::Refused => {
+                    let hint = failed.hint.unwrap_or("correct it");
+                    return Err(Failure::new(exit::CONFIG, format!("litestream refuses its configuration: {reason}; {hint}")));
+                }
                 Kind::NoRoom => return Err(self.no_room(folder)),
                 Kind::Damaged if damaged.0 >= self.tries => {
                     return Err(Failure::new(exit::DAMAGED, format!("the backup is damaged: {reason}")));

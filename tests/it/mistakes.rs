@@ -27,6 +27,7 @@ both_lines!(
     litestream_is_another_program,
     nothing_configured,
     nothing_configured_but_required,
+    what_was_to_be_encrypted_is_never_uploaded_in_plain_text,
 );
 
 /// An app that must not run.
@@ -264,5 +265,40 @@ fn nothing_configured_but_required(line: Line) {
         let site = Site::new(line);
         let recipe = site.plain_recipe().env("LITESTREAM_ENTRY_REQUIRED", "true");
         refused(&site, app(&site, recipe), &[78], &["LITESTREAM_ENTRY_REQUIRED"]);
+    }
+}
+
+/// 0.5 has no encryption: a replica that was to have one gets nothing, wherever that was written. On 0.3 what is malformed is refused.
+fn what_was_to_be_encrypted_is_never_uploaded_in_plain_text(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let recipient = match line {
+        Line::V05 => "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+        Line::V03 => "age1malformed",
+    };
+    let age = format!("\"age\": {{\"identities\": [\"AGE-SECRET-KEY-1BAD\"], \"recipients\": [\"{recipient}\"]}}");
+    for here in [false, true] {
+        let site = Site::new(line);
+        if here {
+            rusqlite::Connection::open(site.database()).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
+        }
+        let replica = site.replica();
+        let key = if line == Line::V05 { "replica" } else { "replicas" };
+        let inner = format!("{{\"type\": \"file\", \"path\": {replica:?}, {age}}}");
+        let inner = if line == Line::V05 { inner } else { format!("[{inner}]") };
+        let list = format!("[{{\"path\": {:?}, \"{key}\": {inner}}}]", site.database());
+        let file = site.path("own.yml");
+        fs::write(&file, format!("dbs: {list}\n")).unwrap();
+        let app = format!("echo ran > {}", site.path("ran").display());
+        let recipe = || site.plain_recipe().env("LITESTREAM_ENTRY_RESTORE_TIMEOUT", "30s");
+        let ways = [recipe().env("LITESTREAM_DBS", &list), recipe().env("LITESTREAM_EXTEND_DBS", &list), recipe().env("LITESTREAM_CONFIG", &file)];
+        for way in ways {
+            let (code, container) = way.shell(&app).run();
+            let said = container.stderr();
+            assert!(code == 78 && (said.contains("age") || said.contains("malformed")), "{code}: {said}");
+            assert!(!said.contains("AGE-SECRET") && !said.contains("trying again"), "{said}");
+            assert!(!site.path("ran").exists() && !replica.exists(), "{said}");
+        }
     }
 }
