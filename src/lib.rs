@@ -20,6 +20,7 @@ pub mod continuity;
 pub mod exit;
 pub mod identity;
 pub mod interrupt;
+pub mod job;
 pub mod lint;
 pub mod litestream;
 pub mod notify;
@@ -241,6 +242,8 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     };
     let mut rules = Rules {
         replicates: false,
+        job: false,
+        last_words: None,
         app: !boot.app.is_empty(),
         present: false,
         here: false,
@@ -294,9 +297,15 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
             boot.identity.as_ref().map_or_else(|| std::fs::create_dir_all(&directory.path), |who| who.make_directory(&directory.path));
         made.map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {}: {e}", directory.alias, directory.path.display())))?;
     }
-    let locks = take_locks(&plan)?;
-    rules.replicates = true;
-    rules.standby = locks.is_none();
+    if let Some(job) = &entry.job {
+        if !rules.app {
+            return Err(Failure::new(exit::USAGE, format!("{}: a job needs a command to run; name one behind `--`", job.from)));
+        }
+        (rules.job, rules.migrate, rules.rollback) = (true, None, false);
+    }
+    let locks = if rules.job { None } else { take_locks(&plan)? };
+    rules.replicates = !rules.job;
+    rules.standby = locks.is_none() && !rules.job;
     let alone = entry.migrate.is_some() && entry.migrate_rollback;
     rules.wait = entry.lock == LockPolicy::Wait || alone;
     rules.wait_for = (alone && entry.lock != LockPolicy::Wait).then_some(ALONE_WITHIN);
@@ -317,6 +326,13 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     boot.plan = Some(plan);
     boot.document = Some(planned.document);
     boot.share();
+    if let (Some(job), Some(plan)) = (&entry.job, &boot.plan) {
+        let held = plan.locked().iter().any(|d| supervise::lock::is_held(&d.path));
+        let (first, last) = job::words(job, job::place(boot.is_here(), held), entry.migrate.is_some());
+        report::line(first);
+        rules.last_words = last;
+        return Ok(supervise::run(boot, rules, signals));
+    }
     rules.here = boot.is_here();
     rules.present = rules.here && !rules.standby && boot.is_settled();
     if rules.present && !rules.repairs {

@@ -27,6 +27,7 @@ pub fn begin(plan: &Plan, databases: &[Database], ask: impl FnOnce() -> Result<(
     match State::read(&plan.runtime).map(|state| state.view.replication) {
         Some(Replication::Up) => {}
         Some(Replication::Standby) => return Err(failed("another process replicates; ask there")),
+        Some(Replication::Job) => return Err(failed("this is a job, which replicates nothing")),
         Some(_) => return Err(failed("litestream is not up; it takes one by itself when it comes back")),
         None => return Err(failed("no litestream-entry runs here as a container's entrypoint")),
     }

@@ -37,16 +37,19 @@ pub enum Replication {
     Standby,
     /// It has ended, and is not started again.
     Off,
+    /// This is a job, which replicates nothing.
+    Job,
 }
 
 const PHASES: [(Phase, &str); 4] =
     [(Phase::Starting, "starting"), (Phase::Migrating, "migrating"), (Phase::Running, "running"), (Phase::Stopping, "stopping")];
-const REPLICATIONS: [(Replication, &str); 5] = [
+const REPLICATIONS: [(Replication, &str); 6] = [
     (Replication::Starting, "starting"),
     (Replication::Up, "up"),
     (Replication::Down, "down"),
     (Replication::Standby, "standby"),
     (Replication::Off, "off"),
+    (Replication::Job, "job"),
 ];
 
 impl Phase {

@@ -59,6 +59,13 @@ pub enum LockPolicy {
     Off,
 }
 
+/// This is a job: it uploads nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// What said so, for messages.
+    pub from: String,
+}
+
 /// The settings, with their defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a variable of its own")]
@@ -99,6 +106,8 @@ pub struct Entry {
     pub on_replication_failure: OnFailure,
     /// Default `standby`.
     pub lock: LockPolicy,
+    /// A release command or a one-off task, default no.
+    pub job: Option<Job>,
     /// How often PID 1 proves the backups, default never.
     pub verify_interval: Option<Duration>,
     /// Where health, metrics and a page are served, default nowhere.
@@ -139,6 +148,7 @@ struct Raw {
     hide_secrets: Option<String>,
     on_replication_failure: Option<String>,
     lock: Option<String>,
+    role: Option<String>,
     verify_interval: Option<String>,
     http: Option<String>,
     max_lag: Option<String>,
@@ -148,6 +158,9 @@ struct Raw {
     export_paths: Option<String>,
     debug: Option<String>,
 }
+
+/// Fly.io sets it to 1 in the temporary machine of a release command, which has a disk of its own.
+const RELEASE_COMMAND: &str = "RELEASE_COMMAND";
 
 pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
     let known: Vec<String> = OPTIONS.iter().map(|(name, ..)| variable(name)).collect();
@@ -205,6 +218,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
             LockPolicy::Standby,
             &[("standby", LockPolicy::Standby), ("wait", LockPolicy::Wait), ("refuse", LockPolicy::Refuse), ("off", LockPolicy::Off)],
         ),
+        job: check.job(raw.role, env.get(RELEASE_COMMAND)),
         http: check.address("HTTP", raw.http.as_deref()),
         max_lag: check.duration("MAX_LAG", raw.max_lag.as_deref(), Duration::from_secs(300)),
         max_wal: check.size("MAX_WAL", raw.max_wal.as_deref(), 1 << 30),
@@ -229,6 +243,14 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    /// What is set here counts more than what a platform sets.
+    fn job(&mut self, role: Option<String>, release_command: Option<&str>) -> Option<Job> {
+        let given = role.is_some();
+        let is_job = self.one_of("ROLE", role, release_command == Some("1"), &[("app", false), ("job", true)]);
+        let from = if given { format!("{}=job", variable("role")) } else { format!("{RELEASE_COMMAND}=1") };
+        is_job.then_some(Job { from })
+    }
+
     fn bad<T>(&mut self, name: &str, form: &str, default: T) -> T {
         self.problems.push(format!("{PREFIX}{name}: not understood; write {form}"));
         default

@@ -5,7 +5,7 @@
 pub(super) const PREFIX: &str = "LITESTREAM_ENTRY_";
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 29] = [
+pub const OPTIONS: [(&str, &str, &str); 30] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
     ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 16 [auto]"),
@@ -25,6 +25,7 @@ pub const OPTIONS: [(&str, &str, &str); 29] = [
     ("hide-secrets", "true|false", "keep the replicas' credentials out of the app's environment [false]"),
     ("on-replication-failure", "restart|exit|ignore", "what to do when Litestream ends and the app lives [restart]"),
     ("lock", "standby|wait|refuse|off", "what to do when another process replicates the database [standby]"),
+    ("role", "app|job", "a job restores copies, replicates nothing, and keeps nothing; Fly.io's release commands are jobs [app]"),
     ("verify-interval", "DURATION", "how often the backups are proved, as 6h; 0 is never [0]"),
     ("alert-url", "URL", "what is called (POST, JSON) when a backup is not proved; better as a variable: a secret [none]"),
     ("heartbeat-url", "URL", "what is called (GET) when all are proved; better as a variable: a secret [none]"),

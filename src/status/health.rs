@@ -25,7 +25,7 @@ pub fn judge(overview: &Overview, limits: &Limits) -> Result<String, String> {
     let Some(state) = &overview.state else { return Err("no litestream-entry runs here as a container's entrypoint".to_owned()) };
     running(overview, state)?;
     let mut wrong: Vec<String> = replicating(state, overview.at).err().into_iter().collect();
-    let standby = state.view.replication == Replication::Standby;
+    let standby = matches!(state.view.replication, Replication::Standby | Replication::Job);
     for status in &overview.databases {
         let lag = if standby || !wrong.is_empty() { Ok(()) } else { in_time(status, limits) };
         let checks = [lag, last_verify(status, overview.at), proved(status, state, limits, overview.at)];
@@ -49,7 +49,7 @@ fn running(overview: &Overview, state: &State) -> Result<(), String> {
 fn replicating(state: &State, now: SystemTime) -> Result<(), String> {
     let down = |what: &str| Err(format!("replication {what} for {}", ago(state.since, now)));
     match state.view.replication {
-        Replication::Up | Replication::Standby => Ok(()),
+        Replication::Up | Replication::Standby | Replication::Job => Ok(()),
         Replication::Starting => down("has not started"),
         Replication::Down => down("has been down"),
         Replication::Off => down("has ended, and been off"),
@@ -91,6 +91,9 @@ fn proved(status: &Status, state: &State, limits: &Limits, now: SystemTime) -> R
 fn well(overview: &Overview, state: &State) -> String {
     let count = overview.databases.len();
     let databases = if count == 1 { "1 database".to_owned() } else { format!("{count} databases") };
+    if state.view.replication == Replication::Job {
+        return format!("ok: a job, which replicates nothing, {databases}");
+    }
     if state.view.replication == Replication::Standby {
         return format!("ok: standing by for another replicator, {databases}");
     }

@@ -144,6 +144,7 @@ fn look(plan: &Plan, database: &Database, state: Option<&State>, replicated: &Re
         lock: match (plan.entry.lock, state.map(|s| s.view.replication)) {
             (LockPolicy::Off, _) => "off",
             (_, Some(crate::state::Replication::Standby)) => "standby",
+            (_, Some(crate::state::Replication::Job)) => "job",
             (_, Some(_)) => "held",
             (_, None) if lock::is_held(path) => "elsewhere",
             (_, None) => "free",

@@ -37,6 +37,10 @@ const TERM: i32 = 15;
 pub struct Rules {
     /// Something is replicated.
     pub replicates: bool,
+    /// Copies of what is missing are restored, and nothing is replicated.
+    pub job: bool,
+    /// What is said at the end of an app that has run.
+    pub last_words: Option<String>,
     /// There is an app; without one, Litestream alone is looked after.
     pub app: bool,
     /// Every database is here already: Litestream may start while 0.5's are made fit, and 0.3's are.
@@ -398,6 +402,9 @@ impl Machine {
     }
 
     fn begin(&mut self, now: Now) -> Actions {
+        if self.rules.job {
+            return vec![self.prepare(Preparation::Job)];
+        }
         if !self.rules.replicates {
             return self.start_app(now);
         }

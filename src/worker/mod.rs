@@ -70,11 +70,19 @@ pub enum Preparation {
     Beside,
     /// The lock has become ours after the app's end: decide before the last sync, and write nothing.
     Ending,
+    /// A job: restore what is missing, and use what is here as it is.
+    Job,
 }
 
 impl Preparation {
-    const WORDS: [(Self, &str); 5] =
-        [(Self::Boot, "boot"), (Self::Repair, "repair"), (Self::TakeOver, "take-over"), (Self::Beside, "beside"), (Self::Ending, "ending")];
+    const WORDS: [(Self, &str); 6] = [
+        (Self::Boot, "boot"),
+        (Self::Repair, "repair"),
+        (Self::TakeOver, "take-over"),
+        (Self::Beside, "beside"),
+        (Self::Ending, "ending"),
+        (Self::Job, "job"),
+    ];
 
     /// As an argument.
     pub fn word(self) -> &'static str {

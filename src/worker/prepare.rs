@@ -14,6 +14,7 @@ use crate::report;
 use crate::restore::present::{self, Known};
 use crate::restore::{self, Local, rollback, standing};
 use crate::settings::RestorePolicy;
+use crate::supervise::lock::Locks;
 use crate::{interrupt, progress, tenants, verify};
 
 /// How long a live database's WAL is tried to be emptied before Litestream starts without proof.
@@ -31,12 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// Why the start is refused, a line per database.
 pub fn run(plan: &Plan, channel: &Channel, preparation: Preparation) -> Result<(), Failure> {
-    if preparation == Preparation::Boot {
-        return boot(plan, channel);
+    match preparation {
+        Preparation::Boot => return boot(plan, channel),
+        Preparation::Job => return job(plan, channel),
+        _ => {}
     }
     let each = tenants::expand(plan.clone(), &[]);
     let decided = match preparation {
-        Preparation::Boot | Preparation::Repair => Ok(()),
+        Preparation::Boot | Preparation::Job | Preparation::Repair => Ok(()),
         Preparation::TakeOver => until_decided(&each, each.databases.clone())
             .and_then(|()| about_copies(&each, |path| rollback::settle(path, &plan.entry, false))),
         // What is not there, or has no content, has nothing to lose.
@@ -46,7 +49,7 @@ pub fn run(plan: &Plan, channel: &Channel, preparation: Preparation) -> Result<(
     };
     let done = decided.map(|()| match preparation {
         Preparation::Beside | Preparation::Ending => channel.say(&Message::Ready { held: false, unproven: false }),
-        Preparation::Boot | Preparation::Repair | Preparation::TakeOver => make_fit(&each, channel),
+        Preparation::Boot | Preparation::Job | Preparation::Repair | Preparation::TakeOver => make_fit(&each, channel),
     });
     tenants::forget(&each);
     done
@@ -72,6 +75,36 @@ fn boot(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
     };
     tenants::forget(&each);
     done
+}
+
+/// Restores copies of what is missing, and leaves alone what is here. The lock is held meanwhile, so that no boot restores the same beside
+/// it; where another process has it, that one sees to the databases, and they are waited for.
+fn job(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
+    interrupt::watch();
+    progress::leave_in(&plan.runtime);
+    let deadline = Instant::now() + plan.entry.restore_timeout;
+    let is_here = |database: &Database| matches!(restore::look(&database.path), Ok(Local::Sqlite));
+    let locks = loop {
+        match Locks::take(&plan.locked())? {
+            Ok(locks) => break Some(locks),
+            Err(_) if plan.databases.iter().all(is_here) || Instant::now() >= deadline => break None,
+            Err(_) => std::thread::sleep(ASK_EVERY),
+        }
+        interrupt::check()?;
+    };
+    if locks.is_some() {
+        let mut missing = tenants::expand(plan.clone(), &[]);
+        // What the job writes comes after what the last clean end was.
+        missing.databases.iter().for_each(continuity::begin);
+        missing.databases.retain(|database| !is_here(database));
+        (missing.entry.migrate, missing.entry.migrate_rollback) = (None, false);
+        let restored = bring_back(&missing);
+        progress::finish();
+        tenants::forget(&missing);
+        tenants::forget(&restored?.0);
+    }
+    channel.say(&Message::Ready { held: false, unproven: false });
+    Ok(())
 }
 
 /// The boot ends before it is known whether these are the databases to go on with: what an earlier life wrote last stays here alone.

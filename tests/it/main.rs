@@ -29,6 +29,7 @@ mod commands;
 mod continuity;
 mod gate;
 mod init;
+mod jobs;
 mod lock;
 mod migrate;
 mod migrate_beside;

@@ -285,14 +285,15 @@ fn what_was_to_be_encrypted_is_never_uploaded_in_plain_text(line: Line) {
         }
         let replica = site.replica();
         let key = if line == Line::V05 { "replica" } else { "replicas" };
-        let inner = format!("{{\"type\": \"file\", \"path\": {replica:?}, {age}}}");
+        let inner = format!("{{\"type\": \"file\", \"path\": \"{}\", {age}}}", replica.display());
         let inner = if line == Line::V05 { inner } else { format!("[{inner}]") };
-        let list = format!("[{{\"path\": {:?}, \"{key}\": {inner}}}]", site.database());
+        let list = format!("[{{\"path\": \"{}\", \"{key}\": {inner}}}]", site.database().display());
         let file = site.path("own.yml");
         fs::write(&file, format!("dbs: {list}\n")).unwrap();
         let app = format!("echo ran > {}", site.path("ran").display());
         let recipe = || site.plain_recipe().env("LITESTREAM_ENTRY_RESTORE_TIMEOUT", "30s");
-        let ways = [recipe().env("LITESTREAM_DBS", &list), recipe().env("LITESTREAM_EXTEND_DBS", &list), recipe().env("LITESTREAM_CONFIG", &file)];
+        let ways =
+            [recipe().env("LITESTREAM_DBS", &list), recipe().env("LITESTREAM_EXTEND_DBS", &list), recipe().env("LITESTREAM_CONFIG", &file)];
         for way in ways {
             let (code, container) = way.shell(&app).run();
             let said = container.stderr();

@@ -127,6 +127,9 @@ impl Machine {
                 self.code = exit::UNSAVED;
             }
         }
+        if self.app == AppState::Gone {
+            actions.extend(self.rules.last_words.take().map(Action::Say));
+        }
         actions.push(Action::Exit(self.code));
         actions
     }

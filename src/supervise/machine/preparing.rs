@@ -72,8 +72,8 @@ impl Machine {
         let Some(preparation) = self.preparation.take() else { return Vec::new() };
         match (self.phase, preparation) {
             // Without the lock: only the app.
-            (Phase::Boot, Preparation::Beside) => return self.start_app(now),
-            (_, Preparation::Beside) => return Vec::new(),
+            (Phase::Boot, Preparation::Beside | Preparation::Job) => return self.start_app(now),
+            (_, Preparation::Beside | Preparation::Job) => return Vec::new(),
             (Phase::Boot | Phase::Run | Phase::Leave { .. } | Phase::Sync, _) => self.gate.pass(),
             _ => return Vec::new(),
         }

@@ -7,6 +7,8 @@ use super::*;
 fn rules() -> Rules {
     Rules {
         replicates: true,
+        job: false,
+        last_words: None,
         app: true,
         present: false,
         here: false,
@@ -476,6 +478,18 @@ fn nothing_configured_is_a_plain_init() {
     let life = Life::begin(plain.clone()).does(&[Action::StartApp]).then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]);
     life.then(Event::Ended(Role::App, Ended::Signal(15))).then(Event::Left(0)).does(&[Action::Exit(143)]);
     assert_eq!(Life::begin(plain).machine.deadline(), None);
+}
+
+#[test]
+fn a_job_gets_its_databases_and_uploads_nothing_whatever_ends_it() {
+    let rules = || Rules { replicates: false, job: true, last_words: Some("not kept".into()), here: true, ..rules() };
+    let begin = || Life::begin(rules()).does(&[Action::Prepare(Preparation::Job)]);
+    let end = [Action::Say("not kept".into()), Action::Exit(7)];
+    begin().then(READY).does(&[Action::StartApp]).then(Event::Ended(Role::App, Ended::Code(7))).then(Event::Left(0)).does(&end);
+    let life = begin().then(READY).then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]).then(Event::Signal(TERM));
+    life.then(Event::Ended(Role::App, Ended::Code(7))).then(Event::Left(0)).does(&end);
+    let refused = [Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(69)];
+    begin().then(Event::Said(Message::Refused(69))).does(&refused);
 }
 
 #[test]

@@ -15,6 +15,7 @@ impl Machine {
             Phase::Drain { .. } | Phase::Sync | Phase::Close | Phase::End => state::Phase::Stopping,
         };
         let replication = match self.replicator {
+            _ if self.rules.job => Replication::Job,
             Replicator::Off => Replication::Off,
             Replicator::Standby(_) => Replication::Standby,
             Replicator::Up => Replication::Up,
