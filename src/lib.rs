@@ -56,7 +56,7 @@ use identity::Identity;
 use litestream::Line;
 use plan::{Plan, Planned};
 use runtime::Runtime;
-use settings::{Environment, LockPolicy, Settings, Source};
+use settings::{Entry, Environment, LockPolicy, Settings, Source};
 use supervise::Boot;
 use supervise::lock::Locks;
 use supervise::machine::{Check, Rules};
@@ -240,29 +240,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         identity: entry.user.as_deref().map(Identity::resolve).transpose()?.flatten(),
         app,
     };
-    let mut rules = Rules {
-        replicates: false,
-        job: false,
-        last_words: None,
-        app: !boot.app.is_empty(),
-        present: false,
-        here: false,
-        standby: false,
-        wait: false,
-        wait_for: None,
-        names: String::new(),
-        confirms: false,
-        repairs: false,
-        watches: false,
-        migrate: entry.migrate.as_ref().map(|_| entry.migrate_timeout),
-        rollback: entry.migrate_rollback,
-        rewrite: entry.signal_rewrite.clone(),
-        serves: entry.http.is_some(),
-        check: entry.verify_interval.map(schedule),
-        on_failure: entry.on_replication_failure,
-        stop_timeout: entry.stop_timeout,
-        reserve: entry.stop_timeout / 2,
-    };
+    let mut rules = plain_rules(&entry, !boot.app.is_empty());
     if entry.hide_secrets {
         boot.env.retain(|entry| !settings::holds_secret(plan::name_of(entry)));
     }
@@ -285,18 +263,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         report::line(note);
     }
     let plan = planned.plan;
-    if let Some(identity) = &boot.identity {
-        // What is made by root would be root's.
-        for (alias, directory) in plan.locked().iter().filter_map(|d| Some((&d.alias, d.path.parent()?))) {
-            identity.make_directory(directory).map_err(|e| Failure::new(exit::SYSTEM, format!("{alias}: {}: {e}", directory.display())))?;
-        }
-    }
-    for directory in plan.directories.iter().filter(|d| !d.path.exists()) {
-        // Litestream refuses one that is not there.
-        let made =
-            boot.identity.as_ref().map_or_else(|| std::fs::create_dir_all(&directory.path), |who| who.make_directory(&directory.path));
-        made.map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {}: {e}", directory.alias, directory.path.display())))?;
-    }
+    make_directories(&plan, boot.identity.as_ref())?;
     if let Some(job) = &entry.job {
         if !rules.app {
             return Err(Failure::new(exit::USAGE, format!("{}: a job needs a command to run; name one behind `--`", job.from)));
@@ -339,6 +306,49 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         boot.plan.iter().flat_map(|plan| &plan.databases).for_each(continuity::begin);
     }
     Ok(supervise::run(boot, rules, signals))
+}
+
+/// What a boot is to do where nothing is replicated.
+fn plain_rules(entry: &Entry, app: bool) -> Rules {
+    Rules {
+        replicates: false,
+        job: false,
+        last_words: None,
+        app,
+        present: false,
+        here: false,
+        standby: false,
+        wait: false,
+        wait_for: None,
+        names: String::new(),
+        confirms: false,
+        repairs: false,
+        watches: false,
+        migrate: entry.migrate.as_ref().map(|_| entry.migrate_timeout),
+        rollback: entry.migrate_rollback,
+        rewrite: entry.signal_rewrite.clone(),
+        serves: entry.http.is_some(),
+        check: entry.verify_interval.map(schedule),
+        on_failure: entry.on_replication_failure,
+        stop_timeout: entry.stop_timeout,
+        reserve: entry.stop_timeout / 2,
+    }
+}
+
+/// Makes the directories that the databases are to be in, as whom they are to belong to.
+fn make_directories(plan: &Plan, identity: Option<&Identity>) -> Result<(), Failure> {
+    if let Some(identity) = identity {
+        // What is made by root would be root's.
+        for (alias, directory) in plan.locked().iter().filter_map(|d| Some((&d.alias, d.path.parent()?))) {
+            identity.make_directory(directory).map_err(|e| Failure::new(exit::SYSTEM, format!("{alias}: {}: {e}", directory.display())))?;
+        }
+    }
+    for directory in plan.directories.iter().filter(|d| !d.path.exists()) {
+        // Litestream refuses one that is not there.
+        let made = identity.map_or_else(|| std::fs::create_dir_all(&directory.path), |who| who.make_directory(&directory.path));
+        made.map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {}: {e}", directory.alias, directory.path.display())))?;
+    }
+    Ok(())
 }
 
 /// The first check somewhere in the second half of an interval, the others after it.
