@@ -192,13 +192,13 @@ fn a_job_on_a_kept_volume_is_backed_up_by_the_apps_next_start(line: Line) {
     }
     for delay in [0, 1] {
         let site = Site::new(line);
-        let live = || {
+        let run_app = || {
             let mut app = site.writing("--every 1000").start();
             app.ready();
             site.write_on(100);
             assert_eq!(app.stop(), 0, "{}", app.stderr());
         };
-        live();
+        run_app();
         let before = site.backup_of(site.database());
         let script = rows(50, &format!("time.sleep({delay}); os.kill(os.getpid(), 9)"));
         let words =
@@ -207,7 +207,7 @@ fn a_job_on_a_kept_volume_is_backed_up_by_the_apps_next_start(line: Line) {
         let (code, job) = site.recipe().env("LITESTREAM_ENTRY_ROLE", "job").app(words).run();
         assert!(code == 137 && job.stderr().contains("backed up when the app runs here next"), "{code}: {}", job.stderr());
         assert_eq!(site.backup_of(site.database()).difference(&before), None, "nothing was uploaded");
-        live();
+        run_app();
         assert_eq!(of_job(&site), 50);
         assert_eq!(Contents::of(site.database()).difference(&site.backup_of(site.database())), None);
     }
