@@ -116,7 +116,7 @@ pub(super) fn run(context: &Context, databases: &[Database], matches: &ArgMatche
 
 impl Command<'_> {
     fn source<'a>(&'a self, database: &'a Database) -> Source<'a> {
-        Source { flags: &self.flags, ..Source::newest(self.plan, database) }
+        Source { flags: &self.flags, readable: output(self.matches).is_some(), ..Source::newest(self.plan, database) }
     }
 
     fn restore(&self, database: &Database, target: &Path) -> Result<(), Failure> {

@@ -8,7 +8,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Local, check, clear, look};
+use super::soundness::{self, Soundness};
+use super::{Local, clear, look};
 use crate::exit::{self, Failure};
 use crate::interrupt;
 use crate::litestream::backup::{self, Depth, Ended, Position};
@@ -39,6 +40,8 @@ pub struct Restored {
     pub is_of_the_past: bool,
     /// What is to be said of it besides, as ` of Litestream 0.3`.
     pub remark: String,
+    /// How long SQLite's check took.
+    pub checked: Duration,
 }
 
 /// One restore's parts that do not change from try to try.
@@ -56,6 +59,8 @@ pub struct Source<'a> {
     pub timeout: Duration,
     /// Litestream's own flags (`-timestamp …`).
     pub flags: &'a [OsString],
+    /// Take one in which SQLite finds a fault, if every row of it can be read all the same.
+    pub readable: bool,
     /// How often a damaged backup is tried: a connection that breaks in the middle of a file looks the same.
     pub tries: u32,
 }
@@ -77,6 +82,7 @@ impl<'a> Source<'a> {
             alias: &database.alias,
             timeout: plan.entry.restore_timeout,
             flags: &[],
+            readable: false,
             tries: 3,
         }
     }
@@ -199,18 +205,31 @@ impl<'a> Source<'a> {
         let said = running.said();
         match (ended.ok(), look(&output)) {
             // 0.5 and 0.3 end well for "restored" and for "nothing there" alike: only the file tells.
-            (true, Ok(Local::Sqlite)) => Ok(match check(&output) {
-                Ok(()) => Attempt::Fetched(Fetched::Database(self.restored(output, &said))),
-                Err(reason) => {
-                    // Cut short, it says nothing.
-                    interrupt::check()?;
-                    Attempt::Failed(Failed { reason, kind: Kind::Damaged, hint: None })
-                }
-            }),
+            (true, Ok(Local::Sqlite)) => self.checked(output, &said),
             (true, Ok(Local::Missing)) => Ok(Attempt::Fetched(Fetched::NoBackup)),
             (true, _) => Ok(Attempt::failed("litestream restored something that is not a SQLite database".to_owned(), "")),
             (false, _) => Ok(Attempt::failed(call::reason(&said), &said)),
         }
+    }
+
+    /// What SQLite says of a file that Litestream has restored.
+    fn checked(&self, file: PathBuf, said: &str) -> Result<Attempt, Failure> {
+        let began = Instant::now();
+        let sound = soundness::check(&file);
+        // Cut short, it says nothing.
+        interrupt::check()?;
+        let remark = match sound {
+            Ok(Soundness::Sound) => String::new(),
+            Ok(Soundness::Partly(why)) => format!("; its structure is whole, and it could not be checked in full: {why}"),
+            Err(reason) if self.readable && soundness::read_every_row(&file).is_ok() => {
+                format!("; SQLite finds a fault in it, and every row can be read: {reason}")
+            }
+            Err(reason) => return Ok(Attempt::Failed(Failed { reason, kind: Kind::Damaged, hint: None })),
+        };
+        let mut restored = self.restored(file, said);
+        restored.remark.push_str(&remark);
+        restored.checked = began.elapsed();
+        Ok(Attempt::Fetched(Fetched::Database(restored)))
     }
 
     /// Until Litestream has ended, or the patience.
@@ -241,7 +260,7 @@ impl<'a> Source<'a> {
             Ended::Of03 => (None, " (a backup of Litestream 0.3; from here on it is one of 0.5)"),
             Ended::Unsaid => (None, ""),
         };
-        Restored { file, position, is_of_the_past: false, remark: remark.to_owned() }
+        Restored { file, position, is_of_the_past: false, remark: remark.to_owned(), checked: Duration::ZERO }
     }
 
     /// What a restore would fetch; nothing where that is not to be had.

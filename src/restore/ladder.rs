@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
+use super::clear;
 use super::fetch::{Fetched, Restored, Source};
 use crate::exit::{self, Failure};
 use crate::litestream::backup::{self, Depth, File, Position};
@@ -31,7 +32,16 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
         other => return other,
     };
     if !allowed {
-        let more = "an older one is had by `litestream-entry restore -timestamp …`, or by LITESTREAM_ENTRY_RESTORE_LADDER=true";
+        let more = "look at an older one with `litestream-entry restore -timestamp … -o PATH`; LITESTREAM_ENTRY_RESTORE_LADDER=true takes the newest \
+                    point before the damage, and loses what came after it";
+        return Err(Failure::new(damaged.code, format!("{}; {more}", damaged.message)));
+    }
+    // A second way to look, before anything is given up: what comes of Litestream's restore, read row by row.
+    let readable = Source { readable: true, config: source.config.clone(), ..*source };
+    if let Ok(Fetched::Database(_)) = readable.fetch(folder) {
+        let _ = clear(folder);
+        let more = "every row of it can be read, so that no older point is gone back to; look at it with `litestream-entry restore -o PATH`, REINDEX it there, \
+                    and start on that file";
         return Err(Failure::new(damaged.code, format!("{}; {more}", damaged.message)));
     }
     report::line(format_args!("{}: {}: looking for the newest point before that", source.alias, damaged.message));

@@ -8,6 +8,7 @@ pub mod ladder;
 pub mod point;
 pub mod present;
 pub mod rollback;
+pub mod soundness;
 pub mod standing;
 
 use std::fs::{self, File};
@@ -18,7 +19,6 @@ use rusqlite::{Connection, OpenFlags};
 
 pub use fetch::{Fetched, Restored, Source};
 
-use crate::interrupt;
 use crate::settings::{RestorePolicy, StalePolicy};
 use standing::Standing;
 
@@ -120,25 +120,6 @@ pub fn clear(folder: &Path) -> io::Result<()> {
 /// So many steps of SQLite's are made between looks at whether this is to end: well under a millisecond.
 const STEPS: std::ffi::c_int = 1000;
 
-/// SQLite's own check of a file that nobody else has open; it ends early when this process is asked to.
-///
-/// # Errors
-/// The first thing that is wrong.
-pub fn check(database: &Path) -> Result<(), String> {
-    let size = fs::metadata(database).map(|m| m.len()).unwrap_or_default();
-    let pragma = if size > QUICK_CHECK_ABOVE { "quick_check" } else { "integrity_check" };
-    // `immutable`: no -wal and -shm are made beside it.
-    let mut connection = open_immutable(database).map_err(|e| e.to_string())?;
-    // Of a large one it takes longer than a stop leaves time for.
-    connection.progress_handler(STEPS, Some(|| interrupt::check().is_err())).map_err(|e| e.to_string())?;
-    let verdict = connection.query_row(&format!("PRAGMA {pragma}(1)"), [], |row| row.get::<_, String>(0));
-    match verdict {
-        Ok(text) if text == "ok" => Ok(()),
-        Ok(text) => Err(text),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 /// Opens a database that nobody writes.
 ///
 /// # Errors
@@ -211,23 +192,5 @@ mod tests {
             assert_eq!(with_standing(&other, Restore), Decision::Fetch);
             assert_eq!(with_standing(&other, Keep), Decision::Use);
         }
-    }
-
-    #[test]
-    fn a_damaged_database_does_not_pass_and_nothing_is_left_beside_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("50% a?.db");
-        let db = Connection::open(&path).unwrap();
-        db.execute_batch("CREATE TABLE t(x); CREATE INDEX i ON t(x); INSERT INTO t SELECT value FROM generate_series(1,1)")
-            .unwrap_or_default();
-        db.execute_batch("CREATE TABLE IF NOT EXISTS t(x); WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n+1 FROM c WHERE n<5000) INSERT INTO t SELECT hex(randomblob(20)) FROM c").unwrap();
-        drop(db);
-        assert_eq!(check(&path), Ok(()));
-        let mut bytes = fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle..middle + 4096].fill(0xaa);
-        fs::write(&path, bytes).unwrap();
-        assert!(check(&path).is_err());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
@@ -131,7 +132,7 @@ pub fn undo(database: &Path, life: &str, entry: &Entry) -> io::Result<Undone> {
         forget(database, life)?;
         return Ok(Undone::NoCopy);
     }
-    let restored = Restored { position: None, file: copy.clone(), is_of_the_past: false, remark: String::new() };
+    let restored = Restored { position: None, file: copy.clone(), is_of_the_past: false, remark: String::new(), checked: Duration::ZERO };
     let done = nobody_has_it_open(database).and_then(|()| {
         // A crash from here on is made good by the next boot.
         Step::Undoing { life: life.to_owned() }.note(database)?;

@@ -24,6 +24,7 @@
 mod support;
 
 mod acknowledged;
+mod app_checks;
 mod boot;
 mod commands;
 mod continuity;
