@@ -139,7 +139,8 @@ fn double_dash(word: &OsStr) -> OsString {
 }
 
 /// Words that are commands; `run` and `--` make an app of one.
-const COMMANDS: [&str; 10] = ["replicate", "restore", "verify", "status", "health", "resnapshot", "sync", "config", "init", "version"];
+const COMMANDS: [&str; 11] =
+    ["replicate", "restore", "verify", "status", "health", "diff", "resnapshot", "sync", "config", "init", "version"];
 
 /// The whole command line, for parsing and for help.
 pub fn command() -> Command {

@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,8 +18,8 @@ use nix::libc;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::litestream::Line;
 use crate::litestream::backup::Position;
+use crate::litestream::{Line, ltx};
 use crate::plan::Database;
 use crate::report;
 
@@ -111,10 +111,13 @@ fn ltx_salts(file: &Path) -> Option<Salts> {
     if &magic == b"LTX1" { salts_at(file, 64) } else { None }
 }
 
-#[derive(Debug)]
-struct Ltx {
-    path: PathBuf,
-    txid: u64,
+/// One of 0.5's own records beside a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ltx {
+    /// The file.
+    pub path: PathBuf,
+    /// The last transaction in it.
+    pub txid: u64,
 }
 
 /// The newest of 0.5's own records beside a database.
@@ -127,12 +130,27 @@ pub fn ltx_files(database: &Path) -> impl Iterator<Item = (u64, SystemTime)> {
     every_ltx(database).filter_map(|ltx| Some((ltx.txid, std::fs::metadata(ltx.path).and_then(|m| m.modified()).ok()?)))
 }
 
+impl Ltx {
+    /// Its size in bytes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn bytes(&self) -> io::Result<u64> {
+        std::fs::metadata(&self.path).map(|m| m.len())
+    }
+
+    /// Whether it is one that we have left there in the place of the replica's own.
+    pub fn stands_in(&self) -> bool {
+        ltx_salts(&self.path) == Some(ltx::SALTS)
+    }
+}
+
 fn newest_ltx(database: &Path) -> Option<Ltx> {
     every_ltx(database).max_by_key(|ltx| ltx.txid)
 }
 
-/// `0000000000000001-000000000000002a.ltx`: first and last transaction in hexadecimal.
-fn every_ltx(database: &Path) -> impl Iterator<Item = Ltx> {
+/// All of them; `0000000000000001-000000000000002a.ltx`: first and last transaction in hexadecimal.
+pub fn every_ltx(database: &Path) -> impl Iterator<Item = Ltx> {
     let entries = std::fs::read_dir(meta_dir(database).join("ltx/0")).into_iter().flatten();
     entries.filter_map(|entry| {
         let path = entry.ok()?.path();
@@ -187,8 +205,6 @@ pub enum Mark {
 
 /// A mark is a line of this many bytes at most.
 const LONGEST_MARK: usize = 200;
-/// For so long after a clean end nobody else is expected to have written the replica.
-const FRESH: Duration = Duration::from_secs(10);
 
 impl Mark {
     /// Reads it.
@@ -214,7 +230,7 @@ impl Mark {
         let text = match self {
             Self::None => "none".to_owned(),
             Self::Open => "open".to_owned(),
-            Self::Clean(txid) => format!("clean {txid} {}", here(database)),
+            Self::Clean(txid) => format!("clean {txid}"),
             Self::Restored(position) => format!("restored {position}"),
             Self::Rewound(position) => format!("rewound {position}"),
             Self::Unproven => "unproven".to_owned(),
@@ -269,26 +285,6 @@ pub fn begin(database: &Database) {
     {
         report::line(format_args!("{}: {}: {error}", database.alias, mark_path(&database.path).display()));
     }
-}
-
-/// Whether its last life ended well under us a moment ago, in this kernel's life and in this very file: then its replica need
-/// not be asked whether another one has written there since.
-pub fn is_fresh(database: &Path) -> bool {
-    let text = std::fs::read_to_string(mark_path(database)).unwrap_or_default();
-    let ended = std::fs::metadata(mark_path(database)).and_then(|m| m.modified()).ok();
-    let moment = ended.and_then(|at| at.elapsed().ok()).is_some_and(|ago| ago < FRESH);
-    let mark = text.split(MORE).next().unwrap_or_default();
-    let at = mark.split_whitespace().skip(2).collect::<Vec<_>>().join(" ");
-    moment && text.starts_with("clean ") && !at.is_empty() && at == here(database)
-}
-
-/// This kernel's life and this file: a copy of the volume, or the same on another machine, is another place.
-fn here(database: &Path) -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let Ok(file) = std::fs::metadata(database) else { return String::new() };
-    // A number may be given to the next file.
-    let born = file.created().ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0, |d| d.as_micros());
-    if boot.is_empty() { String::new() } else { format!("{} {} {born}", boot.trim(), file.ino()) }
 }
 
 /// Litestream's own position beside a database: `None` where it has none.
@@ -502,7 +498,6 @@ mod tests {
             assert_eq!((Mark::read(&path), more(&path).as_str()), (mark, "2 migrating"));
         }
         Mark::Clean(42).write(&path).unwrap();
-        assert!(is_fresh(&path));
         note_more(&path, "2").unwrap();
         assert_eq!((Mark::read(&path), more(&path).as_str()), (Mark::Clean(42), "2"));
         // As an older release writes it.
@@ -547,25 +542,6 @@ mod tests {
             assert_eq!(std::fs::read_to_string(mark_path(&path)).unwrap().trim_end(), "open");
         }
         assert!(std::fs::metadata(mark_path(&path)).unwrap().len() <= 201);
-    }
-
-    #[test]
-    fn only_a_clean_end_a_moment_ago_in_this_very_file_is_fresh() {
-        let (dir, path, _app) = database();
-        assert!(!is_fresh(&path));
-        for mark in [Mark::Open, Mark::Unproven, Mark::Restored(Position::Txid(7))] {
-            mark.write(&path).unwrap();
-            assert!(!is_fresh(&path), "{mark:?}");
-        }
-        Mark::Clean(42).write(&path).unwrap();
-        assert!(is_fresh(&path));
-        let copy = dir.path().join("copy.db");
-        std::fs::copy(&path, &copy).unwrap();
-        std::fs::copy(mark_path(&path), mark_path(&copy)).unwrap();
-        assert!(!is_fresh(&copy), "a copy");
-        let mark = File::options().write(true).open(mark_path(&path)).unwrap();
-        mark.set_modified(std::time::SystemTime::now() - FRESH).unwrap();
-        assert!(!is_fresh(&path), "long ago");
     }
 
     #[test]

@@ -301,10 +301,6 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         return Ok(supervise::run(boot, rules, signals));
     }
     rules.here = boot.is_here();
-    rules.present = rules.here && !rules.standby && boot.is_settled();
-    if rules.present && !rules.repairs {
-        boot.plan.iter().flat_map(|plan| &plan.databases).for_each(continuity::begin);
-    }
     Ok(supervise::run(boot, rules, signals))
 }
 
@@ -315,7 +311,6 @@ fn plain_rules(entry: &Entry, app: bool) -> Rules {
         job: false,
         last_words: None,
         app,
-        present: false,
         here: false,
         standby: false,
         wait: false,

@@ -48,7 +48,7 @@ pub fn of(options: &[(&'static str, &'static str, &'static str)]) -> Command {
         .args_override_self(true)
         .disable_help_subcommand(true)
         .args(options)
-        .subcommands([replicate(), restore(), verify(), status(), health(), resnapshot(), sync(), config(), init(), version()])
+        .subcommands([replicate(), restore(), verify(), status(), health(), diff(), resnapshot(), sync(), config(), init(), version()])
 }
 
 /// Litestream's own commands for the help.
@@ -177,6 +177,15 @@ fn health() -> Command {
         .about("Say whether all is well, for a HEALTHCHECK: 0 or 1, and one line")
         .arg(value("max-lag", "DURATION", "how long what is written may not be in the replica [LITESTREAM_ENTRY_MAX_LAG]"))
         .arg(value("require-verified-within", "DURATION", "how old the last proof of a backup may be [any age]"))
+}
+
+fn diff() -> Command {
+    Command::new("diff")
+        .about("Show what a file that was kept aside has and the database lacks: rows of each table by primary key")
+        .arg(Arg::new("db").value_name("DB").required(true).help("alias (`default`) or path"))
+        .arg(Arg::new("file").value_name("FILE").required(true).value_parser(clap::value_parser!(OsString)).help("the other file"))
+        .arg(flag("json", "print one JSON object"))
+        .arg(own_config())
 }
 
 fn version() -> Command {

@@ -12,6 +12,8 @@ const NO_CHECKSUM: u32 = 1 << 1;
 const CHECKSUM: u64 = 1 << 63;
 /// A WAL's own header, after which nothing has been read.
 const WAL_HEADER: u64 = 32;
+/// No WAL's, so that Litestream begins with a snapshot, and that the file is known for what it is.
+pub const SALTS: [u8; 8] = [0xff; 8];
 
 /// The file's name in `ltx/0`.
 pub fn name(txid: u64) -> String {
@@ -29,7 +31,7 @@ pub fn without_pages(txid: u64, page_size: u32, pages: u32, now: SystemTime) -> 
         file.extend(word.to_be_bytes());
     }
     // Salts, then a node's number, up to the header's 100 bytes.
-    file.extend([0xff; 8]);
+    file.extend(SALTS);
     file.resize(100, 0);
     // The empty page header ends the pages; an index with its end alone is one byte long; no checksum of the database.
     file.extend([0; 6]);

@@ -6,6 +6,7 @@ pub mod call;
 pub mod commands;
 pub mod duration;
 pub mod expand;
+pub mod folder;
 pub mod ltx;
 pub mod schema;
 pub mod socket;

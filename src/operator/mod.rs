@@ -1,6 +1,7 @@
 //! What an operator runs beside PID 1, or without one: `verify`, `restore`, `config`, Litestream's own. Must never
 //! replace a database that anybody has open.
 
+mod diff;
 mod files;
 mod restore;
 mod status;
@@ -73,6 +74,7 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
             let options = Options { timeout: timeout(matches)?, quick: true, read_only: false };
             Ok(sync_all(&context.plan, &databases, &options))
         }
+        "diff" => diff::run(matches, flags),
         "config" => files::config(&Configured::read(with_options_of_pid_1(flags))?, matches),
         "init" => files::init(&Configured::read(with_options_of_pid_1(flags))?, matches),
         "restore" => {

@@ -43,7 +43,8 @@ pub fn move_database_aside(database: &Path) -> io::Result<Option<PathBuf>> {
             _ => {}
         }
     }
-    report::line(format_args!("{} is replaced: kept as {}", database.display(), aside.display()));
+    let (here, there) = (database.display(), aside.display());
+    report::line(format_args!("{here} is replaced: kept as {there}; `litestream-entry diff {here} {there}` shows what only it has"));
     forget_oldest(database);
     Ok(Some(aside))
 }

@@ -66,8 +66,8 @@ pub fn without_backup(policy: RestorePolicy) -> Decision {
 /// What a boot does about a database that is here, once its replica has been asked.
 pub fn with_standing(standing: &Standing, policy: StalePolicy) -> Decision {
     match (standing, policy) {
-        (Standing::Behind(_) | Standing::Different, StalePolicy::Refuse) => Decision::Refuse,
-        (Standing::Behind(_) | Standing::Different, StalePolicy::Restore) => Decision::Fetch,
+        (Standing::Behind(_) | Standing::Diverged(_) | Standing::Different, StalePolicy::Refuse) => Decision::Refuse,
+        (Standing::Behind(_) | Standing::Diverged(_) | Standing::Different, StalePolicy::Restore) => Decision::Fetch,
         // A replica that does not answer keeps nobody from working with what is here.
         (Standing::Current | Standing::Unknown | Standing::NotAsked(_), _) | (_, StalePolicy::Keep) => Decision::Use,
     }
@@ -187,7 +187,7 @@ mod tests {
                 assert_eq!(with_standing(&standing, policy), Decision::Use, "{standing:?} {policy:?}");
             }
         }
-        for other in [Standing::Behind(String::new()), Standing::Different] {
+        for other in [Standing::Behind(String::new()), Standing::Diverged(String::new()), Standing::Different] {
             assert_eq!(with_standing(&other, Refuse), Decision::Refuse);
             assert_eq!(with_standing(&other, Restore), Decision::Fetch);
             assert_eq!(with_standing(&other, Keep), Decision::Use);

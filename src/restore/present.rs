@@ -120,15 +120,13 @@ impl Boot<'_> {
         {
             return self.go_back(point).map(|()| Known::Decided);
         }
-        if self.plan.entry.stale == StalePolicy::Keep {
-            self.keep();
-        }
         self.decide_here()
     }
 
     fn decide_here(&self) -> Result<Known, Failure> {
         let policy = self.plan.entry.stale;
-        if policy == StalePolicy::Keep {
+        // 0.3 begins a generation of its own. 0.5 would go on among another host's transactions.
+        if policy == StalePolicy::Keep && self.plan.litestream.line == Line::V03 {
             return Ok(Known::Decided);
         }
         // Litestream's own directory is elsewhere: its position is not ours to read.
@@ -137,7 +135,7 @@ impl Boot<'_> {
             return Ok(Known::Decided);
         }
         let mut standing = standing::ask(self.plan, self.database, self.patience);
-        if standing == Standing::Unknown {
+        if standing == Standing::Unknown && policy != StalePolicy::Keep {
             report::line(format_args!(
                 "{}: Litestream has left no position beside {}: comparing it with its backup",
                 self.database.alias,
@@ -190,11 +188,23 @@ impl Boot<'_> {
         }
     }
 
-    /// 0.3 goes on in its generation where it is, and stops for ever at a replica that is beyond it: a new one is begun.
+    /// This file takes the place of what is there. 0.3 goes on in its generation where it is, and stops for ever at a replica that is
+    /// beyond it: a new one is begun. 0.5 would upload what it has among another host's transactions: it forgets what it has, and a
+    /// snapshot is owed.
     fn keep(&self) {
-        let line = self.plan.litestream.line;
-        if line == Line::V03 && matches!(standing::ask(self.plan, self.database, self.patience), Standing::Behind(_)) {
-            continuity::begin_anew(&self.database.path);
+        let path = &self.database.path;
+        let noted = match (standing::ask(self.plan, self.database, self.patience), self.plan.litestream.line) {
+            (Standing::Behind(_), Line::V03) => {
+                continuity::begin_anew(path);
+                Ok(())
+            }
+            (Standing::Diverged(_), Line::V05) => {
+                aside::move_aside(&continuity::meta_dir(path)).and_then(|()| Mark::Rewound(Position::Txid(u64::MAX)).write(path))
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = noted {
+            report::line(format_args!("{}: {}: {error}", self.database.alias, path.display()));
         }
     }
 
@@ -203,10 +213,12 @@ impl Boot<'_> {
             Standing::Behind(how) => {
                 format!("is behind its replica {} ({how}): an old volume, or another host wrote there", self.database.replica)
             }
-            _ => format!(
-                "is not what its replica {} has, and without a position of Litestream's beside it which is newer is not known",
+            Standing::Diverged(how) => format!(
+                "has diverged from its replica {} ({how}): both have gone on after the same transaction, this file and another host, and each has \
+                 what the other lacks",
                 self.database.replica
             ),
+            _ => format!("is not what its replica {} has, and nothing beside it tells which is newer", self.database.replica),
         };
         let path = self.database.path.display();
         if self.plan.entry.stale == StalePolicy::Restore {
@@ -215,8 +227,8 @@ impl Boot<'_> {
             return format!("{path} {how}; {instead}");
         }
         format!(
-            "{path} {how}; take what is there with LITESTREAM_ENTRY_STALE=restore (this file is kept aside), or go on with this file with \
-             LITESTREAM_ENTRY_STALE=keep"
+            "{path} {how}; take what is there with LITESTREAM_ENTRY_STALE=restore (this file is kept aside, and `litestream-entry diff` shows \
+             what only it has), or go on with this file with LITESTREAM_ENTRY_STALE=keep"
         )
     }
 
@@ -356,6 +368,9 @@ impl Boot<'_> {
     /// snapshot, and so through what is damaged or was undone: a new snapshot stands before all that is restored from here on. It
     /// is owed until it is made.
     fn make_good(&self) {
+        if self.plan.entry.stale == StalePolicy::Keep && !self.database.has_own_meta && self.database.path.exists() {
+            self.keep();
+        }
         let Mark::Rewound(position) = Mark::read(&self.database.path) else { return };
         let path = &self.database.path;
         let outcome = match (self.plan.litestream.line, &position) {

@@ -1,13 +1,16 @@
-//! Where a database stands to its replica: current, or behind it (an old volume came back, another host wrote). Must never
-//! take "not known" for current.
+//! Where a database stands to its replica: current, behind it (an old volume came back, another host wrote), or diverged from it (both
+//! wrote after the same transaction). Must never take "not known" for current.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::fetch::{Fetched, Source};
+use crate::continuity::{Ltx, Mark};
 use crate::exit::Failure;
 use crate::litestream::Line;
 use crate::litestream::backup::{self, Depth, File, Position};
+use crate::litestream::folder::Folder;
 use crate::plan::{Database, Plan};
 use crate::{continuity, pages, time};
 
@@ -18,6 +21,8 @@ pub enum Standing {
     Current,
     /// The replica has what it lacks; in words.
     Behind(String),
+    /// Both have gone on after the same transaction, each by its own; in words.
+    Diverged(String),
     /// The replica has other contents, and which is newer is not known.
     Different,
     /// There is a backup, and nothing beside the database says what the two have to do with each other.
@@ -31,18 +36,86 @@ pub const ASK_FOR: Duration = Duration::from_secs(5);
 /// 0.3's times come from the storage's clock, and that of a generation that it does not have yet from ours.
 const CLOCKS: Duration = Duration::from_secs(60);
 
-/// Asks the replica: one call of Litestream's, or none at all where the last life ended well here a moment ago.
+/// Asks the replica: a look into its folder, or one call of Litestream's.
 pub fn ask(plan: &Plan, database: &Database, within: Duration) -> Standing {
-    if continuity::is_fresh(&database.path) {
-        return Standing::Current;
-    }
-    let by = Instant::now() + within;
-    let there = match backup::list(&plan.litestream, &plan.config(), &database.path, Depth::Newest, by) {
-        Ok(there) => there,
-        Err(why) => return Standing::NotAsked(why),
-    };
     let line = plan.litestream.line;
-    compare(continuity::position(&database.path, line), &there, line, begun(&database.path))
+    let folder = Folder::of(&database.replica);
+    let there = match folder.map(|folder| folder.newest(line)) {
+        Some(Ok(there)) => there,
+        _ => match backup::list(&plan.litestream, &plan.config(), &database.path, Depth::Newest, Instant::now() + within) {
+            Ok(there) => there,
+            Err(why) => return Standing::NotAsked(why),
+        },
+    };
+    let path = &database.path;
+    match line {
+        Line::V05 => lineage(&Here::of(path), &there, |own| folder?.has_the_same(&own.path)),
+        Line::V03 => compare(continuity::position(path, line), &there, begun(path)),
+    }
+}
+
+/// What is known of a database without its replica (0.5).
+#[derive(Debug, Default)]
+struct Here {
+    /// Litestream's own files.
+    files: Vec<Own>,
+    /// Where the backup ended that we have restored, or the end of what it takes the place of.
+    restored: Option<u64>,
+}
+
+/// One of 0.5's own files beside the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Own {
+    txid: u64,
+    bytes: u64,
+    /// It is one of ours, in the place of the replica's.
+    stands_in: bool,
+    path: PathBuf,
+}
+
+impl Here {
+    fn of(database: &Path) -> Self {
+        let own = |ltx: Ltx| Some(Own { txid: ltx.txid, bytes: ltx.bytes().ok()?, stands_in: ltx.stands_in(), path: ltx.path });
+        let restored = match Mark::read(database) {
+            Mark::Restored(Position::Txid(txid)) | Mark::Rewound(Position::Txid(txid)) => Some(txid),
+            _ => None,
+        };
+        Self { files: continuity::every_ltx(database).filter_map(own).collect(), restored }
+    }
+
+    /// The last transaction here.
+    fn end(&self) -> Option<u64> {
+        self.files.iter().map(|own| own.txid).max().or(self.restored)
+    }
+
+    /// Up to where it is what the replica had, as far as we know by ourselves.
+    fn known(&self) -> Option<u64> {
+        self.files.iter().filter(|own| own.stands_in).map(|own| own.txid).chain(self.restored).max()
+    }
+}
+
+/// No file of transactions is smaller than its header and its trailer (github.com/superfly/ltx). One that is has lost its content.
+const SMALLEST: u64 = 116;
+
+/// How a database stands to what is there on 0.5's level of transactions. Of one host, a file here and there is the same; two hosts that
+/// went on after the same transaction have files of the same name that differ. `is_the_same` compares bytes, where they can be had.
+fn lineage(here: &Here, there: &[File], is_the_same: impl Fn(&Own) -> Option<bool>) -> Standing {
+    let there: BTreeMap<u64, u64> =
+        there.iter().filter_map(|f| if let Position::Txid(txid) = f.position { Some((txid, f.bytes)) } else { None }).collect();
+    let Some((&newest, _)) = there.last_key_value() else { return Standing::Current };
+    let Some(end) = here.end() else { return Standing::Unknown };
+    let whole = |own: &Own| there.get(&own.txid).copied().filter(|bytes| *bytes >= SMALLEST);
+    let mut common: Vec<&Own> = here.files.iter().filter(|own| !own.stands_in && there.contains_key(&own.txid)).collect();
+    common.sort_by_key(|own| own.txid);
+    let resized = common.iter().find(|own| whole(own).is_some_and(|bytes| bytes != own.bytes));
+    let rewritten = || common.last().filter(|own| whole(own).is_some() && is_the_same(own) == Some(false));
+    if let Some(own) = resized.or_else(rewritten) {
+        return Standing::Diverged(format!("transaction {:x} there is another one than here", own.txid));
+    }
+    if newest > end {
+        return Standing::Behind(format!("transaction {newest:x} there, {end:x} here"));
+    }
+    if common.is_empty() && here.known().is_none_or(|known| known < newest) { Standing::Unknown } else { Standing::Current }
 }
 
 /// When 0.3 began its generation here.
@@ -50,20 +123,13 @@ fn begun(database: &Path) -> Option<SystemTime> {
     std::fs::metadata(continuity::generation_path(database)).and_then(|m| m.modified()).ok()
 }
 
-/// Compares where the database is with what is there.
-fn compare(here: Option<Position>, there: &[File], line: Line, begun: Option<SystemTime>) -> Standing {
-    match (here, line) {
+/// Compares where the database is with what is there (0.3).
+fn compare(here: Option<Position>, there: &[File], begun: Option<SystemTime>) -> Standing {
+    match here {
         _ if there.is_empty() => Standing::Current,
         // It was put there to take the place of all that is there.
-        (Some(Position::Txid(u64::MAX)), _) => Standing::Current,
-        (Some(Position::Txid(here)), Line::V05) => {
-            let newest = there.iter().filter_map(|f| if let Position::Txid(txid) = f.position { Some(txid) } else { None }).max();
-            match newest {
-                Some(newest) if newest > here => Standing::Behind(format!("transaction {newest:x} there, {here:x} here")),
-                _ => Standing::Current,
-            }
-        }
-        (Some(Position::Wal { generation, index, offset }), Line::V03) => {
+        Some(Position::Txid(u64::MAX)) => Standing::Current,
+        Some(Position::Wal { generation, index, offset }) => {
             let ours = |f: &&File| matches!(&f.position, Position::Wal { generation: g, .. } if *g == generation);
             let (own, others): (Vec<&File>, Vec<&File>) = there.iter().partition(ours);
             let beyond = own.iter().find(|f| match f.position {
@@ -114,17 +180,54 @@ mod tests {
     }
 
     fn is_behind(here: Position, there: &[File]) -> bool {
-        let line = if matches!(here, Position::Txid(_)) { Line::V05 } else { Line::V03 };
-        matches!(compare(Some(here), there, line, None), Standing::Behind(_))
+        matches!(compare(Some(here), there, None), Standing::Behind(_))
     }
+
+    /// Transactions and sizes here, and where a restore ended; the same there; whether the newest has the same bytes.
+    fn stands(here: &[(u64, u64)], restored: Option<u64>, there: &[(u64, u64)], same: Option<bool>) -> Standing {
+        let own = |&(txid, bytes): &(u64, u64)| Own { txid, bytes, stands_in: bytes == STAND_IN, path: PathBuf::new() };
+        let file = |&(txid, bytes): &(u64, u64)| File { bytes, ..at(Position::Txid(txid), "") };
+        let there: Vec<File> = there.iter().map(file).collect();
+        lineage(&Here { files: here.iter().map(own).collect(), restored }, &there, |_| same)
+    }
+
+    const STAND_IN: u64 = 131;
 
     #[test]
     fn a_lower_transaction_is_behind() {
-        let there = [at(Position::Txid(5), "2026-01-01T00:00:05Z"), at(Position::Txid(9), "2026-01-01T00:00:09Z")];
-        for (here, behind) in [(8, true), (9, false), (10, false)] {
-            assert_eq!(is_behind(Position::Txid(here), &there), behind, "{here}");
+        let there = [(5, 500), (9, 500)];
+        assert!(matches!(stands(&[(5, 500), (8, 500)], None, &there, None), Standing::Behind(_)));
+        assert!(matches!(stands(&[], Some(8), &there, None), Standing::Behind(_)));
+        for ends in [9, 10] {
+            assert_eq!(stands(&[(5, 500), (ends, 500)], None, &there, None), Standing::Current, "{ends}");
         }
-        assert!(!is_behind(Position::Txid(0), &[]), "nothing there");
+        assert_eq!(stands(&[], Some(0), &[], None), Standing::Current, "nothing there");
+    }
+
+    #[test]
+    fn another_ones_transaction_of_the_same_number_is_diverged_however_far_the_database_is() {
+        let diverged = |standing| matches!(standing, Standing::Diverged(_));
+        for ends in [4, 6, 9] {
+            let here = [(3, 500), (4, 700), (ends, 600)];
+            assert!(diverged(stands(&here, None, &[(3, 500), (4, 9000), (6, 600)], None)), "{ends}");
+        }
+        let both = [(3, 500), (4, 700)];
+        assert!(diverged(stands(&both, None, &both, Some(false))), "of the same size");
+        assert_eq!(stands(&both, None, &both, Some(true)), Standing::Current);
+        // Its content is lost there, which is not another one's.
+        assert_eq!(stands(&both, None, &[(3, 500), (4, 0)], Some(false)), Standing::Current);
+        // What stands for the replica's own file here differs from it.
+        assert_eq!(stands(&[(4, STAND_IN), (5, 700)], None, &[(3, 500), (4, 9000)], None), Standing::Current);
+    }
+
+    #[test]
+    fn no_file_in_common_is_known_only_after_a_restore() {
+        let there = [(3, 500), (4, 700)];
+        assert_eq!(stands(&[(5, 900), (6, 500)], Some(4), &there, None), Standing::Current);
+        assert_eq!(stands(&[(5, 900)], Some(u64::MAX), &there, None), Standing::Current, "it takes the place of all there");
+        assert_eq!(stands(&[(5, 900)], Some(3), &there, None), Standing::Unknown);
+        assert_eq!(stands(&[(50, 900)], None, &there, None), Standing::Unknown, "another database's replica");
+        assert_eq!(stands(&[], None, &there, None), Standing::Unknown);
     }
 
     #[test]
@@ -146,19 +249,17 @@ mod tests {
         // Ours is not there yet: its own beginning counts, with a minute for the clocks.
         let began = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         let only = [at(wal("b", 0, 0), "1970-01-01T00:10:00Z")];
-        let standing = |seconds| compare(Some(wal("a", 0, 99)), &only, Line::V03, began(seconds));
+        let standing = |seconds| compare(Some(wal("a", 0, 99)), &only, began(seconds));
         assert!(matches!(standing(500), Standing::Behind(_)));
         assert_eq!(standing(560), Standing::Current);
     }
 
     #[test]
     fn no_position_or_the_other_lines_is_not_known() {
-        let there = [at(Position::Txid(5), "2026-01-01T00:00:05Z")];
-        assert_eq!(compare(None, &there, Line::V05, None), Standing::Unknown);
-        assert_eq!(compare(Some(wal("a", 0, 0)), &there, Line::V05, None), Standing::Unknown);
-        assert_eq!(compare(None, &[], Line::V05, None), Standing::Current);
-        for line in [Line::V03, Line::V05] {
-            assert_eq!(compare(Some(Position::Txid(u64::MAX)), &there, line, None), Standing::Current, "put there on purpose");
-        }
+        let there = [at(wal("a", 1, 0), "2026-01-01T00:00:05Z")];
+        assert_eq!(compare(None, &there, None), Standing::Unknown);
+        assert_eq!(compare(Some(Position::Txid(5)), &there, None), Standing::Unknown);
+        assert_eq!(compare(None, &[], None), Standing::Current);
+        assert_eq!(compare(Some(Position::Txid(u64::MAX)), &there, None), Standing::Current, "put there on purpose");
     }
 }

@@ -43,8 +43,6 @@ pub struct Rules {
     pub last_words: Option<String>,
     /// There is an app; without one, Litestream alone is looked after.
     pub app: bool,
-    /// Every database is here already: Litestream may start while 0.5's are made fit, and 0.3's are.
-    pub present: bool,
     /// Every database is here: what an earlier life wrote may be in them and nowhere else.
     pub here: bool,
     /// Another process has the lock: run the app beside it, and take over when it leaves.
@@ -278,8 +276,6 @@ pub struct Machine {
     held: bool,
     /// None of its pins has been let go.
     untouched: bool,
-    /// The stand-in has reported in.
-    hello: bool,
     /// Some backup may have a gap.
     unproven: bool,
     /// When it is looked whether Litestream hangs.
@@ -350,7 +346,7 @@ impl Machine {
     /// A boot that has not begun.
     pub fn new(rules: Rules) -> Self {
         Self {
-            gate: Gate::new(!rules.standby, rules.present),
+            gate: Gate::new(!rules.standby),
             passed: false,
             preparation: None,
             prepare_tries: 0,
@@ -366,7 +362,6 @@ impl Machine {
             prepared: false,
             held: false,
             untouched: true,
-            hello: false,
             unproven: false,
             pulse_at: None,
             hung: (0, false),
@@ -411,19 +406,8 @@ impl Machine {
         if self.rules.standby {
             return self.begin_standby(now);
         }
-        // Litestream first: the app waits for it, and it takes longer to come up than the databases to be looked at.
-        let mut actions = Vec::new();
-        if self.rules.present {
-            actions.extend(self.replicate(now));
-            if !self.rules.repairs {
-                self.prepared = true;
-                return actions;
-            }
-        } else {
-            self.replicator = Replicator::Preparing;
-        }
-        actions.push(self.prepare(Preparation::Boot));
-        actions
+        self.replicator = Replicator::Preparing;
+        vec![self.prepare(Preparation::Boot)]
     }
 
     /// What an event asks for.

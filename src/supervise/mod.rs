@@ -21,18 +21,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, pipe2};
 
 use crate::config::Document;
-use crate::continuity::Mark;
 use crate::exit::Failure;
 use crate::identity::Identity;
-use crate::litestream::{Line, call};
+use crate::litestream::call;
 use crate::plan::{PLAN_FILE, Plan};
 use crate::restore::{self, Local};
-use crate::settings::StalePolicy;
 use crate::state::State;
 use crate::sys::{self, CHANNEL, Program};
 use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
 use crate::worker::hold;
-use crate::{continuity, report, verify};
+use crate::{continuity, report};
 use lock::{Holding, Locks};
 use machine::{Action, Event, Holder, Lock, Machine, Role, Rules, Sync};
 use pipe::Pipe;
@@ -79,18 +77,6 @@ impl Boot {
         if let Err(error) = shared {
             report::line(format_args!("LITESTREAM_ENTRY_USER: {}: {error}", plan.runtime.display()));
         }
-    }
-
-    /// Whether nothing is to be asked or done about them before Litestream starts.
-    pub fn is_settled(&self) -> bool {
-        let Some(plan) = &self.plan else { return true };
-        // Of 0.3 it is asked all the same: it cannot go on by itself where the replica is beyond it.
-        let keeps = plan.entry.stale == StalePolicy::Keep && plan.litestream.line == Line::V05;
-        let known = |path: &Path| continuity::is_fresh(path) || (keeps && !matches!(Mark::read(path), Mark::Rewound(_)));
-        let settled = |path: &Path| known(path) && !verify::has_left_something(path);
-        // What is in a directory is for the worker to see.
-        let copies = plan.entry.migrate.is_some() && plan.entry.migrate_rollback;
-        plan.directories.is_empty() && !copies && plan.entry.restore_point.is_none() && plan.databases.iter().all(|d| settled(&d.path))
     }
 }
 

@@ -223,14 +223,13 @@ fn a_standby_waits_until_the_holder_has_decided(line: Line) {
     }
     let site = Site::new(line);
     live(&site, 100);
-    // Not a moment after a clean end: its replica is asked.
-    lose_freshness(&site);
+    lose(site.database());
     let gate = site.path("gate");
-    // A Litestream that answers only when it may.
+    // A Litestream that restores only when it may.
     let slow = site.path("litestream");
     let real = site.line.binary();
     let script = format!(
-        "#!/bin/sh\ncase $1 in ltx|snapshots|wal|restore) while [ ! -e {} ]; do sleep 0.05; done;; esac\nexec {} \"$@\"\n",
+        "#!/bin/sh\ncase $1 in restore) while [ ! -e {} ]; do sleep 0.05; done;; esac\nexec {} \"$@\"\n",
         gate.display(),
         real.display()
     );
@@ -258,13 +257,6 @@ fn a_standby_waits_until_the_holder_has_decided(line: Line) {
     site.write_on(100);
     assert_eq!(holder.stop(), 0, "{}", holder.stderr());
     assert_eq!(Contents::of(site.database()).difference(&site.backup_of(site.database())), None);
-}
-
-/// As if the last clean end had been a while ago.
-fn lose_freshness(site: &Site) {
-    let mark = site.path("data/.app.db-litestream-entry");
-    let mark = fs::File::options().write(true).open(mark).unwrap();
-    mark.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
 }
 
 fn a_standby_beside_a_sidecar_starts_and_its_first_database_is_saved(line: Line) {
@@ -344,7 +336,6 @@ fn a_replica_that_answers_late_with_something_newer_stops_the_app(line: Line) {
     bring_back_volume(&site, &kept);
     assert_eq!(site.recipe().arguments(["restore", "default"]).run().0, 0);
     server.freeze();
-    lose_freshness(&site);
     let mut late = site.writing("--every 1000").start();
     late.ready();
     site.write_on(50);

@@ -28,6 +28,7 @@ mod app_checks;
 mod boot;
 mod commands;
 mod continuity;
+mod diverged;
 mod gate;
 mod init;
 mod jobs;

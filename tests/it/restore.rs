@@ -1,9 +1,8 @@
 //! What a boot and `restore` bring back: never an old state over a new one, never a part of one, and nothing left behind.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 
@@ -18,9 +17,9 @@ use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
 both_lines!(
     an_old_volume_is_refused_and_both_ways_on_work,
-    a_volume_behind_another_host_is_refused_and_one_that_was_left_a_moment_ago_is_not_asked_about,
+    a_volume_behind_another_host_is_refused_however_short_its_pause_was,
     a_database_without_a_position_is_compared_with_its_backup,
-    a_clean_restart_runs_no_litestream_but_the_one_that_replicates,
+    a_restart_beside_a_replica_in_a_folder_runs_no_litestream_but_the_one_that_replicates,
     a_crash_right_after_a_restore_does_not_make_it_stale,
     a_boot_goes_back_in_time_once,
     a_damaged_backup_is_refused_or_stepped_back_from,
@@ -86,12 +85,6 @@ fn aside(site: &Site) -> PathBuf {
     folder.join(found[0])
 }
 
-/// The last life here ended long ago.
-fn long_ago(database: &Path) {
-    let mark = database.with_file_name(format!(".{}-litestream-entry", database.file_name().unwrap().display()));
-    File::options().write(true).open(mark).unwrap().set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
-}
-
 fn an_old_volume_is_refused_and_both_ways_on_work(line: Line) {
     if !namespaces() {
         return;
@@ -129,7 +122,7 @@ fn an_old_volume_is_refused_and_both_ways_on_work(line: Line) {
     boots(&site, noting(&site));
 }
 
-fn a_volume_behind_another_host_is_refused_and_one_that_was_left_a_moment_ago_is_not_asked_about(line: Line) {
+fn a_volume_behind_another_host_is_refused_however_short_its_pause_was(line: Line) {
     if !namespaces() {
         return;
     }
@@ -140,7 +133,6 @@ fn a_volume_behind_another_host_is_refused_and_one_that_was_left_a_moment_ago_is
     live(&site, 300);
     fs::rename(site.path("data"), site.path("second-host")).unwrap();
     fs::rename(site.path("first-host"), site.path("data")).unwrap();
-    long_ago(site.database());
     let said = refused(&site, noting(&site), 65);
     assert!(said.contains("behind its replica"), "{said}");
     // A replica that does not answer keeps nobody from working.
@@ -178,7 +170,7 @@ fn a_database_without_a_position_is_compared_with_its_backup(line: Line) {
     assert_eq!(Contents::of(site.database()).difference(&before), None);
 }
 
-fn a_clean_restart_runs_no_litestream_but_the_one_that_replicates(line: Line) {
+fn a_restart_beside_a_replica_in_a_folder_runs_no_litestream_but_the_one_that_replicates(line: Line) {
     if !namespaces() {
         return;
     }
@@ -191,22 +183,21 @@ fn a_clean_restart_runs_no_litestream_but_the_one_that_replicates(line: Line) {
         // A script's version is asked for; a binary's is read.
         said.lines().filter(|l| *l != "version").map(str::to_owned).collect::<Vec<_>>()
     };
-    let mut container = site.writing("--every 2000").env("LITESTREAM_BIN", &wrapper).start();
-    container.ready();
-    assert_eq!(container.stop(), 0, "{}", container.stderr());
-    fs::remove_file(&log).unwrap();
-    let mut container = site.writing("--every 2000").env("LITESTREAM_BIN", &wrapper).start();
-    container.ready();
-    assert_eq!(calls(), ["replicate"]);
-    assert_eq!(container.stop(), 0, "{}", container.stderr());
-    // Long after it, or after a crash, one list each is asked for first.
-    site.databases().iter().for_each(|d| long_ago(d));
-    fs::remove_file(&log).unwrap();
-    let mut container = site.writing("--every 2000").env("LITESTREAM_BIN", &wrapper).start();
-    container.ready();
-    let asked = calls();
-    assert!(asked.len() > 2 && asked.last().unwrap() == "replicate", "{asked:?}");
-    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    let begin = || {
+        let _ = (fs::remove_file(&log), fs::remove_file(site.ready_file()));
+        let mut container = site.writing("--every 2000").env("LITESTREAM_BIN", &wrapper).start();
+        container.ready();
+        container
+    };
+    let mut first = begin();
+    assert_eq!(first.stop(), 0, "{}", first.stderr());
+    let mut second = begin();
+    assert_eq!(calls(), ["replicate"], "after a clean end");
+    second.kill();
+    let mut third = begin();
+    assert_eq!(calls(), ["replicate"], "after a crash");
+    assert_eq!(third.stop(), 0, "{}", third.stderr());
+    site.assert_saved();
 }
 
 /// Litestream has no position of its own yet, and the app has written already.

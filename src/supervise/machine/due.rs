@@ -1,6 +1,6 @@
 //! What is due, and when: deadlines are facts of the state, and a tick does what has come due. Must never wait itself.
 
-use super::replicator::{EARLY, Replicator};
+use super::replicator::Replicator;
 use super::{Action, Actions, DRAIN_EVERY, KILL, Machine, Now, Phase, Role, Sync, TERM};
 
 impl Machine {
@@ -8,7 +8,6 @@ impl Machine {
     pub fn deadline(&self) -> Option<Now> {
         let replicator = match self.replicator {
             Replicator::Standby(at) | Replicator::Backoff(at) | Replicator::Reopening(at) => Some(at),
-            Replicator::Starting if !self.prepared => Some(self.started_at.saturating_add(EARLY)),
             _ => None,
         };
         let phase = match self.phase {

@@ -31,8 +31,8 @@ pub(super) enum Closed {
 
 impl Gate {
     /// That of a life that begins.
-    pub(super) fn new(lock: bool, passed: bool) -> Self {
-        Self { lock, decision: if lock && passed { Decision::Passed } else { Decision::Open } }
+    pub(super) fn new(lock: bool) -> Self {
+        Self { lock, decision: Decision::Open }
     }
 
     /// Whether something may be uploaded.
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn it_is_open_only_with_the_lock_and_a_decision_that_passed() {
-        let mut gate = Gate::new(false, true);
+        let mut gate = Gate::new(false);
         gate.pass();
         assert_eq!(gate.check(), Err(Closed::NoLock), "whatever was decided");
         gate.lock();
@@ -94,8 +94,7 @@ mod tests {
         gate.refuse();
         gate.pass();
         assert_eq!(gate.check(), Err(Closed::Refused), "for the rest of this life");
-        assert!(gate.may_replace().is_ok() && Gate::new(false, true).may_replace().is_err());
-        assert_eq!(Gate::new(true, true).check(), Ok(()));
-        assert_eq!(Gate::new(true, false).check(), Err(Closed::Undecided));
+        assert!(gate.may_replace().is_ok() && Gate::new(false).may_replace().is_err());
+        assert_eq!(Gate::new(true).check(), Err(Closed::Undecided));
     }
 }

@@ -90,9 +90,6 @@ impl Machine {
         let mut actions: Actions = if preparation == Preparation::TakeOver { self.pass().into_iter().collect() } else { Vec::new() };
         actions.extend(match self.replicator {
             Replicator::Preparing => self.replicate(now),
-            // The replica is out of reach, but the databases are here.
-            Replicator::Backoff(_) if self.phase == Phase::Boot => self.start_app(now),
-            Replicator::Starting if self.hello => self.up(now),
             _ => Vec::new(),
         });
         actions

@@ -37,7 +37,6 @@ impl Replicator {
 
 /// Litestream opens databases at its first tick, a second after its start; one that was started beside
 /// the preparation must not see a database before that is done.
-pub(super) const EARLY: Duration = Duration::from_millis(600);
 pub(super) const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 pub(super) const LAST_BACKOFF: Duration = Duration::from_secs(30);
 /// How long one that is let go of may take to end, its last sync included (30 s, unless its configuration says otherwise).
@@ -53,7 +52,6 @@ impl Machine {
         }
         self.replicator = Replicator::Starting;
         self.started_at = now;
-        self.hello = false;
         self.restarts = self.restarts.saturating_add(u32::from(!self.backoff.is_zero()));
         let mut actions = vec![Action::Replicate];
         if self.phase == Phase::Boot {
@@ -69,8 +67,7 @@ impl Machine {
         if self.replicator != Replicator::Starting {
             return Vec::new();
         }
-        self.hello = true;
-        if self.prepared { self.up(now) } else { Vec::new() }
+        self.up(now)
     }
 
     /// It is there and does nothing: twice in a row counts as its end.
@@ -103,11 +100,6 @@ impl Machine {
         let was = std::mem::replace(&mut self.replicator, Replicator::Off);
         self.pulse_at = None;
         match self.phase {
-            // It ended before the databases were fit for it: they bring it back.
-            Phase::Boot if !self.prepared && self.hello => {
-                self.replicator = Replicator::Preparing;
-                return Vec::new();
-            }
             Phase::Boot | Phase::Run => {}
             Phase::Drain { .. } | Phase::Leave { .. } | Phase::End => return Vec::new(),
             // It died under the last sync: a pass of our own takes over.
@@ -123,7 +115,7 @@ impl Machine {
         match was {
             Replicator::Reopening(_) => self.prepare_again(),
             // Never reported in: a configuration that is refused ends the boot, a replica out of reach does not.
-            Replicator::Starting if self.phase == Phase::Boot && !self.hello => {
+            Replicator::Starting if self.phase == Phase::Boot => {
                 self.come_up_by = None;
                 self.replicator = Replicator::Probing;
                 vec![Action::Probe]
@@ -142,9 +134,7 @@ impl Machine {
         let mut actions =
             vec![Action::Say("litestream ended before it could reach the replica; see above. The app starts without it".to_owned())];
         actions.extend(self.back_off(now));
-        if self.prepared {
-            actions.extend(self.start_app(now));
-        }
+        actions.extend(self.start_app(now));
         actions
     }
 
@@ -225,15 +215,9 @@ impl Machine {
                 actions.extend(self.prepare_again());
                 return actions;
             }
-            Replicator::Starting if !self.prepared && self.started_at.saturating_add(EARLY) <= now => {
-                // The preparation takes longer than thought: as if it had never been started.
-                self.replicator = Replicator::Preparing;
-                self.come_up_by = None;
-                return vec![Action::Kill(Role::Litestream)];
-            }
             _ => {}
         }
-        if due(self.come_up_by) && self.prepared {
+        if due(self.come_up_by) {
             let mut actions = vec![Action::Say("litestream is not up yet: the app starts without waiting for it".to_owned())];
             actions.extend(self.start_app(now));
             return actions;

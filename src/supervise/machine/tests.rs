@@ -10,7 +10,6 @@ fn rules() -> Rules {
         job: false,
         last_words: None,
         app: true,
-        present: false,
         here: false,
         standby: false,
         wait: false,
@@ -91,19 +90,7 @@ impl Life {
 #[test]
 fn the_app_starts_only_when_databases_are_ready_and_litestream_has_reported_in() {
     Life::begin(rules()).does(&[Action::Prepare(Preparation::Boot)]).then(READY).does(&FIRST).then(Event::Hello).does(&STARTED);
-    let present = Rules { present: true, ..rules() };
-    let both = [Action::Replicate, Action::ReadyApp, Action::Prepare(Preparation::Boot)];
-    Life::begin(present.clone()).does(&both).then(Event::Hello).does(&[]).then(HELD).does(&STARTED);
-    Life::begin(present.clone()).does(&both).then(HELD).does(&[]).then(Event::Hello).does(&STARTED);
-    // What need not be made fit is only looked for.
-    Life::begin(Rules { repairs: false, ..present }).does(&FIRST).then(Event::Hello).does(&STARTED);
-}
-
-#[test]
-fn an_early_litestream_is_stopped_before_it_could_see_a_database_that_is_not_ready() {
-    let present = Rules { present: true, ..rules() };
-    let life = Life::begin(present).then(Event::Hello).after(0.7).does(&[Action::Kill(Role::Litestream)]);
-    life.then(READY).does(&FIRST).then(Event::Hello).does(&STARTED);
+    Life::begin(rules()).then(HELD).does(&FIRST).then(Event::Hello).does(&STARTED);
 }
 
 #[test]
@@ -265,10 +252,6 @@ fn a_configuration_that_litestream_refuses_ends_the_boot_and_a_replica_out_of_re
     ]);
     let life = failed().then(Event::Ended(Role::Probe, ZERO)).says_and(&STARTED);
     life.after(1.1).does(&[Action::Prepare(Preparation::Repair)]);
-    // The same where it was started beside the preparation.
-    let present = Rules { present: true, ..rules() };
-    let life = Life::begin(present).then(Event::Ended(Role::Litestream, Ended::Code(1))).does(&[Action::Probe]);
-    life.then(Event::Ended(Role::Probe, ZERO)).says_and(&[]).then(HELD).does(&STARTED).after(1.1).does(&[Action::Replicate]);
 }
 
 #[test]
@@ -571,20 +554,19 @@ proptest! {
 
     #[test]
     fn any_life_keeps_its_promises(
-        flags in any::<[bool; 7]>(),
+        flags in any::<[bool; 6]>(),
         migration in any::<[bool; 2]>(),
         checks in any::<bool>(),
         on_failure in prop_oneof![Just(OnFailure::Restart), Just(OnFailure::Exit), Just(OnFailure::Ignore)],
         events in proptest::collection::vec((any_event(), 0..3000_u64), 0..60),
     ) {
-        let [replicates, present, standby, confirms, wait, watches, here] = flags;
-        let rules = Rules { replicates, present, here, standby, confirms, wait, watches, migrate: migration[0].then(|| Duration::from_secs(2)), rollback: migration[1], check: checks.then_some(CHECK), repairs: confirms, on_failure, ..rules() };
+        let [replicates, standby, confirms, wait, watches, here] = flags;
+        let rules = Rules { replicates, here, standby, confirms, wait, watches, migrate: migration[0].then(|| Duration::from_secs(2)), rollback: migration[1], check: checks.then_some(CHECK), repairs: confirms, on_failure, ..rules() };
         let mut machine = Machine::new(rules.clone());
         let mut all = machine.start(Now::ZERO);
         let mut now = Now::ZERO;
-        let fit = present && !standby && !rules.repairs;
-        let (mut app_lives, mut ready) = (false, !replicates || fit);
-        let (mut locked, mut decided) = (!standby, present && !standby);
+        let (mut app_lives, mut ready) = (false, !replicates);
+        let (mut locked, mut decided) = (!standby, false);
         let (mut checking, mut syncing) = (false, false);
         let mut seen = 0;
         let mut check = |all: &Actions, event: Option<&Event>| {

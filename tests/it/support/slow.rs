@@ -1,4 +1,4 @@
-//! A line to a server that carries so many bytes a second, for what happens in the middle of a restore.
+//! A line to a server that carries so many bytes a second, for what happens in the middle of a restore, and that can be cut.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,6 +10,7 @@ use std::time::Duration;
 pub(crate) struct SlowLine {
     address: SocketAddr,
     carried: Arc<AtomicU64>,
+    cut: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
 }
 
@@ -20,24 +21,34 @@ impl SlowLine {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("its address");
         let (carried, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (count, end) = (Arc::clone(&carried), Arc::clone(&ended));
+        let cut = Arc::new(AtomicBool::new(false));
+        let (count, end, is_cut) = (Arc::clone(&carried), Arc::clone(&ended), Arc::clone(&cut));
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if end.load(Ordering::Relaxed) {
                     return;
                 }
+                if is_cut.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let Ok(upstream) = TcpStream::connect(server) else { continue };
                 let (from, to) = (client.try_clone().expect("a descriptor"), upstream.try_clone().expect("a descriptor"));
-                std::thread::spawn(move || carry(from, to, u64::MAX, &AtomicU64::new(0)));
+                let (is_cut, back_is_cut) = (Arc::clone(&is_cut), Arc::clone(&is_cut));
+                std::thread::spawn(move || carry(from, to, u64::MAX, &AtomicU64::new(0), &is_cut));
                 let count = Arc::clone(&count);
-                std::thread::spawn(move || carry(upstream, client, rate, &count));
+                std::thread::spawn(move || carry(upstream, client, rate, &count, &back_is_cut));
             }
         });
-        Self { address, carried, ended }
+        Self { address, carried, cut, ended }
     }
 
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// From now on every connection is closed at its next word.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
     }
 
     /// Bytes that have gone to the client so far.
@@ -53,12 +64,12 @@ impl Drop for SlowLine {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, rate: u64, count: &AtomicU64) {
+fn carry(mut from: TcpStream, mut to: TcpStream, rate: u64, count: &AtomicU64, cut: &AtomicBool) {
     const TICK: u64 = 20;
     let most = usize::try_from((rate / (1000 / TICK)).clamp(1, 1 << 16)).expect("small");
     let mut buffer = vec![0; most];
     while let Ok(n @ 1..) = from.read(&mut buffer) {
-        if to.write_all(&buffer[..n]).is_err() {
+        if cut.load(Ordering::Relaxed) || to.write_all(&buffer[..n]).is_err() {
             break;
         }
         count.fetch_add(u64::try_from(n).expect("small"), Ordering::Relaxed);

@@ -1,0 +1,85 @@
+//! What a replica in a folder holds, looked at there: as Litestream lists it, without a process of its own. Must never read what is in
+//! a file but to compare it with another.
+
+use std::fs::{self, DirEntry};
+use std::io;
+use std::path::Path;
+
+use super::Line;
+use super::backup::{File, Position};
+use crate::time;
+
+/// A replica in a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Folder<'a>(&'a Path);
+
+impl<'a> Folder<'a> {
+    /// Of a replica as the plan names it (`file:///…`); none of another kind.
+    pub fn of(replica: &'a str) -> Option<Self> {
+        replica.strip_prefix("file://").map(Path::new).filter(|path| path.is_absolute()).map(Self)
+    }
+
+    /// What [`super::backup::list`] says of it to the depth of the newest.
+    ///
+    /// # Errors
+    /// What the kernel says; a folder that is not there is an empty one.
+    pub fn newest(self, line: Line) -> io::Result<Vec<File>> {
+        match line {
+            Line::V05 => files(&self.0.join("ltx/0"), ltx),
+            Line::V03 => {
+                let mut all = Vec::new();
+                for generation in entries(&self.0.join("generations"))? {
+                    let name = generation.file_name().to_string_lossy().into_owned();
+                    let place = |index, offset| Position::Wal { generation: name.clone(), index, offset };
+                    all.extend(files(&generation.path().join("snapshots"), |name| snapshot(name).map(|index| (place(index, 0), true)))?);
+                    all.extend(files(&generation.path().join("wal"), |name| segment(name).map(|(i, o)| (place(i, o), false)))?);
+                }
+                Ok(all)
+            }
+        }
+    }
+
+    /// Whether it holds this transaction as this file does (0.5); none where one of them cannot be read.
+    pub fn has_the_same(self, own: &Path) -> Option<bool> {
+        let theirs = fs::read(self.0.join("ltx/0").join(own.file_name()?)).ok()?;
+        Some(theirs == fs::read(own).ok()?)
+    }
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<DirEntry>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The files of a folder whose names are understood; one that goes meanwhile was not there.
+fn files(folder: &Path, parse: impl Fn(&str) -> Option<(Position, bool)>) -> io::Result<Vec<File>> {
+    let mut found = Vec::new();
+    for entry in entries(folder)? {
+        let Some((position, snapshot)) = entry.file_name().to_str().and_then(&parse) else { continue };
+        if let Ok(about) = entry.metadata() {
+            let created = about.modified().map(time::rfc3339).unwrap_or_default();
+            found.push(File { position, snapshot, bytes: about.len(), created });
+        }
+    }
+    Ok(found)
+}
+
+/// `0000000000000001-000000000000002a.ltx`: a file of transactions.
+fn ltx(name: &str) -> Option<(Position, bool)> {
+    let (_, last) = name.strip_suffix(".ltx")?.split_once('-')?;
+    Some((Position::Txid(u64::from_str_radix(last, 16).ok()?), false))
+}
+
+/// `0000002a.snapshot.lz4`: the snapshot before the WAL of that index.
+fn snapshot(name: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_suffix(".snapshot.lz4")?, 16).ok()
+}
+
+/// `0000002a_00005098.wal.lz4`: the part of a WAL from that byte on.
+fn segment(name: &str) -> Option<(u64, u64)> {
+    let (index, offset) = name.strip_suffix(".wal.lz4")?.split_once('_')?;
+    Some((u64::from_str_radix(index, 16).ok()?, u64::from_str_radix(offset, 16).ok()?))
+}
