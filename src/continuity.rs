@@ -321,9 +321,19 @@ pub fn shadow_wal(database: &Path) -> Option<PathBuf> {
 }
 
 /// Makes 0.3 begin a generation with a snapshot, by taking away its pointer to the last, as it does itself where it finds that
-/// one wrong. The old one stays in the replica.
-pub fn begin_anew(database: &Path) {
-    let _ = std::fs::remove_file(generation_path(database));
+/// one wrong. The old one stays in the replica. Where the database stands is noted first: whoever is killed before 0.3 has begun
+/// leaves no pointer that would tell.
+///
+/// # Errors
+/// What the kernel says.
+pub fn begin_anew(database: &Path) -> io::Result<()> {
+    if let Some(position) = shadow_position(database) {
+        Mark::Restored(position).write(database)?;
+    }
+    match std::fs::remove_file(generation_path(database)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Where 0.3 keeps the name of its generation.

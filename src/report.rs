@@ -1,10 +1,12 @@
 //! What the operator reads: lines on stderr. Must never panic, block, or fail its caller.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -20,6 +22,24 @@ pub fn line(text: impl fmt::Display) {
     let mut bytes = one_line(&format!("litestream-entry: {text}"));
     bytes.push('\n');
     write_if_ready(bytes.as_bytes());
+}
+
+/// Where the same was said less than this ago, it is no news.
+const NEWS_AFTER: Duration = Duration::from_secs(60);
+
+/// Says a line that may come again and again, once a minute.
+pub fn news(text: impl fmt::Display) {
+    static SAID: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
+    let text = text.to_string();
+    let is_news = SAID.lock().is_ok_and(|mut said| {
+        said.retain(|_, at| at.elapsed() < NEWS_AFTER);
+        let old = said.contains_key(&text);
+        said.entry(text.clone()).or_insert_with(Instant::now);
+        !old
+    });
+    if is_news {
+        line(text);
+    }
 }
 
 static BEFORE: OnceLock<fn()> = OnceLock::new();

@@ -53,7 +53,7 @@ pub fn begin(plan: &Plan, databases: &[Database], ask: impl FnOnce() -> Result<(
 fn begin_generation(database: &Database) -> Result<(), String> {
     let path = continuity::generation_path(&database.path);
     let before = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    continuity::begin_anew(&database.path);
+    continuity::begin_anew(&database.path).map_err(|e| format!("{}: {e}", path.display()))?;
     let begun = until(|| std::fs::read_to_string(&path).is_ok_and(|now| now != before)).map_err(|f| f.message)?;
     if begun { Ok(()) } else { Err(format!("{}: litestream has not begun another generation", database.alias)) }
 }

@@ -14,6 +14,7 @@ use crate::litestream::backup::{self, Needed};
 use crate::litestream::socket::json_string;
 use crate::plan::{Database, Plan};
 use crate::restore::install::{Old, install, note_end, note_position};
+use crate::restore::point::Point;
 use crate::restore::{self, Fetched, Local, Restored, Source, ladder, rollback};
 use crate::{interrupt, progress, report, settings, time};
 
@@ -148,6 +149,9 @@ impl Command<'_> {
             Fetched::NoBackup => Err(Failure::new(exit::NO_BACKUP, format!("{} has no backup{}", database.replica, self.point()))),
             Fetched::Database(mut restored) => {
                 interrupt::check()?;
+                if let Some(time) = backup::flag(&self.flags, "-timestamp") {
+                    restored.remark = format!(", {}{}", Point::Time(time.to_owned()).found(source.written()), restored.remark);
+                }
                 if own && self.is_of_the_past() {
                     restored.position = Some(source.end()?);
                     restored.is_of_the_past = true;

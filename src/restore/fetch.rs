@@ -1,6 +1,7 @@
 //! Fetches a backup into a private folder, by Litestream, until it is there and checked or there is no hope. Must never
 //! touch the database's own file, nor take Litestream's exit code for "restored".
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -139,6 +140,12 @@ impl<'a> Source<'a> {
         backup::newest(&files).ok_or_else(|| unknown("the replica lists nothing"))
     }
 
+    /// When the newest was written of what these flags ask for; none where that is not to be had.
+    pub fn written(&self) -> Option<String> {
+        let by = Instant::now() + LIST_FOR;
+        backup::needed(self.litestream, &self.config, self.database, self.flags, by).ok().flatten().map(|needed| needed.created)
+    }
+
     fn fetch_patiently(&self, folder: &Path) -> Result<Fetched, Failure> {
         let mut patience = Patience::new(self.timeout);
         let mut pause = Duration::from_millis(250);
@@ -175,7 +182,7 @@ impl<'a> Source<'a> {
                 Kind::Damaged | Kind::Temporary => {}
             }
             interrupt::check()?;
-            report::line(format_args!("{}: restore failed, trying again: {reason}", self.alias));
+            report::news(format_args!("{}: restore failed, trying again: {reason}", self.alias));
             wait(pause)?;
             pause = (pause * 2).min(Duration::from_secs(10));
         }
@@ -260,7 +267,16 @@ impl<'a> Source<'a> {
             Ended::Of03 => (None, " (a backup of Litestream 0.3; from here on it is one of 0.5)"),
             Ended::Unsaid => (None, ""),
         };
-        Restored { file, position, is_of_the_past: false, remark: remark.to_owned(), checked: Duration::ZERO }
+        let remark = position.as_ref().and_then(|at| self.which(at)).unwrap_or_else(|| remark.to_owned());
+        Restored { file, position, is_of_the_past: false, remark, checked: Duration::ZERO }
+    }
+
+    /// Which of 0.3's generations it is, where there are several: it takes the one that was written last, by the storage's clock.
+    fn which(&self, position: &Position) -> Option<String> {
+        let Position::Wal { generation, .. } = position else { return None };
+        let of = |file: backup::File| if let Position::Wal { generation, .. } = file.position { Some(generation) } else { None };
+        let all: BTreeSet<String> = self.list(Depth::Newest, LIST_FOR).ok()?.into_iter().filter_map(of).collect();
+        (all.len() > 1).then(|| format!(" (generation {generation} of {})", all.len()))
     }
 
     /// What a restore would fetch; nothing where that is not to be had.

@@ -28,11 +28,20 @@ impl Point {
         }
     }
 
-    /// In words.
-    pub fn words(&self) -> String {
+    /// What is asked for, in words.
+    pub fn asked(&self) -> String {
         match self {
             Self::Time(time) => format!("as it was at {time}"),
             Self::Txid(txid) => format!("as it was at transaction {txid}"),
+        }
+    }
+
+    /// What was found for it, in words; `written` is when the newest of that was written.
+    pub fn found(&self, written: Option<String>) -> String {
+        match self {
+            // Where transactions have been compacted, that may be some time before.
+            Self::Time(time) => format!("as of {}the newest point at or before {time}", written.map(|at| at + ", ").unwrap_or_default()),
+            Self::Txid(_) => self.asked(),
         }
     }
 

@@ -14,11 +14,14 @@ use super::{Decision, aside, clear, decide, folder, ladder, look, rollback, with
 use crate::continuity::{self, Mark};
 use crate::exit::{self, Failure};
 use crate::litestream::backup::{self, Depth, Position};
+use crate::litestream::folder::Folder;
 use crate::litestream::{Line, call};
 use crate::plan::{Database, Plan};
 use crate::settings::{self, StalePolicy};
 use crate::{interrupt, report, runtime, time};
 
+/// How long the replica of a database that is to start empty is asked what is left behind by that.
+const ASK_BEFORE_NEVER: Duration = Duration::from_secs(2);
 /// How long each other place is asked.
 const ELSEWHERE_FOR: Duration = Duration::from_secs(10);
 
@@ -73,7 +76,7 @@ impl Boot<'_> {
         match decide(look(path).map_err(|e| self.system(&e))?, self.plan.entry.restore) {
             Decision::Use => self.use_it(),
             Decision::Fetch => self.restore_missing().map(|()| Known::Decided),
-            Decision::StartEmpty => aside::move_companions_aside(path).map(|()| Known::Decided).map_err(|e| self.system(&e)),
+            Decision::StartEmpty => self.start_empty().map(|()| Known::Decided),
             Decision::Refuse => Err(self.not_a_database()),
         }
     }
@@ -194,10 +197,7 @@ impl Boot<'_> {
     fn keep(&self) {
         let path = &self.database.path;
         let noted = match (standing::ask(self.plan, self.database, self.patience), self.plan.litestream.line) {
-            (Standing::Behind(_), Line::V03) => {
-                continuity::begin_anew(path);
-                Ok(())
-            }
+            (Standing::Behind(_), Line::V03) => continuity::begin_anew(path),
             (Standing::Diverged(_), Line::V05) => {
                 aside::move_aside(&continuity::meta_dir(path)).and_then(|()| Mark::Rewound(Position::Txid(u64::MAX)).write(path))
             }
@@ -243,8 +243,23 @@ impl Boot<'_> {
 
     // ---- a database that is missing
 
+    /// As it was asked for; what that leaves behind is said, where the replica tells.
+    fn start_empty(&self) -> Result<(), Failure> {
+        let files = Source::newest(self.plan, self.database).list(Depth::Newest, ASK_BEFORE_NEVER).unwrap_or_default();
+        if let Some(newest) = files.iter().map(|file| file.created.as_str()).max() {
+            report::line(format_args!(
+                "{}: starts empty (LITESTREAM_ENTRY_RESTORE=never) although {} has a backup, written at {newest}, whose place it takes",
+                self.database.alias, self.database.replica
+            ));
+        }
+        aside::move_companions_aside(&self.database.path).map_err(|e| self.system(&e))
+    }
+
     fn restore_missing(&self) -> Result<(), Failure> {
         let began = Instant::now();
+        if self.plan.litestream.line == Line::V03 {
+            self.look_for_the_newer_line()?;
+        }
         let restored = match self.fetch_newest()? {
             Fetched::Database(restored) => restored,
             Fetched::NoBackup => return self.start_without_backup(),
@@ -260,7 +275,7 @@ impl Boot<'_> {
         let source = Source::newest(self.plan, self.database);
         ladder::fetch(&source, &self.folder, self.plan.entry.restore_ladder).map_err(|failure| {
             let advice = match failure.code {
-                exit::UNREACHABLE => "; correct the replica's settings, or start empty with LITESTREAM_ENTRY_RESTORE=never",
+                exit::UNREACHABLE => "; correct the replica's settings and start again",
                 _ => "",
             };
             Failure::new(failure.code, format!("{}{advice}", failure.message))
@@ -271,11 +286,6 @@ impl Boot<'_> {
         let (database, replica) = (self.database, &self.database.replica);
         if without_backup(self.plan.entry.restore) == Decision::Refuse {
             let what = format!("{replica} has no backup, and LITESTREAM_ENTRY_RESTORE=required; set it to auto for the first boot");
-            return Err(Failure::new(exit::NO_BACKUP, what));
-        }
-        if self.is_of_the_newer_line() {
-            let what =
-                format!("{replica} has a backup of Litestream 0.5, which 0.3 cannot read; run Litestream 0.5, or name another replica");
             return Err(Failure::new(exit::NO_BACKUP, what));
         }
         if let Some(place) = self.elsewhere() {
@@ -291,10 +301,22 @@ impl Boot<'_> {
         aside::move_companions_aside(&database.path).map_err(|e| self.system(&e))
     }
 
-    /// 0.3 does not see 0.5's backups. Only a folder can be looked into.
-    fn is_of_the_newer_line(&self) -> bool {
-        let folder = self.database.replica.strip_prefix("file://").filter(|_| self.plan.litestream.line == Line::V03);
-        folder.is_some_and(|folder| Path::new(folder).join("ltx").is_dir())
+    /// 0.3 does not see 0.5's backups, and would restore an older one of its own, or begin an empty database. Only a folder can be
+    /// looked into.
+    fn look_for_the_newer_line(&self) -> Result<(), Failure> {
+        let (alias, replica) = (&self.database.alias, &self.database.replica);
+        let Some(folder) = Folder::of(replica) else {
+            let what = "cannot see whether it has one of Litestream 0.5, which may be newer";
+            report::line(format_args!("{alias}: {replica}: Litestream 0.3 looks for a backup of its own, and {what}"));
+            return Ok(());
+        };
+        let written = |line| folder.newest(line).unwrap_or_default().into_iter().map(|file| file.created).max();
+        let older = written(Line::V03);
+        let Some(at) = written(Line::V05).filter(|theirs| older.as_ref().is_none_or(|ours| theirs > ours)) else { return Ok(()) };
+        let by_hand = older.map(|at| format!(", restore the older one of 0.3 ({at}) by hand with `litestream-entry restore {alias}`"));
+        let ways = format!("run Litestream 0.5{}, or name another replica", by_hand.unwrap_or_default());
+        let what = format!("{replica} has a backup of Litestream 0.5, written at {at}, which 0.3 cannot read; {ways}");
+        Err(Failure::new(exit::NO_BACKUP, what))
     }
 
     /// Where else in the bucket there is a backup of it, before an empty database takes its place: who comes from a
@@ -334,12 +356,12 @@ impl Boot<'_> {
         let mut restored = match source.asking(&flags).fetch_past(&self.folder)? {
             Fetched::Database(restored) => restored,
             Fetched::NoBackup => {
-                let what = format!("{} has no backup {}; see `litestream-entry restore --dry-run`", self.database.replica, point.words());
+                let what = format!("{} has no backup {}; see `litestream-entry restore --dry-run`", self.database.replica, point.asked());
                 return Err(Failure::new(exit::NO_BACKUP, what));
             }
         };
         point.note(&restored.file).map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", restored.file.display())))?;
-        restored.remark = format!(", {}", point.words());
+        restored.remark = format!(", {}", point.found(source.asking(&flags).written()));
         restored.position = Some(source.end()?);
         restored.is_of_the_past = true;
         self.install(&restored, began)

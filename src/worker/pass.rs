@@ -36,8 +36,10 @@ pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result
             Ok(()) => return Ok(()),
             Err(reason) => why = reason,
         }
-        if is_damage(&why) {
-            continuity::begin_anew(&database.path);
+        if is_damage(&why)
+            && let Err(error) = continuity::begin_anew(&database.path)
+        {
+            why = format!("{why}; {error}");
         }
         std::thread::sleep(PAUSE);
     }

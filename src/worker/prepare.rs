@@ -109,7 +109,13 @@ fn job(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
 
 /// The boot ends before it is known whether these are the databases to go on with: what an earlier life wrote last stays here alone.
 fn say_what_is_not_saved(plan: &Plan, channel: &Channel) {
-    let is_saved = |path: &Path| matches!(Mark::read(path), Mark::Clean(_) | Mark::Restored(_));
+    let untouched = |path: &Path| continuity::own_position(path, plan.litestream.line).is_none() && continuity::wal_size(path) == 0;
+    let is_saved = |path: &Path| match Mark::read(path) {
+        Mark::Clean(_) => true,
+        // It stays until the next clean end, whatever is written meanwhile.
+        Mark::Restored(_) => untouched(path),
+        _ => false,
+    };
     for database in plan.databases.iter().filter(|d| flush::has_content(&d.path) && !is_saved(&d.path)) {
         let why = "the boot was stopped before it was backed up, and its last writes may be here alone";
         channel.say(&Message::Unsaved(format!("{}: {why}", database.alias)));

@@ -175,6 +175,8 @@ fn never_starts_empty_although_there_is_a_backup(line: Line) {
     // Nothing was written, so whether Litestream could save that is another test's question.
     assert_ne!(code, 9, "the database is there: {}", container.stderr());
     assert!(site.path("ran").exists(), "{}", container.stderr());
+    let warns = container.stderr().contains("although") && container.stderr().contains("has a backup, written at");
+    assert!(warns, "{}", container.stderr());
 }
 
 /// Who comes from a `litestream.yml` had another path in it: the app must not begin anew beside its backup.
@@ -250,6 +252,7 @@ fn denied_is_refused_at_once_with_what_helps(line: Line) {
         let stderr = container.stderr();
         assert_eq!(code, 69, "{name}: {stderr}");
         assert!(stderr.contains(helps) && !stderr.contains("trying again") && !stderr.contains("wrong-secret"), "{name}: {stderr}");
+        assert!(!stderr.contains("RESTORE=never"), "who follows that replaces the backup: {stderr}");
         assert!(!site.path("ran").exists(), "{name}");
     }
 }

@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
+
 use crate::support::container::{Recipe, said};
 use crate::support::contents::Contents;
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, entry, eventually, namespaces, process, when};
 
 both_lines!(
     the_ladder_goes_down_many_steps,
@@ -113,7 +115,7 @@ fn going_back_beside_a_damaged_newest_file_leaves_a_whole_backup(line: Line) {
     assert_eq!(code, 0, "{}", restored.stderr());
     goes_on(&site, site.recipe());
     let said = goes_on(&site, site.recipe().env("LITESTREAM_ENTRY_RESTORE_TIMESTAMP", &at));
-    assert!(said.contains("as it was at"), "{said}");
+    assert!(said.contains("the newest point at or before"), "{said}");
     lose(site.database());
     goes_on(&site, site.recipe());
 }
@@ -272,4 +274,23 @@ fn a_snapshot_that_is_ahead_of_its_transactions_is_not_gone_back_to(line: Line) 
         lose(site.database());
         goes_on(&site, site.recipe());
     }
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_resnapshot_of_0_3_is_no_reason_to_refuse() {
+    if !namespaces() {
+        return;
+    }
+    let (site, _) = backed_up(Line::V03);
+    let mut container = site.writing("--every 2000").start();
+    container.ready();
+    site.write_on(100);
+    // The pointer to the generation goes, and nobody makes another.
+    process::send(container.running_litestream().pid, Signal::SIGSTOP);
+    let mut asked = container.exec_program([entry().into_os_string(), "resnapshot".into(), "default".into()]);
+    eventually("the pointer is gone", PATIENCE, || when(!site.path("data/.app.db-litestream/generation").exists()));
+    container.kill();
+    let _ = asked.wait();
+    let said = goes_on(&site, site.recipe());
+    assert!(!said.contains("comparing it"), "{said}");
 }

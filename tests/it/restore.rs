@@ -223,13 +223,13 @@ fn a_boot_goes_back_in_time_once(line: Line) {
     let site = Site::new(line);
     let then = live(&site, 300);
     // Times are whole seconds on 0.3.
-    let at = eventually("a second later", PATIENCE, || {
+    let (at, written) = eventually("a second later", PATIENCE, || {
         let dry = site.recipe().arguments(["restore", "--dry-run", "--json", "default"]).run();
         let text = String::from_utf8_lossy(&dry.1.stdout()).into_owned();
         let created = text.split_once("\"created\":\"")?.1.split_once('"')?.0.to_owned();
         let now = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap().stdout;
         let now = String::from_utf8_lossy(&now).trim().to_owned();
-        (now > created).then_some(now)
+        (now > created).then_some((now, created))
     });
     eventually("the next second", PATIENCE, || {
         let now = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap().stdout;
@@ -246,12 +246,12 @@ fn a_boot_goes_back_in_time_once(line: Line) {
         (Contents::of(site.database()), container.stderr())
     };
     let (first, said) = gone_back(&site, back(&site));
-    assert!(said.contains(&format!("as it was at {at}")), "{said}");
+    assert!(said.contains(&format!("as of {written}, the newest point at or before {at}")), "{said}");
     assert!(first.last() > then.last() && first.last() < later.last(), "{} {} {}", then.last(), first.last(), later.last());
     assert_eq!(Contents::of(&aside(&site)).difference(&later), None, "what was there is kept");
     // Another boot with the variable still set, and one on an empty disk: what was written since is there.
     let (second, said) = gone_back(&site, back(&site));
-    assert!(second.last() > first.last() && !said.contains("as it was at"), "{said}");
+    assert!(second.last() > first.last() && !said.contains("at or before"), "{said}");
     lose(site.database());
     let (third, said) = gone_back(&site, back(&site));
     assert!(third.last() > second.last(), "{} {}: {said}", second.last(), third.last());
@@ -556,14 +556,58 @@ fn a_backup_of_0_3_is_taken_over_by_0_5_on_a_kept_volume_and_on_a_new_one() {
 }
 
 #[test]
-fn a_file_replica_of_0_5_is_not_empty_to_0_3() {
+fn a_folder_with_a_newer_backup_of_0_5_is_not_passed_over_by_0_3() {
     if !namespaces() {
         return;
     }
-    let mut site = Site::new(Line::V05);
+    for has_an_older_one in [false, true] {
+        let mut site = Site::new(Line::V03);
+        if has_an_older_one {
+            live(&site, 100);
+        }
+        site.line = Line::V05;
+        live(&site, 100);
+        lose(site.database());
+        site.line = Line::V03;
+        let said = refused(&site, noting(&site), 66);
+        assert!(said.contains("a backup of Litestream 0.5") && !site.database().exists(), "{said}");
+        assert_eq!(said.contains("restore the older one"), has_an_older_one, "{said}");
+        if has_an_older_one {
+            // Whoever wants it all the same has it.
+            assert_eq!(site.recipe().arguments(["restore", "default"]).run().0, 0);
+            boots(&site, noting(&site));
+            // And from then on 0.3's is the newer one.
+            lose(site.database());
+            boots(&site, noting(&site));
+        }
+    }
+}
+
+#[test]
+fn that_0_3_cannot_see_a_newer_backup_of_0_5_in_a_bucket_is_said() {
+    let Some(server) = Server::start().filter(|_| namespaces()) else { return };
+    let site = Site::new(Line::V03).in_bucket_of(&server, "two-lines");
+    for _ in ["a first boot", "a restore"] {
+        let said = boots(&site, noting(&site));
+        assert!(said.contains("cannot see whether it has one of Litestream 0.5"), "{said}");
+        lose(site.database());
+    }
+}
+
+#[test]
+fn which_of_several_generations_is_restored_is_said() {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(Line::V03);
     live(&site, 100);
     lose(site.database());
-    site.line = Line::V03;
-    let said = refused(&site, noting(&site), 66);
-    assert!(said.contains("a backup of Litestream 0.5"), "{said}");
+    assert!(!boots(&site, noting(&site)).contains("generation"));
+    let mut container = site.writing("--every 2000").start();
+    container.ready();
+    assert!(container.exec(["resnapshot", "default"]).status.success());
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    lose(site.database());
+    let said = boots(&site, noting(&site));
+    assert!(said.contains("(generation ") && said.contains(" of 3)"), "{said}");
 }
