@@ -1,12 +1,16 @@
 # Every target is a command that can be typed as it stands.
 
-.PHONY: demo test lint musl docker bench
+.PHONY: demo test faults lint musl docker bench
 
 demo:
 	scripts/demo
 
 test:
 	scripts/test
+
+# make faults SEED=1 TRIALS=100 LINE=0.5
+faults:
+	scripts/faults
 
 lint:
 	cargo fmt --check

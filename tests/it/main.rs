@@ -29,6 +29,7 @@ mod boot;
 mod commands;
 mod continuity;
 mod diverged;
+mod fault_harness;
 mod gate;
 mod init;
 mod jobs;
@@ -56,3 +57,10 @@ mod verify_anywhere;
 
 #[path = "../apps/rows.rs"]
 mod rows;
+
+#[path = "../faults/ledger.rs"]
+#[allow(dead_code, reason = "of the fault harness, whose pure parts are tested here")]
+mod ledger;
+#[path = "../faults/schedule.rs"]
+#[allow(dead_code, reason = "of the fault harness, whose pure parts are tested here")]
+mod schedule;

@@ -59,6 +59,13 @@ impl Recipe {
         self
     }
 
+    /// Another build of the program.
+    #[allow(dead_code, reason = "the fault harness, which shares this file, has use for it")]
+    pub(crate) fn of_program(mut self, program: &Path) -> Self {
+        self.words[0] = program.into();
+        self
+    }
+
     /// These words in the place of all.
     pub(crate) fn arguments_instead<W: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
         self.words.truncate(1);
@@ -186,7 +193,8 @@ impl Container {
         eventually("unshare's child", PATIENCE, || self.first_process())
     }
 
-    fn first_process(&self) -> Option<i32> {
+    /// PID 1, if there is one now.
+    pub(crate) fn first_process(&self) -> Option<i32> {
         let unshare = i32::try_from(self.child.id()).expect("a pid");
         Some(process::children(unshare).first()?.pid)
     }
@@ -277,6 +285,16 @@ impl Container {
     /// The program's command in this container, as `docker exec` runs it.
     pub(crate) fn exec<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Output {
         self.exec_by(&[], words)
+    }
+
+    /// The same as a command that is not run yet, for whoever has no container at hand then.
+    #[allow(dead_code, reason = "the fault harness, which shares this file, has use for it")]
+    pub(crate) fn command_beside<W: AsRef<OsStr>>(&self, program: &Path, words: impl IntoIterator<Item = W>) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=1", "40"]);
+        self.enter(&mut command);
+        command.arg(program).args(words);
+        command
     }
 
     /// The same by way of another program, such as `setpriv`.
