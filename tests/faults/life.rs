@@ -84,8 +84,7 @@ pub(crate) fn live(start: &Start<'_>, part: &Part) -> std::io::Result<Ended> {
         return Ok(conclude(start, &mut container, false, false, Owned::new()));
     };
     let commands = part.faults.iter().map(|(_, fault)| match fault {
-        // Nobody enters a container that has gone.
-        Fault::Command(word) if Process::read(pid1).is_some() => Some(container.command_beside(start.program, words(word))),
+        Fault::Command(word) => Some(container.command_beside(pid1, start.program, words(word))),
         _ => None,
     });
     let commands: Vec<_> = commands.collect();

@@ -130,7 +130,7 @@ fn run() -> ExitCode {
     if old.is_none() && schedules.iter().any(needs_old) {
         println!("skipped: pairs with the old release (no target/old/litestream-entry: scripts/old-release)");
     }
-    let results = ["0.5", "0.3"].map(|line| Results::open(&results(), line).expect("target/faults can be written"));
+    let results = ["0.5", "0.3"].map(|line| Results::open(&results(), line, &support::entry()).expect("target/faults can be written"));
     let run = Run { schedules, results, rclone, weed, old, tally: Mutex::default() };
     let next = AtomicUsize::new(0);
     let jobs = usize::try_from(number("JOBS", 2)).unwrap_or(2).max(1);

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::schedule::{Schedule, line_name};
+use crate::schedule::{Schedule, fingerprint, line_name};
 use crate::trial::Verdict;
 
 /// The line that says how a trial went.
@@ -31,32 +31,39 @@ fn outcome(verdict: &Verdict) -> String {
     format!("{}{class}{kept}", verdict.failures.join(" | "))
 }
 
+/// Seed, schedule and program.
+type Key = (u64, String, String);
+
 /// The file of one line's trials.
 pub(crate) struct Results {
     path: PathBuf,
-    /// Seed and schedule → whether it passed, and its line.
-    known: BTreeMap<(u64, String), (bool, String)>,
+    /// The program that is tested, as a number of its bytes: of another one nothing is known.
+    program: String,
+    /// Whether a trial passed, and its line.
+    known: BTreeMap<Key, (bool, String)>,
 }
 
 impl Results {
-    pub(crate) fn open(folder: &Path, name: &str) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, name: &str, program: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let path = folder.join(format!("{name}.jsonl"));
         let text = fs::read_to_string(&path).unwrap_or_default();
-        Ok(Self { path, known: text.lines().filter_map(parse).collect() })
+        let program = fingerprint(fs::read(program)?.as_slice());
+        Ok(Self { path, program, known: text.lines().filter_map(parse).collect() })
     }
 
     pub(crate) fn known(&self, schedule: &Schedule) -> Option<&(bool, String)> {
-        self.known.get(&(schedule.seed, schedule.fingerprint()))
+        self.known.get(&(schedule.seed, schedule.fingerprint(), self.program.clone()))
     }
 
     pub(crate) fn add(&self, schedule: &Schedule, verdict: &Verdict) -> io::Result<()> {
         let mut file = File::options().create(true).append(true).open(&self.path)?;
         let odd: Vec<_> = verdict.odd.iter().map(|text| quoted(text)).collect();
         let record = format!(
-            "{{\"seed\":{},\"schedule\":{},\"ok\":{},\"class\":{},\"line\":{},\"odd\":[{}]}}\n",
+            "{{\"seed\":{},\"schedule\":{},\"program\":{},\"ok\":{},\"class\":{},\"line\":{},\"odd\":[{}]}}\n",
             schedule.seed,
             quoted(&schedule.fingerprint()),
+            quoted(&self.program),
             verdict.failures.is_empty(),
             quoted(verdict.class.unwrap_or_default()),
             quoted(&line(schedule, verdict)),
@@ -67,10 +74,10 @@ impl Results {
 }
 
 /// A line that `add` wrote.
-fn parse(text: &str) -> Option<((u64, String), (bool, String))> {
+fn parse(text: &str) -> Option<(Key, (bool, String))> {
     let record: BTreeMap<String, serde_yaml::Value> = serde_yaml::from_str(text).ok()?;
     let string = |name: &str| Some(record.get(name)?.as_str()?.to_owned());
-    Some(((record.get("seed")?.as_u64()?, string("schedule")?), (record.get("ok")?.as_bool()?, string("line")?)))
+    Some(((record.get("seed")?.as_u64()?, string("schedule")?, string("program")?), (record.get("ok")?.as_bool()?, string("line")?)))
 }
 
 /// A JSON string.

@@ -171,9 +171,7 @@ impl Schedule {
 
     /// A number that is another one when the schedule is.
     pub(crate) fn fingerprint(&self) -> String {
-        let hash =
-            self.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        format!("{hash:016x}")
+        fingerprint(self.to_string().as_bytes())
     }
 }
 
@@ -308,4 +306,10 @@ pub(crate) fn line_name(line: Line) -> &'static str {
         Line::V03 => "0.3",
         Line::V05 => "0.5",
     }
+}
+
+/// FNV-1a: another number for other bytes.
+pub(crate) fn fingerprint(bytes: &[u8]) -> String {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
 }

@@ -348,17 +348,20 @@ impl Trial<'_> {
 
     fn fail(&self, release: Release, standing: Standing, text: String) {
         self.place.tell(&text);
-        let mut verdict = self.verdict.lock().unwrap();
-        verdict.failures.push(text);
         // What the older release does is its own; what is to be refused and is not, is a check of its own.
+        let rolls_back = self.schedule.migration.is_some_and(|migration| migration.rollback);
         let class = match (release, standing) {
             (Release::Old, _) => Some("old release"),
+            // The sync that is left out after it.
+            (Release::New, Standing::Current) if rolls_back && text.contains(": exit 5 and ") => Some("migration rolled back"),
             (Release::New, Standing::Stale) => Some("diverged"),
             (Release::New, Standing::Current) => None,
         };
-        if verdict.failures.len() == 1 {
+        let mut verdict = self.verdict.lock().unwrap();
+        if verdict.failures.is_empty() {
             verdict.class = class;
         }
+        verdict.failures.push(text);
     }
 
     fn odd(&self, text: String) {

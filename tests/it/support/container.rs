@@ -287,12 +287,12 @@ impl Container {
         self.exec_by(&[], words)
     }
 
-    /// The same as a command that is not run yet, for whoever has no container at hand then.
+    /// The same as a command that is not run yet, for whoever has no container at hand then; its PID 1 may have gone by then.
     #[allow(dead_code, reason = "the fault harness, which shares this file, has use for it")]
-    pub(crate) fn command_beside<W: AsRef<OsStr>>(&self, program: &Path, words: impl IntoIterator<Item = W>) -> Command {
+    pub(crate) fn command_beside<W: AsRef<OsStr>>(&self, pid1: i32, program: &Path, words: impl IntoIterator<Item = W>) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=1", "40"]);
-        self.enter(&mut command);
+        self.enter_by(pid1, &mut command);
         command.arg(program).args(words);
         command
     }
@@ -314,7 +314,11 @@ impl Container {
 
     /// `nsenter … --`, with the container's environment.
     fn enter(&self, command: &mut Command) {
-        command.args(["nsenter", "--target", &self.pid1().to_string(), "--pid", "--mount"]);
+        self.enter_by(self.pid1(), command);
+    }
+
+    fn enter_by(&self, pid1: i32, command: &mut Command) {
+        command.args(["nsenter", "--target", &pid1.to_string(), "--pid", "--mount"]);
         if !nix::unistd::geteuid().is_root() {
             command.args(["--user", "--preserve-credentials"]);
         }
