@@ -433,7 +433,7 @@ impl Machine {
         match role {
             Role::App if self.app == AppState::Running && self.migration == Migration::Runs => self.migration_ended(ended, now),
             Role::App if self.app == AppState::Running => self.app_ended(ended.code(), now),
-            Role::Prepare => self.prepare_ended(now),
+            Role::Prepare => self.prepare_ended(ended, now),
             Role::Probe => self.probe_ended(ended, now),
             Role::Litestream => self.litestream_ended(ended, now),
             Role::Flush if self.phase == Phase::Sync => self.flush_died(ended, now),

@@ -2,9 +2,11 @@
 
 use std::sync::Mutex;
 
+use nix::sys::signal::Signal;
+
 use crate::support::lives::{self, bare_boot, wait_for_boot};
 use crate::support::site::Site;
-use crate::support::{Line, namespaces, trials};
+use crate::support::{Line, namespaces, process, trials};
 
 both_lines!(ten_restarts_on_a_kept_volume, random_lives);
 
@@ -70,4 +72,25 @@ fn an_earlier_gap_is_healed() {
     wait_for_boot(&site, boots + 1);
     assert_eq!(container.stop(), 0);
     site.assert_saved();
+}
+
+/// The worker that keeps the WAL from being restarted until Litestream does so itself is killed (memory) at each boot.
+#[test]
+fn pins_that_are_killed_leave_no_gap() {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(Line::V05);
+    for boot in 1..=6 {
+        let mut container = site.writing(lives::BOOT).start();
+        container.ready();
+        let pins = container.processes().into_iter().find(|it| it.arguments.iter().any(|word| word == b"__prepare"));
+        assert!(boot == 1 || pins.is_some(), "it holds them until Litestream's first tick");
+        if let Some(pins) = pins {
+            process::send(pins.pid, Signal::SIGKILL);
+        }
+        wait_for_boot(&site, boot);
+        assert_eq!(container.stop(), 0, "boot {boot}");
+        site.assert_saved();
+    }
 }

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use super::replicator::Replicator;
 use super::{Action, Actions, AppState, HEAL_AFTER, HEAL_AT_MOST, Machine, Now, Phase, TERM};
-use crate::exit;
+use crate::exit::{self, Ended};
 use crate::worker::Preparation;
 
 /// How often one that dies is started again before something else is done about it, and the first pause; it doubles.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(250);
+/// When a Litestream that starts is started again because the pins were lost before the app's start.
+const PINS_LOST: Duration = Duration::from_secs(1);
 /// A decision that must be had, but need not be had now, is tried again so often.
 const PATIENT_PAUSE: Duration = Duration::from_secs(30);
 
@@ -33,9 +35,11 @@ impl Machine {
         self.preparation.map(Action::Prepare)
     }
 
-    /// The worker's end. It is expected of one that has answered.
-    pub(super) fn prepare_ended(&mut self, now: Now) -> Actions {
-        self.held = false;
+    /// The worker's end. It is expected of one that has answered, and has let go of its pins.
+    pub(super) fn prepare_ended(&mut self, ended: Ended, now: Now) -> Actions {
+        if std::mem::take(&mut self.held) && ended != Ended::Code(0) {
+            return self.pins_lost(now);
+        }
         if let Phase::Leave { decides: false, .. } = self.phase {
             return self.left_boot();
         }
@@ -61,6 +65,26 @@ impl Machine {
             (Phase::Sync, _) => self.finish_unsaved(),
             _ => Vec::new(),
         }
+    }
+
+    /// The pins are gone before Litestream had its own lock: the WAL may have been restarted since, and what this Litestream uploads from
+    /// then on has a gap that nothing shows.
+    fn pins_lost(&mut self, now: Now) -> Actions {
+        match self.phase {
+            Phase::Run | Phase::Drain { .. } if self.replicator.runs() => {}
+            // Nobody writes yet: at the first chance.
+            Phase::Boot => {
+                self.heal_at = Some(now.saturating_add(PINS_LOST));
+                return Vec::new();
+            }
+            _ => return Vec::new(),
+        }
+        (self.replicator, self.pulse_at) = (Replicator::Off, None);
+        let why = "the worker that holds the WAL back until litestream does was killed: starting litestream again, with a snapshot";
+        let mut actions = vec![Action::Say(why.to_owned()), Action::Kill(super::Role::Litestream)];
+        // At the end, the last sync is a pass on a WAL that was emptied.
+        actions.extend(if self.phase == Phase::Run { self.prepare_again() } else { Vec::new() });
+        actions
     }
 
     /// All databases may be used, and Litestream may start.

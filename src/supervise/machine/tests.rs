@@ -243,6 +243,21 @@ fn a_pin_held_since_the_boot_needs_no_snapshot_but_one_let_go_does() {
 }
 
 #[test]
+fn pins_that_die_before_litestream_has_its_lock_cost_it_its_life_and_a_snapshot() {
+    let pinned = || Life::begin(rules()).then(HELD).then(Event::Hello).does(&STARTED);
+    let killed = || Event::Ended(Role::Prepare, Ended::Signal(9));
+    let life = pinned().then(killed()).says_and(&[Action::Kill(Role::Litestream), Action::Prepare(Preparation::Repair)]);
+    life.then(READY).does(&[Action::Replicate]);
+    // They have been let go of: its end means nothing.
+    pinned().then(Event::Said(Message::Released)).then(Event::Ended(Role::Prepare, ZERO)).does(&[]);
+    // While what the app left behind may still write, and before the app.
+    let life = pinned().then(Event::Ended(Role::App, ZERO)).then(killed()).says_and(&[Action::Kill(Role::Litestream)]);
+    assert!(matches!(life.then(Event::Left(0)).last[..], [.., Action::Flush(Sync::Pass, _)]));
+    let life = Life::begin(rules()).then(HELD).then(killed()).does(&[]).then(Event::Hello).does(&STARTED);
+    life.after(1.1).does(&[Action::LetGo]);
+}
+
+#[test]
 fn a_configuration_that_litestream_refuses_ends_the_boot_and_a_replica_out_of_reach_does_not() {
     let failed = || Life::begin(rules()).then(READY).then(Event::Ended(Role::Litestream, Ended::Code(1))).does(&[Action::Probe]);
     failed().then(Event::Ended(Role::Probe, Ended::Code(exit::CONFIG))).does(&[
