@@ -276,7 +276,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     let alone = entry.migrate.is_some() && entry.migrate_rollback;
     rules.wait = entry.lock == LockPolicy::Wait || alone;
     rules.wait_for = (alone && entry.lock != LockPolicy::Wait).then_some(ALONE_WITHIN);
-    rules.confirms = plan.socket.is_some();
+    rules.confirms = plan.socket.is_some() && plan.litestream.can(litestream::Ability::Sync);
     rules.repairs = plan.litestream.line == Line::V05;
     rules.watches = plan.directories.iter().any(|d| tenants::is_listed(&plan, d));
     rules.reserve = plan.reserve();

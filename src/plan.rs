@@ -13,7 +13,7 @@ use crate::config::{self, Document};
 use crate::exit::{self, Failure};
 use crate::lint;
 use crate::litestream::call::Config;
-use crate::litestream::{Line, Litestream};
+use crate::litestream::{Ability, Line, Litestream};
 use crate::settings::{self, Entry, Secrets, Settings, Source};
 
 /// One database as every later stage knows it.
@@ -175,10 +175,11 @@ impl Plan {
 /// 78 where the user's file is not a configuration.
 pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: Option<&str>) -> Result<Planned, Failure> {
     let line = litestream.line;
-    let socket = (line == Line::V05).then(|| runtime.join(SOCKET_FILE)).filter(|p| p.as_os_str().len() <= LONGEST_SOCKET);
+    let has_socket = litestream.can(Ability::Socket);
+    let socket = has_socket.then(|| runtime.join(SOCKET_FILE)).filter(|p| p.as_os_str().len() <= LONGEST_SOCKET);
     let mut notes = notes(settings, &litestream);
     let mut findings = Vec::new();
-    if line == Line::V05 && socket.is_none() {
+    if has_socket && socket.is_none() {
         notes.push(format!("{}: too long for a control socket; every start makes a full snapshot", runtime.display()));
     }
     let mut plan = Plan {
@@ -209,7 +210,7 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
                 Document::parse_expanded(text, &env).map_err(|why| Failure::new(exit::CONFIG, format!("{}: {why}", path.display())))?;
             plan.config.clone_from(path);
             plan.users_file = true;
-            plan.socket = document.socket().filter(|_| line == Line::V05);
+            plan.socket = document.socket().filter(|_| has_socket);
             plan.databases = from_file(&document);
             plan.directories = document.directories();
             document
@@ -325,7 +326,9 @@ fn notes(settings: &Settings, litestream: &Litestream) -> Vec<String> {
     let mut notes = settings.notes.clone();
     if litestream.version.stops_silently() {
         notes.push(format!("Litestream {} is known to stop replicating silently; use a later 0.5.x", litestream.version));
-    } else if litestream.line == Line::V05 && !litestream.version.has_sync_status() {
+    } else if litestream.version.is_untried() {
+        notes.push(format!("Litestream {} is older than any that was tried (0.5.5): it is run as that one", litestream.version));
+    } else if litestream.line == Line::V05 && !litestream.can(Ability::Status) {
         notes.push(format!("Litestream {}: every start makes a full snapshot; 0.5.12 and later do not need it", litestream.version));
     }
     notes

@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde::Deserialize;
 
 use super::call::{self, Config};
-use super::{Line, Litestream};
+use super::{Ability, Line, Litestream};
 
 /// A place in the history of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,9 @@ pub fn list(litestream: &Litestream, config: &Config<'_>, database: &Path, depth
         answer(litestream, &args, by)
     };
     match litestream.line {
-        Line::V05 => ltx(&ask(&["ltx", "-level", if depth == Depth::Newest { "0" } else { "all" }, "-json"])?),
+        // Before it had levels, it listed the lowest alone.
+        Line::V05 if !litestream.can(Ability::Socket) => Ok(table(&ask(&["ltx"])?)),
+        Line::V05 => Ok(table(&ask(&["ltx", "-level", if depth == Depth::Newest { "0" } else { "all" }])?)),
         Line::V03 => {
             let mut files = table(&ask(&["snapshots"])?);
             files.extend(table(&ask(&["wal"])?));
@@ -106,6 +108,8 @@ fn answer(litestream: &Litestream, args: &[OsString], by: Instant) -> Result<Str
     }
 }
 
+/// How the tables begin: 0.3's, 0.5's with levels and without.
+const HEADINGS: [&str; 3] = ["replica ", "level ", "min_txid "];
 /// 0.5's level that holds snapshots.
 const SNAPSHOTS: u8 = 9;
 
@@ -124,20 +128,20 @@ impl From<LtxFile> for File {
     }
 }
 
-/// `ltx -json`. JSON is YAML, too.
-fn ltx(json: &str) -> Result<Vec<File>, String> {
-    let files: Vec<LtxFile> = serde_yaml::from_str(json).map_err(|_| "its list is not understood".to_owned())?;
-    Ok(files.into_iter().map(File::from).collect())
-}
-
-/// 0.3's `snapshots` and `wal`: a table with a heading.
+/// A table with a heading: 0.5's `ltx`, 0.3's `snapshots` and `wal`.
 fn table(text: &str) -> Vec<File> {
     // Its log may come before it.
-    let mut lines = text.lines().skip_while(|l| !l.starts_with("replica ")).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let is_log = |line: &&str| !HEADINGS.iter().any(|heading| line.starts_with(heading));
+    let mut lines = text.lines().skip_while(is_log).map(|line| line.split_whitespace().collect::<Vec<_>>());
     let heading = lines.next().unwrap_or_default();
     let row = |words: Vec<&str>| {
         let cell = |name: &str| heading.iter().position(|h| *h == name).and_then(|at| words.get(at).copied());
         let number = |name: &str| cell(name)?.parse::<u64>().ok();
+        if let Some(txid) = cell("max_txid") {
+            let position = Position::Txid(u64::from_str_radix(txid, 16).ok()?);
+            let snapshot = number("level") == Some(u64::from(SNAPSHOTS));
+            return Some(File { position, snapshot, bytes: number("size")?, created: cell("created")?.to_owned() });
+        }
         let position = Position::Wal {
             generation: cell("generation")?.to_owned(),
             index: number("index")?,
@@ -207,6 +211,9 @@ pub fn needed(
 ) -> Result<Option<Needed>, String> {
     if litestream.line == Line::V03 {
         return list(litestream, config, database, Depth::All, by).map(|files| newest_restore(&files, flags));
+    }
+    if !litestream.can(Ability::Status) {
+        return Err(litestream.lacks("dry run of a restore", Ability::Status));
     }
     let mut args: Vec<OsString> = vec!["restore".into()];
     args.extend(config.flags());
@@ -312,6 +319,14 @@ replica  generation        index  offset  size   created
 file     97c593a864339cab  0      0       37728  2026-11-25T02:28:18Z
 file     97c593a864339cab  2      140112  37832  2026-11-25T02:28:19Z
 ";
+    const LTX: &str = "\
+level  min_txid          max_txid          size  created
+9      0000000000000001  000000000000001f  627   2026-11-28T08:04:17Z
+";
+    const LTX_BEFORE_LEVELS: &str = "\
+min_txid          max_txid          size  created
+0000000000000001  000000000000001f  627   2026-11-28T08:04:17Z
+";
     const SNAPSHOTS: &str = "\
 replica  generation        index  size     created
 file     0000000000000001  0      11       2026-11-24T02:28:18Z
@@ -325,11 +340,11 @@ file     97c593a864339cab  0      12       2026-11-25T02:28:10Z
         let at = Position::Wal { generation: "97c593a864339cab".into(), index: 2, offset: 140_112 };
         assert_eq!(files[1], File { position: at, snapshot: false, bytes: 37832, created: "2026-11-25T02:28:19Z".into() });
         assert!(table("").is_empty() && table(&format!("time=2026 level=INFO msg=x\n{SNAPSHOTS}"))[0].snapshot);
-        let json = r#"[{"level": 9, "min_txid": "0000000000000001", "max_txid": "000000000000001f", "size": 7, "timestamp": "2026-11-25T02:28:14Z"}]"#;
-        let file = &ltx(json).unwrap()[0];
-        assert_eq!((&file.position, file.snapshot, file.bytes), (&Position::Txid(31), true, 7));
-        assert_eq!(ltx("[]"), Ok(Vec::new()));
-        assert!(ltx("Error: no").is_err());
+        for (text, level) in [(LTX, true), (LTX_BEFORE_LEVELS, false)] {
+            let file = &table(text)[0];
+            assert_eq!((&file.position, file.snapshot, file.bytes), (&Position::Txid(31), level, 627));
+            assert_eq!(file.created, "2026-11-28T08:04:17Z");
+        }
     }
 
     #[test]

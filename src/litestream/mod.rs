@@ -7,10 +7,13 @@ pub mod commands;
 pub mod duration;
 pub mod expand;
 pub mod folder;
+pub mod line;
 pub mod ltx;
 pub mod schema;
 pub mod socket;
 pub mod verdict;
+
+pub use line::{Ability, Line};
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -23,42 +26,12 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{self, Failure};
 use crate::sys::{self, Found};
 
-/// The two lines of Litestream, which differ in commands, configuration and backup format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Line {
-    /// 0.3.x: generations, WAL segments, no control socket.
-    V03,
-    /// 0.5.x: LTX files, a control socket, `replicate -once`.
-    V05,
-}
-
 /// A released version, `0.5.17`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Version {
     major: u16,
     minor: u16,
     patch: u16,
-}
-
-impl Version {
-    /// The line it belongs to; none for one that this program does not know.
-    pub fn line(self) -> Option<Line> {
-        match (self.major, self.minor) {
-            (0, 3) => Some(Line::V03),
-            (0, 5) => Some(Line::V05),
-            _ => None,
-        }
-    }
-
-    /// Whether `/debug/sync-status` is there (0.5.12 and later), by which a pin can be let go.
-    pub fn has_sync_status(self) -> bool {
-        self >= Self { major: 0, minor: 5, patch: 12 }
-    }
-
-    /// 0.5.6 and 0.5.7 stop replicating silently (upstream's report 1083).
-    pub fn stops_silently(self) -> bool {
-        self.line() == Some(Line::V05) && (self.patch == 6 || self.patch == 7)
-    }
 }
 
 impl fmt::Display for Version {
@@ -151,10 +124,6 @@ mod tests {
         let v5: Version = "0.5.17".parse().unwrap();
         let v3: Version = "v0.3.13".parse().unwrap();
         assert_eq!((v5.line(), v3.line()), (Some(Line::V05), Some(Line::V03)));
-        assert!(v5.has_sync_status() && !v3.has_sync_status());
-        assert!(!"0.5.10".parse::<Version>().unwrap().has_sync_status());
-        assert!("0.5.7".parse::<Version>().unwrap().stops_silently());
-        assert_eq!("0.4.0-beta.2".parse::<Version>().unwrap().line(), None);
         for bad in ["", "litestream", "0.5", "0.5.x", "(devel)"] {
             assert!(bad.parse::<Version>().is_err(), "{bad}");
         }

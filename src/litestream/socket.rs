@@ -74,6 +74,14 @@ pub fn sync_status(socket: &Path, timeout: Duration) -> Result<Vec<SyncStatus>, 
     parse::<Statuses>(&request(socket, "GET", "/debug/sync-status", "", timeout)?).map(|s| s.databases)
 }
 
+/// Whether Litestream answers at all. What is asked for needs no lock of its, and a release that does not know it answers, too.
+///
+/// # Errors
+/// A line that says why there is no answer.
+pub fn answers(socket: &Path, timeout: Duration) -> Result<(), String> {
+    request(socket, "GET", "/debug/sync-status", "", timeout).map(drop)
+}
+
 /// One database in `/list`.
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default)]

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use clap::ArgMatches;
 
 use crate::exit::{self, Ended, Failure};
-use crate::litestream::Line;
 use crate::litestream::commands::{self, Native};
+use crate::litestream::{Ability, Line};
 use crate::plan::{Database, PLAN_FILE, Plan};
 use crate::restore::present::{self, Known};
 use crate::runtime::{self, Runtime};
@@ -211,6 +211,9 @@ pub fn replicate_once(matches: &ArgMatches, flags: Vec<(String, String)>) -> Res
     let plan = &context.plan;
     if plan.litestream.line == Line::V03 {
         return Err(Failure::new(exit::USAGE, "replicate -once: Litestream 0.3 has no such thing; `sync DB` waits for the replica"));
+    }
+    if !plan.litestream.can(Ability::Once) {
+        return Err(Failure::new(exit::USAGE, plan.litestream.lacks("replicate -once", Ability::Once)));
     }
     let _locks = plan.databases.iter().map(|d| not_live(d, "stop it first")).collect::<Result<Vec<_>, _>>()?;
     // What a boot asks before it uploads anything.

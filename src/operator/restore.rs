@@ -9,9 +9,9 @@ use clap::ArgMatches;
 
 use super::{Context, not_live, print};
 use crate::exit::{self, Failure};
-use crate::litestream::Line;
 use crate::litestream::backup::{self, Needed};
 use crate::litestream::socket::json_string;
+use crate::litestream::{Ability, Line};
 use crate::plan::{Database, Plan};
 use crate::restore::install::{Old, install, note_end, note_position};
 use crate::restore::point::Point;
@@ -204,6 +204,9 @@ impl Command<'_> {
     fn dry_run(&self, database: &Database, target: &Path) -> Result<(), Failure> {
         let by = Instant::now() + LIST_FOR;
         let plan = self.plan;
+        if plan.litestream.line == Line::V05 && !plan.litestream.can(Ability::Status) {
+            return Err(Failure::new(exit::USAGE, plan.litestream.lacks("dry run of a restore", Ability::Status)));
+        }
         let needed = backup::needed(&plan.litestream, &plan.config(), &database.path, &self.flags, by)
             .map_err(|why| Failure::new(exit::UNREACHABLE, format!("{}: {why}", database.replica)))?;
         match needed {

@@ -16,7 +16,7 @@ use crate::interrupt;
 use crate::litestream::backup::{self, Depth, Ended, Position};
 use crate::litestream::call::{self, Config, Running};
 use crate::litestream::verdict::{self, Kind};
-use crate::litestream::{Line, Litestream};
+use crate::litestream::{Ability, Line, Litestream};
 use crate::plan::{Database, Plan};
 use crate::progress::Meter;
 use crate::report;
@@ -194,7 +194,7 @@ impl<'a> Source<'a> {
         let output = folder.join(self.database.file_name().unwrap_or_default());
         let log = File::options().read(true).append(true).create_new(true).open(folder.join("log")).map_err(system)?;
         let mut flags = self.flags.to_vec();
-        if self.litestream.line == Line::V05 && self.litestream.version.has_sync_status() {
+        if self.litestream.can(Ability::Status) {
             // It says where the restore ended.
             flags.push("-json".into());
         }
@@ -265,7 +265,10 @@ impl<'a> Source<'a> {
         let (position, remark) = match backup::ended(self.litestream.line, said) {
             Ended::At(position) => (Some(position), ""),
             Ended::Of03 => (None, " (a backup of Litestream 0.3; from here on it is one of 0.5)"),
-            Ended::Unsaid => (None, ""),
+            // Of releases that do not say it: all that is there was restored.
+            Ended::Unsaid => {
+                (self.list(Depth::Newest, LIST_FOR).ok().filter(|_| self.flags.is_empty()).and_then(|f| backup::newest(&f)), "")
+            }
         };
         let remark = position.as_ref().and_then(|at| self.which(at)).unwrap_or_else(|| remark.to_owned());
         Restored { file, position, is_of_the_past: false, remark, checked: Duration::ZERO }

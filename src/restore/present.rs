@@ -15,7 +15,7 @@ use crate::continuity::{self, Mark};
 use crate::exit::{self, Failure};
 use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::folder::Folder;
-use crate::litestream::{Line, call};
+use crate::litestream::{Ability, Line, call};
 use crate::plan::{Database, Plan};
 use crate::settings::{self, StalePolicy};
 use crate::{interrupt, report, runtime, time};
@@ -429,6 +429,9 @@ impl Boot<'_> {
     }
 
     fn force_snapshot(&self) -> Result<(), String> {
+        if !self.plan.litestream.can(Ability::Once) {
+            return Err(self.plan.litestream.lacks("single pass", Ability::Once));
+        }
         let by = Instant::now() + self.plan.entry.restore_timeout;
         runtime::pass_config(self.plan, self.database).and_then(|path| {
             let mut args: Vec<OsString> = vec!["replicate".into()];

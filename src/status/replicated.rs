@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Unknown;
 use crate::identity;
-use crate::litestream::{Line, socket};
+use crate::litestream::{Ability, Line, socket};
 use crate::plan::Plan;
 use crate::runtime;
 use crate::state::State;
@@ -41,6 +41,9 @@ pub(super) fn ask(plan: &Plan, state: Option<&State>) -> Replicated {
             let listed = socket::list(path, ANSWER).unwrap_or_default();
             let synced = listed.into_iter().filter_map(|d| Some((d.path.into(), crate::time::parse(&d.last_sync_at?)?)));
             Ok(Replicated::Synced(synced.collect()))
+        }
+        (Line::V05, None) if !plan.litestream.can(Ability::Socket) => {
+            Err(Unknown::by_configuration(plan.litestream.lacks("socket that tells", Ability::Socket)))
         }
         (Line::V05, None) => Err(Unknown::by_configuration("its configuration has no socket")),
         (Line::V03, _) => metrics(plan, state.litestream).map(|text| Replicated::Placed(places(&text))),

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use super::{Channel, Message, in_parallel, pass};
 use crate::continuity::{self, Mark, Need};
 use crate::exit::Failure;
-use crate::litestream::{Line, call, socket};
+use crate::litestream::backup::{self, Depth};
+use crate::litestream::{Ability, Line, call, socket};
 use crate::plan::{Database, Plan};
+use crate::position;
 use crate::report;
 use crate::restore::rollback::Undone;
 use crate::restore::{self, Local, rollback};
@@ -41,7 +43,8 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     // Each for itself, so that one whose replica is gone does not cost the others theirs.
     let outcomes = in_parallel(&databases, AT_ONCE, |database| match (word(0), &plan.socket, plan.litestream.line) {
         ("socket", Some(socket), _) => by_socket(database, socket, deadline),
-        (_, _, Line::V05) => by_once(plan, database, deadline),
+        (_, _, Line::V05) if plan.litestream.can(Ability::Once) => by_once(plan, database, deadline),
+        (_, _, Line::V05) => by_replicate(plan, database, deadline),
         (_, _, Line::V03) => pass::run(plan, database, deadline),
     });
     for (database, outcome) in databases.iter().zip(&outcomes) {
@@ -115,9 +118,7 @@ fn by_socket(database: &Database, socket: &Path, deadline: Instant) -> Result<()
 
 /// 0.5 without a running Litestream: `replicate -once`, whose exit code has a meaning.
 fn by_once(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
-    if continuity::decide(continuity::survey(&database.path, true)) == Need::Truncate {
-        continuity::truncate(&database.path, deadline)?;
-    }
+    make_continuous(database, deadline)?;
     let path = runtime::pass_config(plan, database)?;
     let mut args: Vec<OsString> = vec!["replicate".into()];
     args.extend(call::Config { path: &path, expand: false }.flags());
@@ -133,4 +134,45 @@ fn by_once(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), St
         std::thread::sleep(PAUSE);
     }
     Err(why)
+}
+
+/// What the app wrote while Litestream looked away is in no file of its own: with an emptied WAL it begins with a snapshot.
+fn make_continuous(database: &Database, deadline: Instant) -> Result<(), String> {
+    match continuity::decide(continuity::survey(&database.path, true)) {
+        Need::Truncate => continuity::truncate(&database.path, deadline),
+        Need::Nothing | Need::Pin => Ok(()),
+    }
+}
+
+/// 0.5 before it had `-once`: it runs until its own files say that it has read everything, and the replica lists the last of them.
+fn by_replicate(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
+    make_continuous(database, deadline)?;
+    let config = runtime::pass_config(plan, database)?;
+    let (mut running, stand_in) = pass::start(plan, &config, &runtime::pass_file(plan, database, "log"))?;
+    while !is_there(plan, database, deadline) {
+        if running.ended().is_some() || Instant::now() >= deadline {
+            return Err(format!(
+                "the replica does not have everything in time; litestream's last words: {}",
+                call::reason(&running.said())
+            ));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    drop(stand_in);
+    while running.ended().is_none() && Instant::now() < deadline {
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+/// Whether Litestream has read the WAL as it is, and the replica lists that. Nobody but Litestream writes to it any more; its newest file
+/// may also be one that it has fetched from the replica, which is of another WAL.
+fn is_there(plan: &Plan, database: &Database, by: Instant) -> bool {
+    let has_read = |read: &position::Read| match (position::wal_end(&database.path), read.place) {
+        (Some(wal), Some(place)) => wal.salts == place.salts && place.end >= wal.end,
+        _ => false,
+    };
+    let Some(now) = position::read(&database.path, Line::V05).filter(has_read) else { return false };
+    let files = backup::list(&plan.litestream, &plan.config(), &database.path, Depth::Newest, by).unwrap_or_default();
+    position::is_there(&now.position, None, &files)
 }

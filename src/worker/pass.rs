@@ -94,7 +94,7 @@ fn place(position: Option<Position>) -> Option<(u64, u64)> {
 }
 
 /// Starts a pass, with its output in `log`; it goes on until the socket is closed.
-fn start(plan: &Plan, config: &Path, log: &Path) -> Result<(call::Running, UnixStream), String> {
+pub(super) fn start(plan: &Plan, config: &Path, log: &Path) -> Result<(call::Running, UnixStream), String> {
     let _ = fs::remove_file(log);
     let file = fs::File::options()
         .read(true)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Channel, Message, Preparation, flush, in_parallel, memory, probe};
 use crate::continuity::{self, Mark, Need, Pin};
 use crate::exit::{self, Failure};
-use crate::litestream::{Line, socket};
+use crate::litestream::{Ability, Line, socket};
 use crate::plan::{Database, Plan};
 use crate::report;
 use crate::restore::present::{self, Known};
@@ -228,7 +228,7 @@ fn wait_and_hold(plan: &Plan, undecided: Vec<(Database, String)>, channel: &Chan
 }
 
 fn shows_lock(plan: &Plan) -> bool {
-    plan.socket.is_some() && plan.litestream.version.has_sync_status()
+    plan.socket.is_some() && plan.litestream.can(Ability::Status)
 }
 
 /// Pins or empties the WALs of these; whether some backup may have a gap all the same.

@@ -18,7 +18,7 @@ const COPY: Duration = Duration::from_secs(20);
 /// Asks once; says so where it hangs.
 pub(super) fn run(plan: &Plan, channel: &Channel) {
     let alive = match (&plan.socket, plan.litestream.line) {
-        (Some(socket), Line::V05) => socket::sync_status(socket, ANSWER).map(drop),
+        (Some(socket), Line::V05) => socket::answers(socket, ANSWER),
         (None, Line::V05) => Ok(()),
         (_, Line::V03) => plan.databases.iter().try_for_each(|d| copies(&d.path)),
     };

@@ -40,6 +40,7 @@ mod mistakes;
 mod operator;
 mod proofs;
 mod proving;
+mod releases;
 mod repair;
 mod replicas;
 mod replication;

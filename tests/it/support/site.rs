@@ -48,6 +48,8 @@ pub(crate) struct Site {
     replica: Replica,
     databases: Vec<PathBuf>,
     variables: Vec<(String, String)>,
+    /// Another release than the line's.
+    release: Option<String>,
 }
 
 impl Site {
@@ -59,7 +61,18 @@ impl Site {
         let directory = TempDir::with_prefix_in("le-", base).expect("a directory");
         fs::create_dir(directory.path().join("data")).expect("a directory for data");
         let databases = vec![directory.path().join("data/app.db")];
-        Self { directory, line, replica: Replica::File, databases, variables: Vec::new() }
+        Self { directory, line, replica: Replica::File, databases, variables: Vec::new(), release: None }
+    }
+
+    /// The same place with another release of Litestream, as after an update of the image.
+    pub(crate) fn of_release(mut self, release: &str) -> Self {
+        self.release = Some(release.to_owned());
+        self
+    }
+
+    /// The Litestream that is used here, bare and by the program.
+    pub(crate) fn litestream(&self) -> PathBuf {
+        self.release.as_ref().map_or_else(|| self.line.binary(), |release| super::tool(&format!("litestream-{release}/litestream")))
     }
 
     /// Two databases, `data/app.db` and `data/jobs.db`.
@@ -181,7 +194,7 @@ impl Site {
             .fold(recipe, |recipe, (name, value)| recipe.env(name, value))
             .env("PATH", SEARCH_PATH)
             .env("HOME", self.directory.path())
-            .env("LITESTREAM_BIN", self.line.binary())
+            .env("LITESTREAM_BIN", self.litestream())
             .env("LITESTREAM_ENTRY_RUNTIME_DIR", self.path("run"))
     }
 
@@ -230,7 +243,7 @@ impl Site {
             Replica::Keys { environment, .. } => environment.clone(),
             Replica::File | Replica::Bucket { .. } => None,
         };
-        let output = Command::new(self.line.binary())
+        let output = Command::new(self.litestream())
             .args(["restore", "-config"])
             .arg(config)
             .arg("-o")

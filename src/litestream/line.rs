@@ -1,0 +1,99 @@
+//! The lines of Litestream, and what each release of them can: the one place where that is decided. Must never be asked of a release's
+//! number anywhere else.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Litestream, Version};
+
+/// The two lines of Litestream, which differ in commands, configuration and backup format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Line {
+    /// 0.3.x: generations, WAL segments, no control socket.
+    V03,
+    /// 0.5.x: LTX files, and what [`Ability`] tells.
+    V05,
+}
+
+/// What a release of 0.5 has or lacks. None of it is in 0.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// `replicate -once`, with `-force-snapshot`.
+    Once,
+    /// A control socket that lists the databases; `ltx -level`.
+    Socket,
+    /// `/sync` on that socket, which confirms a last sync.
+    Sync,
+    /// `/debug/sync-status` there, by which a pin can be let go; `restore -json` and `-dry-run`.
+    Status,
+}
+
+/// The first release of 0.5 with each, found by trying the released binaries 0.5.5 to 0.5.17.
+const SINCE: [(Ability, u16); 4] = [(Ability::Once, 6), (Ability::Socket, 8), (Ability::Sync, 9), (Ability::Status, 12)];
+/// The oldest release of 0.5 that was tried.
+const OLDEST: u16 = 5;
+
+impl Ability {
+    /// The first release that has it, `0.5.12`.
+    pub fn since(self) -> Version {
+        let patch = SINCE.iter().find(|(ability, _)| *ability == self).map_or(u16::MAX, |(_, patch)| *patch);
+        Version { major: 0, minor: 5, patch }
+    }
+}
+
+impl Version {
+    /// The line it belongs to; none for one that this program does not know.
+    pub fn line(self) -> Option<Line> {
+        match (self.major, self.minor) {
+            (0, 3) => Some(Line::V03),
+            (0, 5) => Some(Line::V05),
+            _ => None,
+        }
+    }
+
+    /// Whether this release has it.
+    pub fn can(self, ability: Ability) -> bool {
+        self.line() == Some(Line::V05) && self >= ability.since()
+    }
+
+    /// 0.5.6 and 0.5.7 stop replicating silently (upstream's report 1083).
+    pub fn stops_silently(self) -> bool {
+        self.line() == Some(Line::V05) && (self.patch == 6 || self.patch == 7)
+    }
+
+    /// A release of 0.5 before those that were tried.
+    pub fn is_untried(self) -> bool {
+        self.line() == Some(Line::V05) && self.patch < OLDEST
+    }
+}
+
+impl Litestream {
+    /// Whether it has that.
+    pub fn can(&self, ability: Ability) -> bool {
+        self.version.can(ability)
+    }
+
+    /// What to say where it lacks it.
+    pub fn lacks(&self, what: impl fmt::Display, ability: Ability) -> String {
+        format!("Litestream {} has no {what}; {} and later have it", self.version, ability.since())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ability_is_there_from_its_release_on_and_never_in_0_3() {
+        let can = |version: &str, ability| version.parse::<Version>().unwrap().can(ability);
+        for (ability, patch) in SINCE {
+            assert!(can(&format!("0.5.{patch}"), ability) && can("0.5.99", ability), "{ability:?}");
+            assert!(!can(&format!("0.5.{}", patch - 1), ability) && !can("0.3.13", ability), "{ability:?}");
+        }
+        assert_eq!("v0.3.13".parse::<Version>().unwrap().line(), Some(Line::V03));
+        assert_eq!("0.4.0-beta.2".parse::<Version>().unwrap().line(), None);
+        assert!("0.5.7".parse::<Version>().unwrap().stops_silently());
+        assert!("0.5.4".parse::<Version>().unwrap().is_untried() && !"0.5.5".parse::<Version>().unwrap().is_untried());
+    }
+}
