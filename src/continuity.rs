@@ -336,6 +336,12 @@ pub fn begin_anew(database: &Path) -> io::Result<()> {
     }
 }
 
+/// The name of 0.3's generation.
+pub fn generation(database: &Path) -> Option<String> {
+    let name = std::fs::read_to_string(generation_path(database)).ok()?.trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
 /// Where 0.3 keeps the name of its generation.
 pub fn generation_path(database: &Path) -> PathBuf {
     meta_dir(database).join("generation")

@@ -12,6 +12,7 @@
 //! * [`lint`] reads a configuration file of the user's own and says what to write instead.
 //! * [`restore`], [`continuity`] and [`verify`] decide about databases and backups; [`litestream`] calls the binary.
 //! * [`state`] is what PID 1 leaves for those who ask; [`status`] is what is made of it, by [`position`].
+//! * [`watch`] sees a database's file that is replaced, and a replica that loses what it had; [`watched`] is what it keeps.
 //! * [`operator`] is what `docker exec` runs; [`notify`] calls what is to know how a check went.
 
 pub mod cli;
@@ -42,6 +43,8 @@ pub mod tenants;
 pub mod text;
 pub mod time;
 pub mod verify;
+pub mod watch;
+pub mod watched;
 pub mod worker;
 
 use std::ffi::{CString, OsString};

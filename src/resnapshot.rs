@@ -1,16 +1,18 @@
 //! A backup that begins anew with a full snapshot, while the app runs. Must never stop replication without starting it again:
 //! on 0.5 PID 1 does both, and on 0.3 Litestream itself.
 
+use std::ffi::OsString;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::exit::{self, Failure};
-use crate::litestream::Line;
+use crate::litestream::{Ability, Line, call, chain};
 use crate::plan::{Database, Plan};
+use crate::restore::install::go_on_from_here;
 use crate::state::{Replication, State};
 use crate::worker::{CONTROL_FILE, Message};
-use crate::{continuity, interrupt};
+use crate::{continuity, interrupt, runtime};
 
 /// How long Litestream may take to come back, its last sync and the emptying of WALs included.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
@@ -68,6 +70,54 @@ fn until(is_so: impl Fn() -> bool) -> Result<bool, Failure> {
         std::thread::sleep(PAUSE);
     }
     Ok(true)
+}
+
+/// While no Litestream runs: sees to it that the next one has to begin with a snapshot of what is here now.
+///
+/// # Errors
+/// What was in the way.
+pub fn clear_the_way(plan: &Plan, database: &Database) -> Result<(), String> {
+    let path = &database.path;
+    if plan.litestream.line == Line::V03 {
+        return continuity::begin_anew(path).map_err(|error| error.to_string());
+    }
+    // Its own files are elsewhere; on an empty WAL it takes one by itself.
+    if database.has_own_meta {
+        return continuity::truncate(path, Instant::now() + LIST_FOR);
+    }
+    let list = chain::list(&plan.litestream, &plan.config(), path, &database.replica, Instant::now() + LIST_FOR);
+    if list.is_ok_and(|parts| parts.is_empty()) {
+        // It would look there for the transactions before its own, for ever.
+        match std::fs::remove_dir_all(continuity::meta_dir(path).join("ltx")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
+            _ => Ok(()),
+        }
+    } else {
+        go_on_from_here(path).map_err(|error| error.to_string())
+    }
+}
+
+/// How long the replica has to answer what it has.
+const LIST_FOR: Duration = Duration::from_secs(5);
+
+/// Puts a full snapshot into the replica, by a Litestream of its own (0.5): a restore begins with it, whatever is there besides.
+///
+/// # Errors
+/// Litestream's reason, or that it was not there by then.
+pub fn force(plan: &Plan, database: &Database, by: Instant) -> Result<(), String> {
+    if !plan.litestream.can(Ability::Once) {
+        return Err(plan.litestream.lacks("single pass", Ability::Once));
+    }
+    let path = runtime::pass_config(plan, database)?;
+    let mut args: Vec<OsString> = vec!["replicate".into()];
+    args.extend(call::Config { path: &path, expand: false }.flags());
+    args.extend(["-once".into(), "-force-snapshot".into()]);
+    match call::run(&plan.litestream, &args, by) {
+        Ok(Some(output)) if output.ended.ok() => Ok(()),
+        Ok(Some(output)) => Err(output.reason()),
+        Ok(None) => Err("the replica does not answer in time".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Asks the PID 1 that has this runtime directory.

@@ -27,6 +27,10 @@ const LEFT: [&str; 6] = [CONFIG_FILE, CONFIG_AGAIN_FILE, PLAN_FILE, GOOGLE_FILE,
 pub const SYNCED: &str = "synced";
 /// The other one.
 pub const VERIFIED: &str = "verified";
+/// What the watch over a database keeps from look to look.
+pub const WATCHED: &str = "watched";
+/// That a backup needs a new snapshot.
+pub const OWED: &str = "owed";
 
 /// A directory that is ours for as long as this lives.
 #[derive(Debug)]
@@ -185,7 +189,8 @@ fn write_for(path: &Path, text: &str, owner: Option<(u32, u32)>) -> io::Result<(
 
 /// Whether this is the name of one of [`file_of`]'s.
 fn is_of_database(name: &OsStr) -> bool {
-    let hash = name.to_str().and_then(|name| name.strip_prefix(SYNCED).or_else(|| name.strip_prefix(VERIFIED))?.strip_prefix('-'));
+    let kinds = [SYNCED, VERIFIED, WATCHED, OWED];
+    let hash = name.to_str().and_then(|name| kinds.iter().find_map(|kind| name.strip_prefix(kind)?.strip_prefix('-')));
     hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod buildinfo;
 pub mod call;
+pub mod chain;
 pub mod commands;
 pub mod duration;
 pub mod expand;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::aside::{discard, move_companions_aside, move_database_aside};
 use super::fetch::{Restored, Source};
-use crate::continuity::{self, Mark, meta_dir};
+use crate::continuity::{self, Mark, meta_dir, own_position};
 use crate::identity::{self, Named};
 use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::{Line, ltx};
@@ -118,6 +118,15 @@ pub fn note_end(source: &Source<'_>, restored: &Restored) -> io::Result<()> {
 /// What the kernel says, or that there are too many before it.
 pub fn go_on_after(source: &Source<'_>, txid: u64) -> io::Result<()> {
     stand_in(transactions_there(source).unwrap_or(txid.saturating_sub(1)), txid, source.database)
+}
+
+/// Makes 0.5 begin with a full snapshot after the last transaction that it has read, whatever was read until then.
+///
+/// # Errors
+/// What the kernel says.
+pub fn go_on_from_here(database: &Path) -> io::Result<()> {
+    let Some(Position::Txid(last)) = own_position(database, Line::V05) else { return Ok(()) };
+    stand_in(last.saturating_sub(1), last, database)
 }
 
 /// The last transaction of which the replica has a file of its own, 0 without any; none where it does not answer.

@@ -1,7 +1,6 @@
 //! Makes a database present at a boot: used as it is, restored, or refused. Must never start on an empty database, or on
 //! an old one, where the replica may have what is missing.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,10 +14,10 @@ use crate::continuity::{self, Mark};
 use crate::exit::{self, Failure};
 use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::folder::Folder;
-use crate::litestream::{Ability, Line, call};
+use crate::litestream::{Line, call};
 use crate::plan::{Database, Plan};
 use crate::settings::{self, StalePolicy};
-use crate::{interrupt, report, runtime, time};
+use crate::{interrupt, report, resnapshot, runtime, time};
 
 /// How long the replica of a database that is to start empty is asked what is left behind by that.
 const ASK_BEFORE_NEVER: Duration = Duration::from_secs(2);
@@ -399,7 +398,7 @@ impl Boot<'_> {
             (Line::V05, Position::Txid(txid)) => self
                 .place_of(*txid)
                 .and_then(|txid| go_on_after(&Source::newest(self.plan, self.database), txid).map_err(|e| e.to_string()))
-                .and_then(|()| self.force_snapshot()),
+                .and_then(|()| resnapshot::force(self.plan, self.database, Instant::now() + self.plan.entry.restore_timeout)),
             _ => Ok(()),
         };
         match outcome.and_then(|()| Mark::Restored(position).write(path).map_err(|e| e.to_string())) {
@@ -426,24 +425,6 @@ impl Boot<'_> {
             interrupt::check().map_err(|interrupted| interrupted.message)?;
             std::thread::sleep(END_FOR);
         }
-    }
-
-    fn force_snapshot(&self) -> Result<(), String> {
-        if !self.plan.litestream.can(Ability::Once) {
-            return Err(self.plan.litestream.lacks("single pass", Ability::Once));
-        }
-        let by = Instant::now() + self.plan.entry.restore_timeout;
-        runtime::pass_config(self.plan, self.database).and_then(|path| {
-            let mut args: Vec<OsString> = vec!["replicate".into()];
-            args.extend(call::Config { path: &path, expand: false }.flags());
-            args.extend(["-once".into(), "-force-snapshot".into()]);
-            match call::run(&self.plan.litestream, &args, by) {
-                Ok(Some(output)) if output.ended.ok() => Ok(()),
-                Ok(Some(output)) => Err(output.reason()),
-                Ok(None) => Err("the replica does not answer in time".to_owned()),
-                Err(error) => Err(error.to_string()),
-            }
-        })
     }
 }
 

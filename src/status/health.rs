@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::show::ago;
 use super::verified::Verified;
-use super::{Lag, Overview, Status};
+use super::{Absent, Lag, Overview, Status};
 use crate::state::{Phase, Replication, State};
 use crate::time::period;
 
@@ -27,7 +27,7 @@ pub fn judge(overview: &Overview, limits: &Limits) -> Result<String, String> {
     let mut wrong: Vec<String> = replicating(state, overview.at).err().into_iter().collect();
     let standby = matches!(state.view.replication, Replication::Standby | Replication::Job);
     for status in &overview.databases {
-        let lag = if standby || !wrong.is_empty() { Ok(()) } else { in_time(status, limits) };
+        let lag = if standby || !wrong.is_empty() { Ok(()) } else { replicated(status, limits) };
         let checks = [lag, last_verify(status, overview.at), proved(status, state, limits, overview.at)];
         wrong.extend(checks.into_iter().filter_map(Result::err).map(|why| format!("{}: {why}", status.alias)));
     }
@@ -53,6 +53,18 @@ fn replicating(state: &State, now: SystemTime) -> Result<(), String> {
         Replication::Starting => down("has not started"),
         Replication::Down => down("has been down"),
         Replication::Off => down("has ended, and been off"),
+    }
+}
+
+fn replicated(status: &Status, limits: &Limits) -> Result<(), String> {
+    if let Some(why) = &status.owed {
+        return Err(format!("a new snapshot is not there yet: {}", status.without_alias(why)));
+    }
+    match status.absent() {
+        // What is not there lacks nothing.
+        Some(Absent::NotYet) => Ok(()),
+        Some(Absent::Deleted) => Err(format!("{} was deleted while it was replicated", status.path.display())),
+        None => in_time(status, limits),
     }
 }
 
@@ -97,9 +109,20 @@ fn well(overview: &Overview, state: &State) -> String {
     if state.view.replication == Replication::Standby {
         return format!("ok: standing by for another replicator, {databases}");
     }
-    let known = overview.databases.iter().filter_map(|s| if let Lag::For(lag) = &s.lag { Some(*lag) } else { None }).max();
+    let absent = |status: &&Status| status.absent() == Some(Absent::NotYet);
+    let present = overview.databases.iter().filter(|s| !absent(s));
+    let known = present.clone().filter_map(|s| if let Lag::For(lag) = &s.lag { Some(*lag) } else { None }).max();
     let lag = known.map_or_else(|| "unknown".to_owned(), period);
-    let unproven = overview.databases.iter().filter(|s| !s.proven).count();
-    let note = if unproven > 0 { format!(", {unproven} unproven") } else { String::new() };
-    format!("ok: {databases}, lag {lag}{note}")
+    let unproven = present.clone().filter(|s| !s.proven).count();
+    let mut note = if unproven > 0 { format!(", {unproven} unproven") } else { String::new() };
+    if present.count() > 0 {
+        note = format!(", lag {lag}{note}");
+    }
+    let mut missing = overview.databases.iter().filter(absent);
+    match (missing.next(), missing.count()) {
+        (Some(first), 0) => note = format!("{note}, no database at {} yet", first.path.display()),
+        (Some(first), more) => note = format!("{note}, no database at {} and {more} more yet", first.path.display()),
+        (None, _) => {}
+    }
+    format!("ok: {databases}{note}")
 }

@@ -20,10 +20,12 @@ use crate::restore::Source;
 use crate::settings::LockPolicy;
 use crate::state::State;
 use crate::supervise::lock;
+use crate::watched::Owed;
 use crate::worker::in_parallel;
 use crate::{interrupt, position, progress, tenants};
 pub use lag::{Lag, Unknown, note};
 use replicated::Replicated;
+pub use replicated::{Uploaded, uploaded};
 use verified::Verified;
 
 /// Everything that is told.
@@ -72,8 +74,35 @@ pub struct Status {
     pub verified: Option<Verified>,
     /// No gap is possible in its backup.
     pub proven: bool,
+    /// Why its backup needs a new snapshot, which is not there yet.
+    pub owed: Option<String>,
+    /// The replica was asked, and has nothing.
+    pub is_empty: bool,
     /// Who replicates it.
     pub lock: &'static str,
+}
+
+/// Why there is no database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// The app has not made it yet.
+    NotYet,
+    /// It was there, and was deleted.
+    Deleted,
+}
+
+impl Status {
+    /// A line about it, where its name is said already.
+    pub fn without_alias<'a>(&self, text: &'a str) -> &'a str {
+        text.strip_prefix(self.alias.as_str()).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(text)
+    }
+
+    /// Whether there is none, and why.
+    pub fn absent(&self) -> Option<Absent> {
+        let missing = self.size.is_none_or(|bytes| bytes == 0);
+        // What Litestream has read was there.
+        missing.then_some(if self.here.is_some() { Absent::Deleted } else { Absent::NotYet })
+    }
 }
 
 /// How long a replica may take to list its newest file.
@@ -92,7 +121,12 @@ pub fn gather(plan: &Plan, asks: bool) -> Overview {
         let mut status = look(plan, database, state.as_ref(), &replicated);
         match asked.next() {
             // 0.3 lists where its files begin; its metrics tell where the last one ends.
-            Some(Ok(there)) if plan.litestream.line == Line::V05 || status.there.is_none() => status.there = there,
+            Some(Ok(Listed { newest: None, is_empty })) => {
+                status.is_empty = is_empty;
+                status.proven &= !is_empty;
+                status.there = status.there.take().filter(|_| !is_empty && plan.litestream.line == Line::V03);
+            }
+            Some(Ok(Listed { newest, .. })) if plan.litestream.line == Line::V05 || status.there.is_none() => status.there = newest,
             Some(Err(why)) => status.unreachable = Some(why),
             Some(Ok(_)) | None => {}
         }
@@ -116,10 +150,19 @@ pub fn current(plan: &Plan) -> Overview {
     if plan.directories.is_empty() || starting { gather(plan, false) } else { gather(&tenants::members(plan.clone()), false) }
 }
 
-fn newest_there(plan: &Plan, database: &Database) -> Result<Option<Position>, String> {
+struct Listed {
+    newest: Option<Position>,
+    is_empty: bool,
+}
+
+fn newest_there(plan: &Plan, database: &Database) -> Result<Listed, String> {
     // Not one more once we are asked to end: with many, a replica that hangs would keep us for minutes.
     interrupt::check().map_err(|interrupted| interrupted.message)?;
-    Source::newest(plan, database).list(Depth::Newest, LIST_FOR).map(|files| backup::newest(&files))
+    let source = Source::newest(plan, database);
+    let newest = source.list(Depth::Newest, LIST_FOR).map(|files| backup::newest(&files))?;
+    // 0.5's snapshots are on another level.
+    let is_empty = newest.is_none() && (plan.litestream.line == Line::V03 || source.list(Depth::All, LIST_FOR)?.is_empty());
+    Ok(Listed { newest, is_empty })
 }
 
 fn look(plan: &Plan, database: &Database, state: Option<&State>, replicated: &Replicated) -> Status {
@@ -127,11 +170,13 @@ fn look(plan: &Plan, database: &Database, state: Option<&State>, replicated: &Re
     let since = state.map_or(SystemTime::UNIX_EPOCH, |state| state.since);
     let read = position::read(path, plan.litestream.line);
     let found = lag::look(plan, path, read.as_ref(), since, replicated);
+    let owed = Owed::read(plan, path).map(|owed| owed.why);
+    let size = fs::metadata(path).ok().map(|m| m.len());
     Status {
         alias: database.alias.clone(),
         path: path.clone(),
         replica: database.replica.clone(),
-        size: fs::metadata(path).ok().map(|m| m.len()),
+        size,
         wal: continuity::wal_size(path),
         here: read.map(|read| read.position),
         there: found.there,
@@ -140,7 +185,9 @@ fn look(plan: &Plan, database: &Database, state: Option<&State>, replicated: &Re
         synced: found.synced,
         unreachable: None,
         verified: Verified::read(plan, path),
-        proven: Mark::read(path) != Mark::Unproven,
+        proven: Mark::read(path) != Mark::Unproven && owed.is_none() && size.is_some_and(|bytes| bytes > 0),
+        owed,
+        is_empty: false,
         lock: match (plan.entry.lock, state.map(|s| s.view.replication)) {
             (LockPolicy::Off, _) => "off",
             (_, Some(crate::state::Replication::Standby)) => "standby",

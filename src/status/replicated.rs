@@ -30,6 +30,24 @@ pub(super) enum Replicated {
     Unknown(Unknown),
 }
 
+/// How far the replica of one database is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uploaded {
+    /// 0.5: when all that had been read until then was there.
+    Synced(SystemTime),
+    /// 0.3: the number of the WAL and the bytes of it that are there.
+    Placed(u64, u64),
+}
+
+/// How far the replicas are, of those of which it is known.
+pub fn uploaded(plan: &Plan, state: Option<&State>) -> HashMap<PathBuf, Uploaded> {
+    match ask(plan, state) {
+        Replicated::Synced(synced) => synced.into_iter().map(|(path, at)| (path, Uploaded::Synced(at))).collect(),
+        Replicated::Placed(places) => places.into_iter().map(|(path, (index, offset))| (path, Uploaded::Placed(index, offset))).collect(),
+        Replicated::Unknown(_) => HashMap::new(),
+    }
+}
+
 pub(super) fn ask(plan: &Plan, state: Option<&State>) -> Replicated {
     let Some(state) = state else { return Replicated::Unknown("no litestream-entry runs here".into()) };
     if state.litestream == 0 {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use super::verified::Verified;
-use super::{Lag, Overview, Status};
+use super::{Absent, Lag, Overview, Status};
 use crate::litestream::backup::Position;
 use crate::litestream::socket::json_string;
 use crate::report::human_size;
@@ -74,6 +74,8 @@ fn verdict(status: &Status) -> &'static str {
     match &status.verified {
         Some(Verified { failed: Some(_), .. }) => "FAILED",
         _ if status.unreachable.is_some() => "UNREACHABLE",
+        _ if status.is_empty => "none",
+        _ if status.absent().is_some() => "-",
         _ if !status.proven => "unproven",
         Some(_) => "verified",
         None => "proven",
@@ -91,7 +93,16 @@ fn details(status: &Status, now: SystemTime) -> Vec<String> {
         lines.push(format!("how far it lags is not known: {}", unknown.why));
     }
     lines.extend(status.unreachable.iter().map(|why| format!("the replica does not answer: {why}")));
-    if !status.proven {
+    lines.extend(status.owed.iter().map(|why| format!("a new snapshot is made: {}", status.without_alias(why))));
+    match status.absent() {
+        Some(Absent::NotYet) => lines.push("the app has not made this database yet".to_owned()),
+        Some(Absent::Deleted) => lines.push("it was deleted while it was replicated; what the replica has of it stays".to_owned()),
+        None => {}
+    }
+    if status.is_empty {
+        lines.push("the replica has nothing".to_owned());
+    }
+    if !status.proven && status.owed.is_none() && status.absent().is_none() && !status.is_empty {
         lines.push("a gap in the backup is possible; a new snapshot is tried for".to_owned());
     }
     if let Some(verified) = &status.verified {
@@ -224,7 +235,7 @@ fn json_of(status: &Status, now: SystemTime) -> String {
     format!(
         "{{\"database\":{},\"path\":{},\"replica\":{},\"size\":{},\"wal_size\":{},\"position_here\":{},\"position_there\":{},\"behind\":{},\
          \"lag_seconds\":{lag},\"lag_unknown\":{},\"last_sync\":{},\"seconds_since_sync\":{},\"unreachable\":{},\"verified\":{verified},\
-         \"proven\":{},\"lock\":{}}}",
+         \"proven\":{},\"owed\":{},\"lock\":{}}}",
         json_string(&status.alias),
         json_string(&status.path.to_string_lossy()),
         json_string(&status.replica),
@@ -238,6 +249,7 @@ fn json_of(status: &Status, now: SystemTime) -> String {
         number(status.synced.map(|at| now.duration_since(at).unwrap_or_default().as_secs())),
         text_or_null(status.unreachable.as_deref()),
         status.proven,
+        text_or_null(status.owed.as_deref()),
         json_string(status.lock)
     )
 }

@@ -240,8 +240,10 @@ const HEAL_AFTER: Duration = Duration::from_secs(30);
 const HEAL_AT_MOST: Duration = Duration::from_secs(600);
 /// How long a restore that is given up has to take away what it has begun.
 const LEAVE_FOR: Duration = Duration::from_secs(2);
-/// How often it is looked whether Litestream hangs, and how soon again when it seems so.
-const PULSE_EVERY: Duration = Duration::from_secs(20);
+/// How often it is looked whether Litestream hangs and replicates what is here, and how soon again when it seems to hang.
+const PULSE_EVERY: Duration = Duration::from_secs(5);
+/// The first look is soon, so that what is replaced later is known from what was there.
+const PULSE_FIRST: Duration = Duration::from_secs(1);
 const PULSE_AGAIN: Duration = Duration::from_secs(2);
 /// When a watch over directories that has died is started again.
 const WATCH_AGAIN: Duration = Duration::from_secs(5);
@@ -437,7 +439,7 @@ impl Machine {
             Role::Probe => self.probe_ended(ended, now),
             Role::Litestream => self.litestream_ended(ended, now),
             Role::Flush if self.phase == Phase::Sync => self.flush_died(ended, now),
-            Role::Pulse if self.replicator == Replicator::Up => {
+            Role::Pulse if self.replicator == Replicator::Up && self.stop_by.is_none() => {
                 let hangs = std::mem::take(&mut self.hung.1);
                 self.hung.0 = if hangs { self.hung.0 } else { 0 };
                 self.pulse_at = Some(now.saturating_add(if hangs { PULSE_AGAIN } else { PULSE_EVERY }));
@@ -474,6 +476,8 @@ impl Machine {
                 Vec::new()
             }
             Message::Hung(why) => self.hung(&why, now),
+            Message::Begin(why) => self.begin_anew(&why),
+            Message::ByPass => self.by_pass(now),
             Message::Flushed if self.phase == Phase::Sync => self.flushed(),
             Message::Flushed => Vec::new(),
         }

@@ -97,6 +97,15 @@ pub struct Unproved {
     pub differs: bool,
 }
 
+impl Unproved {
+    /// The replica has nothing.
+    pub fn is_absent(&self) -> bool {
+        self.failure.message.ends_with(NO_BACKUP)
+    }
+}
+
+/// How a line ends that says so.
+const NO_BACKUP: &str = "has no backup";
 /// How often a comparison that found a difference is made: a page may have changed and changed
 /// back meanwhile, which looks like a difference once, but not each time.
 const ROUNDS: usize = 5;
@@ -271,7 +280,7 @@ impl Check<'_> {
             .fetch(&self.scratch.path.join("restore"))
             .map_err(|f| interrupt::check().err().unwrap_or_else(|| Failure::new(exit::DAMAGED, f.message)))?
         {
-            Fetched::NoBackup => Err(Failure::new(exit::DAMAGED, format!("{} has no backup", self.database.replica))),
+            Fetched::NoBackup => Err(Failure::new(exit::DAMAGED, format!("{} {NO_BACKUP}", self.database.replica))),
             Fetched::Database(restore::Restored { file: path, remark, checked, .. }) => {
                 let took = began.elapsed();
                 Ok(Restored { path, took: took.saturating_sub(checked), checked, remark })

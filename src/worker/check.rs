@@ -10,6 +10,7 @@ use crate::plan::{Database, Plan};
 use crate::resnapshot;
 use crate::status::verified::Verified;
 use crate::verify::{self, Options, Proof, Unproved};
+use crate::watched::Owed;
 use crate::{interrupt, report, sys};
 
 /// How long a write may take to reach the replica, where the interval is not shorter: what is behind for longer is for `health`
@@ -47,7 +48,11 @@ fn check(plan: &Plan, database: &Database, channel: &Channel) -> bool {
         Err(unproved) => {
             let state = if unproved.differs { "different" } else { "failed" };
             tell(channel, database, state, &unproved.failure.message);
-            unproved.differs && make_whole(plan, database, channel)
+            // What is gone there is here.
+            if unproved.is_absent() {
+                Owed::note(plan, &database.path, &format!("{}: the replica has nothing", database.alias));
+            }
+            (unproved.differs || unproved.is_absent()) && make_whole(plan, database, channel)
         }
     }
 }

@@ -15,10 +15,13 @@ use crate::position;
 use crate::report;
 use crate::restore::rollback::Undone;
 use crate::restore::{self, Local, rollback};
-use crate::runtime;
+use crate::watched::Owed;
+use crate::{resnapshot, runtime, watch};
 
 /// Databases that are looked after at once: each may be a Litestream of its own.
 const AT_ONCE: usize = 16;
+/// How long a replica that is no folder has to answer what it has, after a sync that is confirmed.
+const LOOK_FOR: Duration = Duration::from_secs(2);
 /// Pause before asking again.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
@@ -40,13 +43,17 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
         // Where the boot ended before its migration, there is nothing to go back from.
         forget(plan);
     }
+    say_what_never_came(plan, channel);
+    let by_socket = word(0) == "socket" && plan.socket.is_some();
     // Each for itself, so that one whose replica is gone does not cost the others theirs.
-    let outcomes = in_parallel(&databases, AT_ONCE, |database| match (word(0), &plan.socket, plan.litestream.line) {
-        ("socket", Some(socket), _) => by_socket(database, socket, deadline),
-        (_, _, Line::V05) if plan.litestream.can(Ability::Once) => by_once(plan, database, deadline),
-        (_, _, Line::V05) => by_replicate(plan, database, deadline),
-        (_, _, Line::V03) => pass::run(plan, database, deadline),
+    let outcomes = in_parallel(&databases, AT_ONCE, |database| {
+        if by_socket { by_running(plan, database, deadline, channel) } else { by_pass(plan, database, deadline, channel) }
     });
+    if by_socket && databases.iter().any(|d| Owed::read(plan, &d.path).is_some()) {
+        // What the running Litestream confirms is not so; after its end there is a way.
+        channel.say(&Message::ByPass);
+        return Ok(());
+    }
     for (database, outcome) in databases.iter().zip(&outcomes) {
         match outcome {
             Err(why) => channel.say(&Message::Unsaved(format!("{}: {why}", database.alias))),
@@ -97,6 +104,86 @@ pub(super) fn forget(plan: &Plan) -> bool {
 /// A database that the app never made, or left without content, has nothing to lose.
 pub(super) fn has_content(path: &Path) -> bool {
     !matches!(restore::look(path), Ok(Local::Missing | Local::Empty))
+}
+
+/// By the Litestream that runs, which must have the very file open, and a replica that still has what it put there: or else a snapshot
+/// is owed.
+fn by_running(plan: &Plan, database: &Database, deadline: Instant, channel: &Channel) -> Result<(), String> {
+    if let Some(why) = owed(plan, database) {
+        Owed::note(plan, &database.path, &why);
+        return Err(why);
+    }
+    let socket = plan.socket.as_deref().unwrap_or(Path::new(""));
+    by_socket(database, socket, deadline)?;
+    match looked_at(plan, database, deadline, channel) {
+        Some(why) => {
+            let why = format!("{}: {why}, though it was uploaded", database.alias);
+            channel.say(&Message::Note(format!("{why}: a new snapshot is made")));
+            Owed::note(plan, &database.path, &why);
+            Err(why)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Why the last sync has to begin with a snapshot, where it has to.
+fn owed(plan: &Plan, database: &Database) -> Option<String> {
+    let another = if is_single(plan, database) { watch::is_another_file(plan, database) } else { None };
+    another.or_else(|| Owed::read(plan, &database.path).map(|owed| owed.why))
+}
+
+/// There may be thousands in a directory.
+fn is_single(plan: &Plan, database: &Database) -> bool {
+    !plan.directories.iter().any(|directory| database.path.starts_with(&directory.path))
+}
+
+/// What the replica was seen to lack; a line where it could not be looked at, which says nothing of what it has.
+fn looked_at(plan: &Plan, database: &Database, deadline: Instant, channel: &Channel) -> Option<String> {
+    if !is_single(plan, database) || !watch::can_look(plan, database) {
+        return None;
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    match watch::lacks_after_the_last_sync(plan, database, Instant::now() + (left / 2).min(LOOK_FOR)) {
+        Ok(lacks) => lacks,
+        Err(why) => {
+            let what = "the last sync is confirmed; whether the replica still has all before it could not be looked at";
+            channel.say(&Message::Note(format!("{}: {what}: {why}", database.alias)));
+            None
+        }
+    }
+}
+
+/// Without a Litestream that runs. What the replica is seen to lack afterwards gets one more, which begins with a snapshot.
+fn by_pass(plan: &Plan, database: &Database, deadline: Instant, channel: &Channel) -> Result<(), String> {
+    let mut owed = owed(plan, database).is_some();
+    for _ in 0..2 {
+        if owed {
+            resnapshot::clear_the_way(plan, database)?;
+        }
+        match plan.litestream.line {
+            Line::V05 if !plan.litestream.can(Ability::Once) => by_replicate(plan, database, deadline)?,
+            Line::V05 if owed => resnapshot::force(plan, database, deadline)?,
+            Line::V05 => by_once(plan, database, deadline)?,
+            Line::V03 => pass::run(plan, database, deadline)?,
+        }
+        let Some(why) = looked_at(plan, database, deadline, channel) else {
+            Owed::settle(plan, &database.path);
+            return Ok(());
+        };
+        if owed {
+            return Err(why);
+        }
+        owed = true;
+    }
+    Ok(())
+}
+
+/// At the end of an app that never made it, so that nobody takes it for backed up.
+fn say_what_never_came(plan: &Plan, channel: &Channel) {
+    let never = |d: &&Database| !has_content(&d.path) && continuity::own_position(&d.path, plan.litestream.line).is_none();
+    for database in plan.databases.iter().filter(never) {
+        channel.say(&Message::Note(watch::no_database(database)));
+    }
 }
 
 /// Asks the Litestream that runs, until both positions are the same.

@@ -55,6 +55,10 @@ pub enum Message {
     Note(String),
     /// `__pulse`: Litestream is there and does nothing, and how that shows.
     Hung(String),
+    /// `__pulse`: a backup needs a new snapshot, by a Litestream that is started again, and why.
+    Begin(String),
+    /// `__flush`: the Litestream that runs cannot make the last sync; a pass of our own can.
+    ByPass,
 }
 
 /// What `__prepare` is started for.
@@ -114,6 +118,8 @@ impl Message {
             Self::Refused(code) => format!("refused {code}\n"),
             Self::Unsaved(text) => format!("unsaved {}\n", short(text)),
             Self::Hung(text) => format!("hung {}\n", short(text)),
+            Self::Begin(text) => format!("begin {}\n", short(text)),
+            Self::ByPass => "by-pass\n".to_owned(),
             Self::Flushed => "flushed\n".to_owned(),
         }
     }
@@ -140,6 +146,8 @@ impl Message {
             ("unsaved", text) if !text.is_empty() => Some(Self::Unsaved(text.to_owned())),
             ("flushed", "") => Some(Self::Flushed),
             ("hung", text) if !text.is_empty() => Some(Self::Hung(text.to_owned())),
+            ("begin", text) if !text.is_empty() => Some(Self::Begin(text.to_owned())),
+            ("by-pass", "") => Some(Self::ByPass),
             _ => None,
         }
     }
@@ -184,7 +192,7 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
             prepare::run(plan, channel, preparation.ok_or_else(unknown)?).map(|()| 0)
         }),
         Some("__pulse") => with_plan(args, |plan, channel, _| {
-            each(plan, |plan| pulse::run(plan, channel));
+            each(plan, |each| pulse::run(each, &plan.databases, channel));
             Ok(0)
         }),
         Some("__check") => with_plan(args, |plan, channel, _| {
@@ -281,6 +289,8 @@ mod tests {
             Message::Flushed,
             Message::Unsaved("default: refused".into()),
             Message::Hung("no answer".into()),
+            Message::Begin("default: was replaced".into()),
+            Message::ByPass,
             Message::Resnapshot,
             Message::Note("default: verified".into()),
         ];

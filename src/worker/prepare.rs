@@ -15,7 +15,8 @@ use crate::restore::present::{self, Known};
 use crate::restore::{self, Local, rollback, standing};
 use crate::settings::RestorePolicy;
 use crate::supervise::lock::Locks;
-use crate::{interrupt, progress, tenants, verify};
+use crate::watched::Owed;
+use crate::{interrupt, progress, resnapshot, tenants, verify};
 
 /// How long a live database's WAL is tried to be emptied before Litestream starts without proof.
 const TRUNCATE_FOR: Duration = Duration::from_secs(5);
@@ -189,10 +190,28 @@ fn say_once(undecided: Vec<(Database, String)>, said: &mut BTreeSet<String>) -> 
     undecided.into_iter().map(news).collect()
 }
 
-/// Empties every WAL under a live app.
+/// Empties every WAL under a live app, after the snapshots that are owed.
 fn make_fit(plan: &Plan, channel: &Channel) {
+    let owed = all_owed(plan);
     let (_, unproven) = fit(plan, &plan.databases, false);
-    channel.say(&Message::Ready { held: false, unproven });
+    channel.say(&Message::Ready { held: false, unproven: unproven || owed });
+}
+
+/// Sees to the snapshots that are owed; whether one of them is so still. 0.3, and the first releases of 0.5, take their own when they
+/// start, and the watch sees it come.
+fn all_owed(plan: &Plan) -> bool {
+    let forces = plan.litestream.can(Ability::Once);
+    let mut open = false;
+    for database in plan.databases.iter().filter(|d| flush::has_content(&d.path) && Owed::read(plan, &d.path).is_some()) {
+        let by = Instant::now() + plan.entry.restore_timeout;
+        let cleared = resnapshot::clear_the_way(plan, database);
+        let made = cleared.and_then(|()| if forces { resnapshot::force(plan, database, by) } else { Ok(()) });
+        if let Err(why) = made {
+            open = true;
+            report::line(format_args!("{}: no new snapshot yet: {why}; it is tried again", database.alias));
+        }
+    }
+    open
 }
 
 /// Pins or empties every WAL before the app, and holds the pins until Litestream has its own.

@@ -1,31 +1,41 @@
-//! `__pulse`: whether Litestream is still alive, not only there. Must never take a replica that does not answer for a
+//! `__pulse`: whether Litestream is still alive, not only there, and whether what it replicates is still what it was. Must never take a replica that does not answer for a
 //! Litestream that hangs: killing it would help nobody.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::{Channel, Message};
-use crate::continuity;
 use crate::litestream::{Line, socket};
-use crate::plan::Plan;
-use crate::status;
+use crate::plan::{Database, Plan};
+use crate::watch::{self, Finding};
+use crate::{continuity, status};
 
 /// How long it may take to answer on its own socket.
 const ANSWER: Duration = Duration::from_secs(5);
 /// 0.3 copies the WAL every second, whatever its replica does.
 const COPY: Duration = Duration::from_secs(20);
 
-/// Asks once; says so where it hangs.
-pub(super) fn run(plan: &Plan, channel: &Channel) {
+/// Asks once; says so where it hangs. What is in directories is not watched: there may be thousands.
+pub(super) fn run(plan: &Plan, single: &[Database], channel: &Channel) {
     let alive = match (&plan.socket, plan.litestream.line) {
         (Some(socket), Line::V05) => socket::answers(socket, ANSWER),
         (None, Line::V05) => Ok(()),
         (_, Line::V03) => plan.databases.iter().try_for_each(|d| copies(&d.path)),
     };
+    let hangs = alive.is_err();
     if let Err(why) = alive {
         channel.say(&Message::Hung(why));
     }
     status::note(plan);
+    if hangs {
+        return;
+    }
+    for finding in watch::look(plan, single) {
+        channel.say(&match finding {
+            Finding::Note(text) => Message::Note(text),
+            Finding::Begin(why) => Message::Begin(why),
+        });
+    }
 }
 
 /// Whether 0.3's copy of the WAL is as new as the WAL.

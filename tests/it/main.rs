@@ -55,6 +55,7 @@ mod terminal;
 mod transparency;
 mod unreachable;
 mod verify_anywhere;
+mod watch;
 
 #[path = "../apps/rows.rs"]
 mod rows;

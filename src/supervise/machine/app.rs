@@ -143,6 +143,8 @@ impl Machine {
             let margin = (whole / 20).min(Duration::from_millis(500));
             let stop_by = now.saturating_add(whole.saturating_sub(margin));
             self.stop_by = Some(stop_by);
+            // What it would find, the last sync finds.
+            self.pulse_at = None;
             if self.app == AppState::Running {
                 let reserve = if self.rules.replicates { self.rules.reserve } else { Duration::ZERO };
                 self.app_by = Some(stop_by.saturating_sub(reserve));

@@ -81,6 +81,18 @@ impl Machine {
         actions
     }
 
+    /// The Litestream that runs has another file open, or its replica has lost what it had: what it would confirm is not so.
+    pub(super) fn by_pass(&mut self, now: Now) -> Actions {
+        if self.phase != Phase::Sync || !matches!(self.flush, Some((Sync::Socket, _))) {
+            return Vec::new();
+        }
+        self.unsaved.clear();
+        self.replicator = Replicator::Off;
+        let mut actions = vec![Action::Kill(Role::Flush), Action::Kill(Role::Litestream)];
+        actions.extend(self.flush(Sync::Pass, now));
+        actions
+    }
+
     /// Its worker has died, of whatever: what it has said of a part counts for nothing.
     pub(super) fn flush_died(&mut self, ended: Ended, now: Now) -> Actions {
         self.unsaved.clear();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Actions, AppState, COME_UP, KILL, Machine, Now, PULSE_EVERY, Phase, Role, Sync, TERM};
+use super::{Action, Actions, AppState, COME_UP, KILL, Machine, Now, PULSE_FIRST, Phase, Role, Sync, TERM};
 use crate::exit::{self, Ended};
 use crate::settings::OnFailure;
 use crate::worker::Preparation;
@@ -86,9 +86,24 @@ impl Machine {
         actions
     }
 
+    /// A backup is not whole, or Litestream has a file open that is not the database any more. What it has read of that counts for
+    /// nothing, so that it is not let go of but killed; the databases are made fit, with the snapshot that is owed.
+    pub(super) fn begin_anew(&mut self, why: &str) -> Actions {
+        if self.phase != Phase::Run || !matches!(self.replicator, Replicator::Up | Replicator::Preparing) {
+            return Vec::new();
+        }
+        let mut actions = vec![Action::Say(format!("{why}: litestream is started again, for a new snapshot"))];
+        if self.replicator == Replicator::Up {
+            self.pulse_at = None;
+            actions.push(Action::Kill(Role::Litestream));
+            actions.extend(self.prepare_again());
+        }
+        actions
+    }
+
     pub(super) fn up(&mut self, now: Now) -> Actions {
         self.replicator = Replicator::Up;
-        (self.hung, self.pulse_at) = ((0, false), Some(now.saturating_add(PULSE_EVERY)));
+        (self.hung, self.pulse_at) = ((0, false), Some(now.saturating_add(PULSE_FIRST)));
         match (self.phase, self.backoff.is_zero()) {
             (Phase::Boot, _) => self.start_app(now),
             (_, false) => vec![Action::Say("replication is back".to_owned())],

@@ -157,8 +157,7 @@ fn a_migration_runs_in_the_apps_place_and_only_a_good_end_starts_the_app() {
     let life = migrating(false).then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]).then(ended(0)).says_and(&[Action::Drain(TERM)]);
     let life = life.then(Event::Left(0)).then(Event::Said(Message::Flushed)).then(Event::Ended(Role::Litestream, ZERO));
     life.does(&[Action::Exit(143)]);
-    let life = migrating(false).after(20.0).then(Event::Ended(Role::Pulse, ZERO)).after(20.0).then(Event::Ended(Role::Pulse, ZERO));
-    let life = life.after(20.0);
+    let life = migrating(false).after(5.0).then(Event::Ended(Role::Pulse, ZERO)).after(55.0);
     assert!(matches!(life.last.as_slice(), [Action::Pulse, Action::Say(_), Action::SignalApp(TERM)]), "{:?}", life.last);
 }
 
@@ -254,7 +253,7 @@ fn pins_that_die_before_litestream_has_its_lock_cost_it_its_life_and_a_snapshot(
     let life = pinned().then(Event::Ended(Role::App, ZERO)).then(killed()).says_and(&[Action::Kill(Role::Litestream)]);
     assert!(matches!(life.then(Event::Left(0)).last[..], [.., Action::Flush(Sync::Pass, _)]));
     let life = Life::begin(rules()).then(HELD).then(killed()).does(&[]).then(Event::Hello).does(&STARTED);
-    life.after(1.1).does(&[Action::LetGo]);
+    life.after(1.1).does(&[Action::Pulse, Action::LetGo]);
 }
 
 #[test]
@@ -279,15 +278,38 @@ fn a_litestream_that_hangs_is_killed_when_it_has_been_seen_twice_in_a_row() {
     let hung = || Event::Said(Message::Hung("no answer".into()));
     let looked = || Event::Ended(Role::Pulse, ZERO);
     let seen = |life: Life| life.then(hung()).does(&[]).then(looked());
-    let life = Life::running().after(19.9).does(&[]).after(0.1).does(&[Action::Pulse]);
+    let life = Life::running().after(0.9).does(&[]).after(0.1).does(&[Action::Pulse]);
     // Once may be a moment.
-    let life = seen(life).after(2.0).does(&[Action::Pulse]).then(looked()).after(20.0).does(&[Action::Pulse]);
+    let life = seen(life).after(2.0).does(&[Action::Pulse]).then(looked()).after(5.0).does(&[Action::Pulse]);
     let life = seen(life).after(2.0).does(&[Action::Pulse]).then(hung());
     assert!(matches!(
         life.last.as_slice(),
         [Action::Say(_), Action::Kill(Role::Litestream), Action::Say(_), Action::Prepare(Preparation::Repair)]
     ));
     life.then(looked()).after(30.0).does(&[]).then(READY).does(&[Action::Replicate]).then(Event::Hello);
+}
+
+#[test]
+fn a_backup_that_is_not_whole_begins_anew_by_a_litestream_that_is_started_again() {
+    let begin = || Event::Said(Message::Begin("app: was replaced".into()));
+    let life = Life::running().then(begin()).says_and(&[Action::Kill(Role::Litestream), Action::Prepare(Preparation::Repair)]);
+    // Another database's, found by the same look: it is seen to by the same start.
+    let life = life.then(begin()).says_and(&[]).then(Event::Ended(Role::Pulse, ZERO)).does(&[]);
+    life.then(READY).does(&[Action::Replicate]).then(Event::Hello).after(5.0).does(&[Action::Pulse]);
+    Life::begin(rules()).then(begin()).does(&[]);
+    let older = || Life::begin(Rules { repairs: false, confirms: false, ..rules() }).then(READY).then(Event::Hello);
+    let life = older().then(begin()).says_and(&[Action::Kill(Role::Litestream), Action::Prepare(Preparation::Repair)]);
+    life.then(READY).does(&[Action::Replicate]);
+}
+
+#[test]
+fn a_last_sync_that_the_running_litestream_cannot_make_is_made_by_a_pass() {
+    let syncing = || Life::running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0));
+    let life = syncing().then(Event::Said(Message::Unsaved("app: x".into()))).then(Event::Said(Message::ByPass));
+    let life = life.does(&[Action::Kill(Role::Flush), Action::Kill(Role::Litestream), Action::Flush(Sync::Pass, at(9.2))]);
+    let life = life.then(Event::Said(Message::ByPass)).does(&[]);
+    life.then(Event::Said(Message::Flushed)).does(&[Action::Exit(0)]);
+    Life::running().then(Event::Said(Message::ByPass)).does(&[]);
 }
 
 #[test]
@@ -311,9 +333,9 @@ fn litestream_that_dies_before_or_under_the_last_sync_is_replaced_by_a_pass() {
 
 #[test]
 fn a_litestream_that_does_not_end_to_be_started_again_is_killed() {
-    let life = Life::running().then(Event::Said(Message::Resnapshot)).says_and(&[Action::LetGo]).after(20.1).does(&[Action::Pulse]);
+    let life = Life::running().then(Event::Said(Message::Resnapshot)).says_and(&[Action::LetGo]).after(1.1).does(&[Action::Pulse]);
     life.then(Event::Ended(Role::Pulse, ZERO))
-        .after(24.0)
+        .after(43.0)
         .does(&[])
         .after(1.0)
         .says_and(&[Action::Kill(Role::Litestream), Action::Prepare(Preparation::Repair)])
@@ -325,7 +347,7 @@ fn a_litestream_that_does_not_end_to_be_started_again_is_killed() {
 fn an_unproven_backup_is_made_whole_at_the_next_chance() {
     let unproven = Event::Said(Message::Ready { held: false, unproven: true });
     let life = Life::begin(rules()).then(unproven).then(Event::Hello).does(&STARTED);
-    let life = life.after(20.0).does(&[Action::Pulse]).then(Event::Ended(Role::Pulse, ZERO)).after(11.0).does(&[Action::LetGo]);
+    let life = life.after(29.0).does(&[Action::Pulse]).then(Event::Ended(Role::Pulse, ZERO)).after(2.0).does(&[Action::LetGo]);
     let life = life.then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Prepare(Preparation::Repair)]);
     life.then(READY).does(&[Action::Replicate]).then(Event::Hello).after(700.0).does(&[Action::Pulse]);
     let life = Life::begin(rules()).then(HELD).then(Event::Hello).then(Event::Said(Message::Reopen)).does(&[Action::LetGo]);
@@ -508,7 +530,7 @@ fn backups_are_proved_one_check_at_a_time_and_none_outlives_the_app() {
     assert_eq!(failed.machine.check_at, Some(at(320.0)), "what was not proved is looked at again soon");
     // Litestream has died: later.
     let down = begin().then(Event::Ended(Role::Litestream, Ended::Signal(KILL)));
-    down.after(20.0).does(&[]).then(READY).then(Event::Hello).after(5.0).does(&[Action::Check]);
+    down.after(20.0).does(&[]).then(READY).then(Event::Hello).after(4.9).does(&[Action::Pulse]).after(0.1).does(&[Action::Check]);
     let stopped = || checking().then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM), Action::Stop(Role::Check)]);
     let gone = || stopped().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[]);
     // It takes away what it has begun, or has had its time.
@@ -549,6 +571,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Message::Unsaved("x".into())),
         Just(Message::Flushed),
         Just(Message::Hung("x".into())),
+        Just(Message::Begin("x".into())),
+        Just(Message::ByPass),
         Just(Message::Resnapshot),
         Just(Message::Note("x".into())),
     ];

@@ -8,7 +8,7 @@ use super::history::{History, Point, SPAN};
 use crate::report::human_size;
 use crate::status::show::{ago, lag, short};
 use crate::status::verified::Verified;
-use crate::status::{Overview, Status};
+use crate::status::{Absent, Overview, Status};
 use crate::time::{self, period};
 
 const STYLE: &str = include_str!("page.css");
@@ -94,6 +94,7 @@ fn article(out: &mut String, status: &Status, points: &[Point], now: SystemTime)
 fn badge(status: &Status) -> (&'static str, &'static str) {
     match &status.verified {
         Some(Verified { failed: Some(_), .. }) => ("bad", "verify failed"),
+        _ if status.absent() == Some(Absent::NotYet) => ("warn", "no database yet"),
         _ if !status.proven => ("warn", "unproven"),
         Some(_) => ("ok", "verified"),
         None => ("ok", "proven"),
@@ -204,6 +205,8 @@ mod tests {
             unreachable: None,
             verified: None,
             proven: true,
+            owed: None,
+            is_empty: false,
             lock: "held",
         }
     }

@@ -1,5 +1,8 @@
 //! A real S3 server: `SeaweedFS`.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -40,6 +43,16 @@ impl Server {
 
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Deletes everything of this prefix in the bucket, by the server's own file interface.
+    pub(crate) fn empty(&self, prefix: &str) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port + 1)).expect("its files are served");
+        let path = format!("/buckets/{BUCKET}/{prefix}?recursive=true&ignoreRecursiveError=true");
+        write!(stream, "DELETE {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("it takes a request");
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.contains(" 20"), "{answer}");
     }
 
     /// A black hole: connections are taken and never answered.
