@@ -223,8 +223,20 @@ fn is_due(watched: &Watched, here: Option<&Position>, folder: bool, owed: bool, 
 /// What of the backup is missing up to that position, of what was seen there before, too.
 fn lacks(plan: &Plan, database: &Database, wanted: &Position, watched: &mut Watched) -> Result<Option<String>, String> {
     let parts = list(plan, database, Instant::now() + ANSWER)?;
-    let lacks = chain::lacks(&parts, plan.litestream.line, Some(wanted));
+    let lacks = chain::lacks(&parts, plan.litestream.line, Some(wanted)).or_else(|| hole(database, &parts, wanted, watched));
     Ok(lacks.or_else(|| is_gone(&parts, wanted, watched)))
+}
+
+/// 0.3's files in a folder tell how much is in them: from the newest that was seen on, they have to join.
+fn hole(database: &Database, parts: &[Part], wanted: &Position, watched: &Watched) -> Option<String> {
+    let Position::Wal { generation, index, offset } = wanted else { return None };
+    let folder = chain::folder(&database.replica)?;
+    let from = match watched.newest.as_ref().filter(|seen| same_generation(Some(seen), wanted)) {
+        Some(Position::Wal { index, offset, .. }) => (*index, *offset),
+        // What is older than that WAL was looked at by nobody: it may be much.
+        _ => (*index, 0),
+    };
+    chain::hole(folder, parts, generation, from, (*index, *offset))
 }
 
 /// 0.3 has no position that tells whether its newest parts are there: each that was seen must still be, up to the next snapshot.
@@ -268,7 +280,9 @@ pub fn is_another_file(plan: &Plan, database: &Database) -> Option<String> {
 pub fn lacks_after_the_last_sync(plan: &Plan, database: &Database, by: Instant) -> Result<Option<String>, String> {
     let line = plan.litestream.line;
     let parts = list(plan, database, by)?;
-    Ok(chain::lacks(&parts, line, continuity::own_position(&database.path, line).as_ref()))
+    let wanted = continuity::own_position(&database.path, line);
+    let hole = || hole(database, &parts, wanted.as_ref()?, &Watched::read(plan, &database.path));
+    Ok(chain::lacks(&parts, line, wanted.as_ref()).or_else(hole))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::backup::{self, Position};
 use super::call::Config;
-use super::{Line, Litestream};
+use super::{Line, Litestream, lz4};
 
 /// A file of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +97,34 @@ fn generation_lacks(parts: &[Part], generation: &str, wanted: (u64, u64)) -> Opt
     let last = if wanted.1 > 0 { Some(wanted.0) } else { wanted.0.checked_sub(1) }?;
     let missing = (from..=last).find(|index| !begins(*index))?;
     Some(format!("the replica has no beginning of WAL {missing:x} of generation {generation}"))
+}
+
+/// Where the parts of a WAL from `from` on do not join any more, up to `wanted`, by the length of what is in each (0.3, in a folder); none
+/// where they all do, or one cannot be read.
+pub fn hole(folder: &Path, parts: &[Part], generation: &str, from: (u64, u64), wanted: (u64, u64)) -> Option<String> {
+    let place = |part: &Part| match part {
+        Part::Segment { generation: g, index, offset } if g == generation => Some((*index, *offset)),
+        _ => None,
+    };
+    let mut places: Vec<(u64, u64)> = parts.iter().filter_map(place).filter(|place| *place >= from).collect();
+    places.sort_unstable();
+    let wal = folder.join("generations").join(generation).join("wal");
+    let mut next = places.iter().skip(1);
+    for (index, offset) in &places {
+        let next = next.next().copied();
+        let bytes = fs::read(wal.join(format!("{index:08x}_{offset:08x}.wal.lz4"))).ok()?;
+        let end = offset.checked_add(lz4::unpacked(&bytes)?)?;
+        let joins = match next {
+            Some((i, o)) if i == *index => o == end,
+            // How long that WAL was in the end is not known.
+            Some((i, _)) => i > *index,
+            None => (*index, end) >= wanted || wanted.1 == 0,
+        };
+        if !joins {
+            return Some(format!("what follows {index:x}/{end:x} of the WAL is gone from the replica"));
+        }
+    }
+    None
 }
 
 /// The newest part of 0.3's that this generation has, and begins with its index and offset.
@@ -247,6 +275,26 @@ mod tests {
         assert!(lacks(&whole, other).unwrap().contains("generation b"));
         assert_eq!(newest_segment(&whole, "a"), Some((1, 0)));
         assert!(lacks(&[], None).is_some());
+    }
+
+    #[test]
+    fn parts_of_a_wal_that_do_not_join_are_a_hole() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = dir.path().join("generations/a/wal");
+        fs::create_dir_all(&wal).unwrap();
+        // Each holds five bytes.
+        let part = [&[0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0, 5, 0, 0, 0x80], b"hello".as_slice(), &[0; 4]].concat();
+        let hole = |places: &[(u64, u64)], wanted| {
+            let segment = |(index, offset): &(u64, u64)| Part::Segment { generation: "a".into(), index: *index, offset: *offset };
+            for (i, o) in places {
+                fs::write(wal.join(format!("{i:08x}_{o:08x}.wal.lz4")), &part).unwrap();
+            }
+            super::hole(dir.path(), &places.iter().map(segment).collect::<Vec<_>>(), "a", (0, 0), wanted)
+        };
+        assert_eq!(hole(&[(0, 0), (0, 5), (1, 0)], (1, 5)), None);
+        assert!(hole(&[(0, 0), (0, 10)], (0, 15)).unwrap().contains("0/5"));
+        assert!(hole(&[(0, 0), (0, 5)], (0, 15)).unwrap().contains("0/a"), "the newest");
+        assert_eq!(hole(&[(0, 0)], (1, 0)), None);
     }
 
     #[test]

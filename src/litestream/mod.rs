@@ -10,6 +10,7 @@ pub mod expand;
 pub mod folder;
 pub mod line;
 pub mod ltx;
+pub mod lz4;
 pub mod schema;
 pub mod socket;
 pub mod verdict;

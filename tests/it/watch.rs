@@ -221,8 +221,8 @@ fn a_replica_that_loses_its_newest_files_is_made_whole(line: Line) {
         files
     };
     eventually("there are some", PATIENCE, || when(newest().len() > 8));
-    // Several looks have seen them, but perhaps the last.
-    let lost: Vec<PathBuf> = newest().into_iter().rev().take(5).collect();
+    // No look may have seen any of these.
+    let lost: Vec<PathBuf> = newest().into_iter().rev().take(3).collect();
     let mut lost_any = false;
     for file in lost {
         lost_any |= fs::remove_file(file).is_ok();
