@@ -3,7 +3,7 @@
 //! kernel lets go of both with the process).
 //!
 //! The lock is flock(2)'s. The second one is of an open file description (fcntl(2), `F_OFD_SETLK`), since that can be asked for
-//! without being taken: for reading it says "not decided yet", for writing "decided, and replicated". Where there is neither, the
+//! without being taken: for reading it says "not decided yet, or at the last sync", for writing "decided, and replicated". Where there is neither, the
 //! holder is of an older release, or its file system has no such locks: then others decide for themselves.
 
 use std::fs::{File, OpenOptions};
@@ -30,7 +30,7 @@ pub enum Holding {
     Free,
     /// One that has decided about the database and replicates it.
     Passed,
-    /// One that has not yet.
+    /// One that has not yet, or makes its last sync.
     Undecided,
     /// One of a release that does not say.
     Silent,
@@ -68,6 +68,11 @@ impl Locks {
     /// Says that all are decided about and replicated.
     pub fn pass(&self) {
         self.say(libc::F_WRLCK);
+    }
+
+    /// Says that from here on nothing more is replicated: whoever writes later must not take it for granted.
+    pub fn withdraw(&self) {
+        self.say(libc::F_RDLCK);
     }
 
     fn say(&self, kind: libc::c_int) {
@@ -137,6 +142,9 @@ mod tests {
         assert_eq!((holding(&a.path), holding(&b.path)), (Holding::Free, Holding::Undecided));
         first.pass();
         assert_eq!(holding(&b.path), Holding::Passed);
+        first.withdraw();
+        assert_eq!(holding(&b.path), Holding::Undecided);
+        first.pass();
         assert_eq!(Locks::take(&[a.clone(), b.clone()]).unwrap().unwrap_err(), "b");
         assert!(!is_held(&a.path));
         drop(first);

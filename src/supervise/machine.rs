@@ -193,7 +193,7 @@ pub enum Action {
     Pass,
     /// Start the app.
     StartApp,
-    /// Start `__flush`, to be done by then.
+    /// Start `__flush`, to be done by then, and say to those who stand by that what they write from now on is theirs to save.
     Flush(Sync, Now),
     /// Send a signal to the app.
     SignalApp(i32),

@@ -280,6 +280,7 @@ impl Shell {
             Action::Serve => self.worker(Role::Serve, &["__serve"], &[]),
             Action::Watch => self.worker(Role::Watch, &["__watch"], &[]),
             Action::Flush(sync, by) => {
+                self.boot.locks.iter().for_each(Locks::withdraw);
                 let left = by.saturating_sub(self.now()).as_millis().to_string();
                 let word = match sync {
                     Sync::Socket => "socket",

@@ -62,13 +62,13 @@ struct Around<'a> {
     born: Instant,
     ready: OnceLock<Instant>,
     over: AtomicBool,
-    proxy: Option<&'a Proxy>,
+    proxy: Option<&'a Proxy<'a>>,
     proven: Mutex<Owned>,
 }
 
 pub(crate) fn live(start: &Start<'_>, part: &Part) -> std::io::Result<Ended> {
     let place = start.place;
-    let proxy = start.endpoint.map(|endpoint| Proxy::to(endpoint, &start.name, &place.path("writes"))).transpose()?;
+    let proxy = start.endpoint.map(|endpoint| Proxy::to(endpoint, &start.name, &place.path("writes"), place.net.as_ref())).transpose()?;
     provide(start.volume)?;
     let mut recipe = place.recipe(&start.name, start.volume, proxy.as_ref().map(Proxy::endpoint).as_deref()).of_program(start.program);
     recipe = recipe.env("LITESTREAM_ENTRY_STOP_TIMEOUT", format!("{}s", start.stop_timeout));
@@ -78,7 +78,12 @@ pub(crate) fn live(start: &Start<'_>, part: &Part) -> std::io::Result<Ended> {
     let ready = place.ready_file(&start.name);
     let app = place.app(&start.name, &start.volume.join("app.db"), &app_options(part, &ready));
     place.tell(&format!("{}: starts: {part}", start.name));
-    let mut container = recipe.app(app).start();
+    let mut recipe = recipe.app(app);
+    if let Some(net) = &place.net {
+        let words = net.words();
+        recipe = recipe.behind(&words.each_ref().map(String::as_str));
+    }
+    let mut container = recipe.start();
     let born = Instant::now();
     let Some(pid1) = first_process(&mut container) else {
         return Ok(conclude(start, &mut container, false, false, Owned::new()));
@@ -226,7 +231,7 @@ impl Around<'_> {
                 if let Some(proxy) = self.proxy {
                     self.tell(&format!("network: {mode:?}"));
                     proxy.set(mode);
-                    until(Duration::from_millis(pause), || self.is_over());
+                    until(Duration::from_millis(pause), || self.is_over() && !proxy.outlives(mode));
                     proxy.set(Mode::Pass);
                     self.tell("network: as it should be");
                 }

@@ -33,6 +33,7 @@ mod rows;
 
 mod ledger;
 mod life;
+mod net;
 mod place;
 mod proxy;
 mod results;
@@ -129,6 +130,9 @@ fn run() -> ExitCode {
     let old = old.exists().then_some(old);
     if old.is_none() && schedules.iter().any(needs_old) {
         println!("skipped: pairs with the old release (no target/old/litestream-entry: scripts/old-release)");
+    }
+    if let (true, Err(why)) = (schedules.iter().any(Schedule::drops_packets), net::Net::new()) {
+        println!("skipped: dropping packets, which is a hole instead ({why})");
     }
     let results = ["0.5", "0.3"].map(|line| Results::open(&results(), line, &support::entry()).expect("target/faults can be written"));
     let run = Run { schedules, results, rclone, weed, old, tally: Mutex::default() };

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
 use crate::ledger::{Owned, Rows};
+use crate::net::Net;
 use crate::owned_row::payload;
 use crate::schedule::{Host, Schedule};
 use crate::store::Store;
@@ -30,6 +31,8 @@ pub(crate) struct Place<'a> {
     pub(crate) schedule: &'a Schedule,
     /// None is a file replica.
     store: Option<&'a Store>,
+    /// Where packets are to be dropped.
+    pub(crate) net: Option<Net>,
     story: Mutex<File>,
     born: Instant,
 }
@@ -54,7 +57,7 @@ impl Found {
 }
 
 impl<'a> Place<'a> {
-    pub(crate) fn new(schedule: &'a Schedule, store: Option<&'a Store>) -> std::io::Result<Self> {
+    pub(crate) fn new(schedule: &'a Schedule, store: Option<&'a Store>, net: Option<Net>) -> std::io::Result<Self> {
         // The path is short: sockets lie below it. The memory file system spares the disk.
         let memory = Path::new("/dev/shm");
         let base = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
@@ -64,7 +67,7 @@ impl<'a> Place<'a> {
             open_to_all(&directory.path().join(name))?;
         }
         let told = Mutex::new(File::create(directory.path().join("story"))?);
-        Ok(Self { directory, schedule, store, story: told, born: Instant::now() })
+        Ok(Self { directory, schedule, store, net, story: told, born: Instant::now() })
     }
 
     /// A line of the trial's story, for whoever looks into a failure.

@@ -11,38 +11,46 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 
+use crate::net::Net;
 use crate::schedule::Mode;
 
 /// No connection waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an answer stays away that comes after the client's deadline, where the client waits at all.
 const LATE: Duration = Duration::from_secs(12);
+/// Between two looks.
+const GLANCE: Duration = Duration::from_millis(5);
 /// The longest head of a request.
 const HEAD: usize = 64 << 10;
 
 /// It ends with this value.
-pub(crate) struct Proxy {
+pub(crate) struct Proxy<'a> {
     address: SocketAddr,
+    net: Option<&'a Net>,
     way: Arc<Way>,
 }
 
 struct Way {
     sender: String,
     store: SocketAddr,
+    /// Packets can be dropped on the way here.
+    drops: bool,
     mode: Mutex<Mode>,
     ended: AtomicBool,
     log: Mutex<File>,
     born: Instant,
 }
 
-impl Proxy {
+impl<'a> Proxy<'a> {
     /// Of this sender to the store at `endpoint` (`http://HOST:PORT`); writes go into the log.
-    pub(crate) fn to(endpoint: &str, sender: &str, log: &Path) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    pub(crate) fn to(endpoint: &str, sender: &str, log: &Path, net: Option<&'a Net>) -> io::Result<Self> {
+        let listener = net.map_or_else(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)), Net::listen)?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let way = Arc::new(Way {
             sender: sender.to_owned(),
             store: endpoint.trim_start_matches("http://").parse().map_err(io::Error::other)?,
+            drops: net.is_some(),
             mode: Mutex::new(Mode::Pass),
             ended: AtomicBool::new(false),
             log: Mutex::new(File::options().create(true).append(true).open(log)?),
@@ -50,30 +58,45 @@ impl Proxy {
         });
         let shared = Arc::clone(&way);
         std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if shared.ended.load(Ordering::Relaxed) {
-                    return;
+            while !shared.ended.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((client, _)) => {
+                        let way = Arc::clone(&shared);
+                        std::thread::spawn(move || way.serve(client));
+                    }
+                    Err(_) => std::thread::sleep(GLANCE),
                 }
-                let way = Arc::clone(&shared);
-                std::thread::spawn(move || way.serve(client));
             }
         });
-        Ok(Self { address, way })
+        Ok(Self { address, net, way })
     }
 
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
+    /// Packets are dropped where there is a network for it; elsewhere nothing is answered.
     pub(crate) fn set(&self, mode: Mode) {
+        let was = self.way.mode();
+        if let Some(net) = self.net {
+            for (mode, drops) in [(was, false), (mode, true)] {
+                if mode == Mode::Drop {
+                    net.drop_packets(self.address.port(), drops);
+                }
+            }
+        }
         self.way.set(mode);
+    }
+
+    /// Whether what was sent may come on after its sender's end.
+    pub(crate) fn outlives(&self, mode: Mode) -> bool {
+        mode == Mode::Drop && self.net.is_some()
     }
 }
 
-impl Drop for Proxy {
+impl Drop for Proxy<'_> {
     fn drop(&mut self) {
         self.way.ended.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.address);
     }
 }
 
@@ -96,6 +119,7 @@ impl Way {
 
     /// One request: each connection carries one, and says so.
     fn serve(&self, mut client: TcpStream) {
+        let _ = client.set_nonblocking(false);
         let _ = (client.set_read_timeout(Some(PATIENCE)), client.set_write_timeout(Some(PATIENCE)));
         if let Ok(Some(request)) = Request::read(&mut client) {
             let mode = self.mode();
@@ -114,6 +138,8 @@ impl Way {
 
     fn treat(&self, request: &Request, client: &mut TcpStream, mode: Mode) -> io::Result<String> {
         match mode {
+            // What has come in spite of it was on its way before.
+            Mode::Drop if self.drops => {}
             Mode::Pass => {}
             Mode::Slow(time) => std::thread::sleep(Duration::from_millis(time)),
             Mode::Answer(code) => {
@@ -125,7 +151,7 @@ impl Way {
                 }
                 return Ok(code.to_string());
             }
-            Mode::Hole => {
+            Mode::Hole | Mode::Drop => {
                 self.wait(client, mode, PATIENCE);
                 if is_gone(client) {
                     return Ok("the client has gone".to_owned());

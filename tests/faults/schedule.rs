@@ -138,6 +138,8 @@ pub(crate) enum Mode {
     ResetAfter,
     /// Taken and neither answered nor closed.
     Hole,
+    /// Packets are dropped; what was written comes on when they are no longer, even of a container that has gone.
+    Drop,
 }
 
 const WORKERS: [&str; 7] = ["__prepare", "__flush", "__prepare", "__flush", "__watch", "__check", "__pulse"];
@@ -167,6 +169,11 @@ impl Schedule {
             lives.push(life(r, number == 0, host, scenario, backend, migration.is_some()));
         }
         Self { seed, line, backend, scenario, stop_timeout, migration, verified, other_user, lives }
+    }
+
+    pub(crate) fn drops_packets(&self) -> bool {
+        let parts = self.lives.iter().flat_map(|life| std::iter::once(&life.first).chain(life.second.iter().map(|(_, part)| part)));
+        parts.flat_map(|part| &part.faults).any(|(_, fault)| matches!(fault, Fault::Network(Mode::Drop, _)))
     }
 
     /// A number that is another one when the schedule is.
@@ -236,13 +243,14 @@ fn fault(r: &mut Random, backend: Backend) -> Fault {
 }
 
 fn mode(r: &mut Random) -> Mode {
-    match r.between(0, 5) {
+    match r.between(0, 6) {
         0 => Mode::Slow(r.between(50, 600)),
         1 => Mode::Answer(403),
         2 => Mode::Answer(503),
         3 => Mode::AnswerLate,
         4 => Mode::ResetAfter,
-        _ => Mode::Hole,
+        5 => Mode::Hole,
+        _ => Mode::Drop,
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::ledger::{Ledger, Owned, Word, both, missing, word};
 use crate::life::{Ended, Start, live};
+use crate::net::Net;
 use crate::place::{Found, Place, provide};
 use crate::schedule::{Before, End, Host, Life, Part, Release, Scenario, Schedule};
 use crate::store::Store;
@@ -59,7 +60,8 @@ enum Standing {
 
 pub(crate) fn run(schedule: &Schedule, store: Option<&Store>, old: Option<&Path>) -> std::io::Result<Verdict> {
     let begin = Instant::now();
-    let place = Place::new(schedule, store)?;
+    let net = if schedule.drops_packets() { Net::new().ok() } else { None };
+    let place = Place::new(schedule, store, net)?;
     place.tell(&schedule.to_string());
     let trial = Trial { place: &place, schedule, store, old, ledger: Mutex::default(), verdict: Mutex::default() };
     let outcome = trial.live_all();
@@ -299,7 +301,7 @@ impl Trial<'_> {
         let ended = self.play(LAST, &life, &part, Release::New, standing)?;
         self.judge(LAST, host, &ended, Release::New, standing, true);
         if ended.code != 0 {
-            let text = format!("{LAST}: a life without faults ended with {}: {}", ended.code, last_line(&ended.log));
+            let text = format!("{LAST}: a life without faults: {}: {}", ended.code, last_line(&ended.log));
             match self.schedule.scenario {
                 // It may be ahead of a host that has written nothing.
                 Scenario::Failover if ended.code == 65 => self.odd(text),
@@ -355,6 +357,7 @@ impl Trial<'_> {
             // The sync that is left out after it.
             (Release::New, Standing::Current) if rolls_back && text.contains(": exit 5 and ") => Some("migration rolled back"),
             (Release::New, Standing::Stale) => Some("diverged"),
+            (Release::New, Standing::Current) if text.starts_with("STUCK") && text.contains(" 65: ") => Some("refused"),
             (Release::New, Standing::Current) => None,
         };
         let mut verdict = self.verdict.lock().unwrap();

@@ -319,7 +319,9 @@ impl Container {
 
     fn enter_by(&self, pid1: i32, command: &mut Command) {
         command.args(["nsenter", "--target", &pid1.to_string(), "--pid", "--mount"]);
-        if !nix::unistd::geteuid().is_root() {
+        if nix::unistd::geteuid().is_root() {
+            command.arg("--net");
+        } else {
             command.args(["--user", "--preserve-credentials"]);
         }
         command.arg("--").stdin(Stdio::null());
