@@ -226,16 +226,16 @@ impl Trial<'_> {
         live(&start, part)
     }
 
-    fn judge(&self, name: &str, host: Host, ended: &Ended, release: Release, standing: Standing, is_last: bool) {
+    /// What the end itself says, before anything is asked of the backup.
+    fn note(&self, name: &str, ended: &Ended, release: Release, standing: Standing) -> Word {
         let word = word(ended.code, &ended.log, ended.killed);
-        {
-            let mut verdict = self.verdict.lock().unwrap();
-            match word {
-                Word::Killed => verdict.kills += 1,
-                Word::Honest => *verdict.words.entry(ended.code).or_default() += 1,
-                Word::Silent => verdict.silent += 1,
-            }
+        let mut verdict = self.verdict.lock().unwrap();
+        match word {
+            Word::Killed => verdict.kills += 1,
+            Word::Honest => *verdict.words.entry(ended.code).or_default() += 1,
+            Word::Silent => verdict.silent += 1,
         }
+        drop(verdict);
         if ended.hung {
             self.fail(release, standing, format!("HUNG {name}: it does not end after TERM"));
         }
@@ -245,6 +245,12 @@ impl Trial<'_> {
         if word == Word::Honest && ended.code == 65 && standing == Standing::Current && self.schedule.scenario == Scenario::One {
             self.odd(format!("{name}: 65 on the newest volume: {}", last_line(&ended.log)));
         }
+        word
+    }
+
+    /// Asks volume and backup for what must be there after this container's end.
+    fn judge(&self, name: &str, host: Host, ended: &Ended, release: Release, standing: Standing, is_last: bool) {
+        let word = self.note(name, ended, release, standing);
         // Of a pair's container that ends beside another one, its own rows and those of earlier lives.
         let owners: Vec<String> = self.ledger.lock().unwrap().owed(host);
         let owners: Vec<String> =
@@ -351,11 +357,8 @@ impl Trial<'_> {
     fn fail(&self, release: Release, standing: Standing, text: String) {
         self.place.tell(&text);
         // What the older release does is its own; what is to be refused and is not, is a check of its own.
-        let rolls_back = self.schedule.migration.is_some_and(|migration| migration.rollback);
         let class = match (release, standing) {
             (Release::Old, _) => Some("old release"),
-            // The sync that is left out after it.
-            (Release::New, Standing::Current) if rolls_back && text.contains(": exit 5 and ") => Some("migration rolled back"),
             (Release::New, Standing::Stale) => Some("diverged"),
             (Release::New, Standing::Current) if text.starts_with("STUCK") && text.contains(" 65: ") => Some("refused"),
             (Release::New, Standing::Current) => None,
