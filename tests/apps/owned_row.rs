@@ -4,10 +4,17 @@
 pub(crate) fn payload(owner: &str, number: u64, version: u64, length: usize) -> Vec<u8> {
     let seed = owner.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let mut state = scramble(seed ^ number.rotate_left(32) ^ version);
-    let mut bytes = Vec::with_capacity(length.next_multiple_of(8));
+    let mut block = [0; 512];
+    for place in block.chunks_exact_mut(8) {
+        state = scramble(state);
+        place.copy_from_slice(&state.to_le_bytes());
+    }
+    // Few steps a kilobyte, so that many megabytes are looked through in no time; no two pages of a large one are alike.
+    let mut bytes = Vec::with_capacity(length.next_multiple_of(block.len()));
     while bytes.len() < length {
         state = scramble(state);
-        bytes.extend(state.to_le_bytes());
+        bytes.extend_from_slice(&state.to_le_bytes());
+        bytes.extend_from_slice(&block);
     }
     bytes.truncate(length);
     bytes

@@ -119,6 +119,8 @@ fn run() -> ExitCode {
     if !support::namespaces() {
         return ExitCode::SUCCESS;
     }
+    place::sweep();
+    net::sweep();
     let schedules = schedules();
     let uses = |backend| schedules.iter().any(|it| it.backend == backend);
     // From this thread, with which they end.

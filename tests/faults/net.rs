@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::place::is_of_nobody;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// A network namespace with nothing but loopback; gone with this value.
@@ -63,6 +64,14 @@ impl Net {
 impl Drop for Net {
     fn drop(&mut self) {
         let _ = run(&["ip", "netns", "del", &self.name]);
+    }
+}
+
+/// Takes away the networks of runs that were killed.
+pub(crate) fn sweep() {
+    let names = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    for name in names.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_of_nobody(name)) {
+        drop(Net { name });
     }
 }
 

@@ -25,6 +25,9 @@ use crate::support::{Line, SEARCH_PATH, example};
 /// Who the app runs as where the schedule wants another user.
 const USER: &str = "12345:12345";
 
+/// How many places of trials are kept.
+const KEPT: usize = 20;
+
 /// Directories and the replica of one trial; gone with this value unless they are kept.
 pub(crate) struct Place<'a> {
     pub(crate) directory: TempDir,
@@ -58,10 +61,8 @@ impl Found {
 
 impl<'a> Place<'a> {
     pub(crate) fn new(schedule: &'a Schedule, store: Option<&'a Store>, net: Option<Net>) -> std::io::Result<Self> {
-        // The path is short: sockets lie below it. The memory file system spares the disk.
-        let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() { memory.into() } else { std::env::temp_dir() };
-        let directory = TempDir::with_prefix_in("lf-", base)?;
+        // The path is short: sockets lie below it.
+        let directory = TempDir::with_prefix_in(format!("lf-{}-", std::process::id()), base())?;
         fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
         for name in ["ack", "ready", "replica", "restored"] {
             open_to_all(&directory.path().join(name))?;
@@ -215,6 +216,7 @@ impl<'a> Place<'a> {
         let time = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
         let kept = crate::results().join(format!("failed-{line}-{}-{time}", self.schedule.seed));
         let _ = Command::new("cp").arg("-a").arg(self.directory.path()).arg(&kept).status();
+        forget_all_but(KEPT);
         kept
     }
 }
@@ -260,4 +262,38 @@ pub(crate) fn provide(volume: &Path) -> std::io::Result<()> {
 fn open_to_all(folder: &Path) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
     fs::set_permissions(folder, Permissions::from_mode(0o777))
+}
+
+/// The memory file system spares the disk.
+fn base() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.into() } else { std::env::temp_dir() }
+}
+
+/// Takes away what runs that were killed have left behind: places whose name has the number of a process that is no more.
+pub(crate) fn sweep() {
+    for (name, path) in entries(&base()) {
+        if is_of_nobody(&name) {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}
+
+/// Whether `lf-PID-…` is of a process that is no more.
+pub(crate) fn is_of_nobody(name: &str) -> bool {
+    let pid = name.strip_prefix("lf-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+    pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
+
+fn forget_all_but(count: usize) {
+    let mut kept: Vec<_> = entries(&crate::results()).into_iter().filter(|(name, _)| name.starts_with("failed-")).collect();
+    kept.sort_by_key(|(_, path)| fs::metadata(path.join("story")).and_then(|meta| meta.modified()).ok());
+    for (_, path) in kept.iter().rev().skip(count) {
+        let _ = fs::remove_dir_all(path);
+    }
+}
+
+fn entries(folder: &Path) -> Vec<(String, PathBuf)> {
+    let found = fs::read_dir(folder).into_iter().flatten().flatten();
+    found.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))).collect()
 }
