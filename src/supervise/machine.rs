@@ -478,7 +478,7 @@ impl Machine {
             Message::Hung(why) => self.hung(&why, now),
             Message::Begin(why) => self.begin_anew(&why),
             Message::ByPass => self.by_pass(now),
-            Message::Flushed if self.phase == Phase::Sync => self.flushed(),
+            Message::Flushed if self.phase == Phase::Sync => self.flush_done(now),
             Message::Flushed => Vec::new(),
         }
     }

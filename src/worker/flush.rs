@@ -14,7 +14,7 @@ use crate::plan::{Database, Plan};
 use crate::position;
 use crate::report;
 use crate::restore::rollback::Undone;
-use crate::restore::{self, Local, rollback};
+use crate::restore::{self, Local, present, rollback};
 use crate::watched::Owed;
 use crate::{resnapshot, runtime, watch};
 
@@ -159,6 +159,7 @@ fn looked_at(plan: &Plan, database: &Database, deadline: Instant, channel: &Chan
 
 /// Without a Litestream that runs. What the replica is seen to lack afterwards gets one more, which begins with a snapshot.
 fn by_pass(plan: &Plan, database: &Database, deadline: Instant, channel: &Channel) -> Result<(), String> {
+    made_good(plan, database)?;
     let mut owed = owed(plan, database).is_some();
     for _ in 0..2 {
         if owed {
@@ -180,6 +181,17 @@ fn by_pass(plan: &Plan, database: &Database, deadline: Instant, channel: &Channe
         owed = true;
     }
     Ok(())
+}
+
+/// The snapshot that is owed after a rollback, without which nothing that is uploaded could be restored.
+fn made_good(plan: &Plan, database: &Database) -> Result<(), String> {
+    if matches!(Mark::read(&database.path), Mark::Rewound(_)) {
+        present::make_good(plan, database);
+    }
+    match Mark::read(&database.path) {
+        Mark::Rewound(_) => Err("no new snapshot could be made; it is tried again at the next start".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 /// At the end of an app that never made it, so that nobody takes it for backed up.

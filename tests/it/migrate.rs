@@ -2,15 +2,18 @@
 
 use std::fs;
 
+use nix::sys::signal::Signal;
+
 use crate::support::container::Recipe;
 use crate::support::contents::Contents;
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, namespaces, process, when};
 
 both_lines!(
     a_migration_runs_once_before_the_app_and_is_in_the_backup,
     a_migration_that_fails_ends_the_start_with_its_code,
     a_failed_migration_is_undone_where_that_is_asked_for,
+    what_a_killed_life_left_is_saved_after_a_rollback,
     a_migration_that_takes_too_long_or_is_stopped_ends_the_start,
 );
 
@@ -100,6 +103,25 @@ fn a_failed_migration_is_undone_where_that_is_asked_for(line: Line) {
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     site.assert_saved();
     assert!(Contents::of(site.database()).last() > before.last());
+}
+
+fn what_a_killed_life_left_is_saved_after_a_rollback(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let (site, _) = with_rows(line);
+    let mut killed = site.writing("--every 500").start();
+    killed.ready();
+    process::send(killed.running_litestream().pid, Signal::SIGSTOP);
+    site.write_on(200);
+    killed.kill();
+    let here = Contents::of(site.database());
+    let migrate = format!("{}; sleep 1.5; exit 9", migration(&site, "CREATE TABLE half(id INTEGER PRIMARY KEY); DELETE FROM t"));
+    let (code, container) = noting(&site, &migrate).env("LITESTREAM_ENTRY_MIGRATE_ROLLBACK", "true").run();
+    assert_eq!(code, 9, "{}", container.stderr());
+    assert!(!container.stderr().contains("NOT SAVED"), "{}", container.stderr());
+    assert_eq!(Contents::of(site.database()).difference(&here), None);
+    assert_eq!(site.backup_of(site.database()).difference(&here), None);
 }
 
 fn a_migration_that_takes_too_long_or_is_stopped_ends_the_start(line: Line) {

@@ -125,6 +125,14 @@ impl Machine {
         vec![Action::LetGo]
     }
 
+    /// Its worker has come to its end. What an earlier life wrote and was killed with is in a database that has been put back, too.
+    pub(super) fn flush_done(&mut self, now: Now) -> Actions {
+        match self.flush {
+            Some((Sync::Rollback, _)) if self.unsaved.is_empty() => self.flush(Sync::Pass, now),
+            _ => self.flushed(),
+        }
+    }
+
     pub(super) fn flushed(&mut self) -> Actions {
         self.synced = true;
         if self.replicator.runs() { self.close() } else { self.finish() }
