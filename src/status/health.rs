@@ -70,7 +70,10 @@ fn replicated(status: &Status, limits: &Limits) -> Result<(), String> {
 
 fn in_time(status: &Status, limits: &Limits) -> Result<(), String> {
     match &status.lag {
-        Lag::For(lag) if *lag > limits.lag => Err(format!("what was written is not in the replica for {}", period(*lag))),
+        Lag::For(lag) if *lag > limits.lag => {
+            let first = status.first_snapshot.map(|percent| format!(" (first snapshot: {percent} %)")).unwrap_or_default();
+            Err(format!("what was written is not in the replica for {}{first}", period(*lag)))
+        }
         Lag::For(_) => Ok(()),
         // A configuration of the user's own need not say; a Litestream that does not answer has no such excuse.
         Lag::Unknown(unknown) if unknown.by_configuration => Ok(()),
@@ -117,6 +120,9 @@ fn well(overview: &Overview, state: &State) -> String {
     let mut note = if unproven > 0 { format!(", {unproven} unproven") } else { String::new() };
     if present.count() > 0 {
         note = format!(", lag {lag}{note}");
+    }
+    if let Some(percent) = overview.databases.iter().filter_map(|s| s.first_snapshot).min() {
+        note = format!("{note}, first snapshot: {percent} %");
     }
     let mut missing = overview.databases.iter().filter(absent);
     match (missing.next(), missing.count()) {

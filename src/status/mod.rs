@@ -6,6 +6,7 @@ mod lag;
 pub mod metrics;
 mod replicated;
 pub mod show;
+mod upload;
 pub mod verified;
 
 use std::fs;
@@ -76,6 +77,8 @@ pub struct Status {
     pub proven: bool,
     /// Why its backup needs a new snapshot, which is not there yet.
     pub owed: Option<String>,
+    /// How far the whole database is uploaded with which 0.5 goes on after a restore, in percent: nothing new is in the replica before.
+    pub first_snapshot: Option<u8>,
     /// The replica was asked, and has nothing.
     pub is_empty: bool,
     /// Who replicates it.
@@ -172,6 +175,7 @@ fn look(plan: &Plan, database: &Database, state: Option<&State>, replicated: &Re
     let found = lag::look(plan, path, read.as_ref(), since, replicated);
     let owed = Owed::read(plan, path).map(|owed| owed.why);
     let size = fs::metadata(path).ok().map(|m| m.len());
+    let uploads = state.filter(|_| plan.litestream.line == Line::V05 && matches!(replicated, Replicated::Synced(_)));
     Status {
         alias: database.alias.clone(),
         path: path.clone(),
@@ -187,6 +191,7 @@ fn look(plan: &Plan, database: &Database, state: Option<&State>, replicated: &Re
         verified: Verified::read(plan, path),
         proven: Mark::read(path) != Mark::Unproven && owed.is_none() && size.is_some_and(|bytes| bytes > 0),
         owed,
+        first_snapshot: uploads.and_then(|state| upload::first_snapshot(path, state.litestream, found.synced)),
         is_empty: false,
         lock: match (plan.entry.lock, state.map(|s| s.view.replication)) {
             (LockPolicy::Off, _) => "off",

@@ -93,6 +93,9 @@ fn details(status: &Status, now: SystemTime) -> Vec<String> {
         lines.push(format!("how far it lags is not known: {}", unknown.why));
     }
     lines.extend(status.unreachable.iter().map(|why| format!("the replica does not answer: {why}")));
+    lines.extend(
+        status.first_snapshot.map(|percent| format!("first snapshot: {percent} %; nothing new is in the replica before it is there")),
+    );
     lines.extend(status.owed.iter().map(|why| format!("a new snapshot is made: {}", status.without_alias(why))));
     match status.absent() {
         Some(Absent::NotYet) => lines.push("the app has not made this database yet".to_owned()),
@@ -235,7 +238,7 @@ fn json_of(status: &Status, now: SystemTime) -> String {
     format!(
         "{{\"database\":{},\"path\":{},\"replica\":{},\"size\":{},\"wal_size\":{},\"position_here\":{},\"position_there\":{},\"behind\":{},\
          \"lag_seconds\":{lag},\"lag_unknown\":{},\"last_sync\":{},\"seconds_since_sync\":{},\"unreachable\":{},\"verified\":{verified},\
-         \"proven\":{},\"owed\":{},\"lock\":{}}}",
+         \"proven\":{},\"owed\":{},\"first_snapshot\":{},\"lock\":{}}}",
         json_string(&status.alias),
         json_string(&status.path.to_string_lossy()),
         json_string(&status.replica),
@@ -250,6 +253,7 @@ fn json_of(status: &Status, now: SystemTime) -> String {
         text_or_null(status.unreachable.as_deref()),
         status.proven,
         text_or_null(status.owed.as_deref()),
+        status.first_snapshot.map_or_else(|| "null".to_owned(), |percent| percent.to_string()),
         json_string(status.lock)
     )
 }

@@ -30,6 +30,7 @@ mod commands;
 mod continuity;
 mod diverged;
 mod fault_harness;
+mod first_upload;
 mod gate;
 mod init;
 mod jobs;

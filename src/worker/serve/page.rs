@@ -206,6 +206,7 @@ mod tests {
             verified: None,
             proven: true,
             owed: None,
+            first_snapshot: None,
             is_empty: false,
             lock: "held",
         }

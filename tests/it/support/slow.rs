@@ -17,6 +17,15 @@ pub(crate) struct SlowLine {
 impl SlowLine {
     /// To the server at `endpoint` (`http://HOST:PORT`), `rate` bytes a second on each connection towards the client.
     pub(crate) fn to(endpoint: &str, rate: u64) -> Self {
+        Self::of_rates(endpoint, rate, u64::MAX)
+    }
+
+    /// The same with so many bytes a second towards the server.
+    pub(crate) fn upwards(endpoint: &str, rate: u64) -> Self {
+        Self::of_rates(endpoint, u64::MAX, rate)
+    }
+
+    fn of_rates(endpoint: &str, rate: u64, up: u64) -> Self {
         let server: SocketAddr = endpoint.trim_start_matches("http://").parse().expect("an address");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("its address");
@@ -34,7 +43,7 @@ impl SlowLine {
                 let Ok(upstream) = TcpStream::connect(server) else { continue };
                 let (from, to) = (client.try_clone().expect("a descriptor"), upstream.try_clone().expect("a descriptor"));
                 let (is_cut, back_is_cut) = (Arc::clone(&is_cut), Arc::clone(&is_cut));
-                std::thread::spawn(move || carry(from, to, u64::MAX, &AtomicU64::new(0), &is_cut));
+                std::thread::spawn(move || carry(from, to, up, &AtomicU64::new(0), &is_cut));
                 let count = Arc::clone(&count);
                 std::thread::spawn(move || carry(upstream, client, rate, &count, &back_is_cut));
             }
