@@ -77,11 +77,7 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
 fn rollback(plan: &Plan, channel: &Channel) {
     for database in &plan.databases {
         match rollback::undo(&database.path, &plan.life, &plan.entry) {
-            Ok(Undone::PutBack) => {
-                report::line(format_args!("{}: as it was before the migration", database.alias));
-                // What the migration wrote may be there, and what an earlier life left unsaved may not.
-                channel.say(&Message::Unsaved(format!("{}: the replica has it as it is now only after the next start", database.alias)));
-            }
+            Ok(Undone::PutBack) => report::line(format_args!("{}: as it was before the migration", database.alias)),
             Ok(Undone::NoCopy) if has_content(&database.path) => {
                 report::line(format_args!("{}: there was none before the migration: what it made stays", database.alias));
             }
