@@ -149,6 +149,14 @@ fn newest_ltx(database: &Path) -> Option<Ltx> {
     every_ltx(database).max_by_key(|ltx| ltx.txid)
 }
 
+/// Whether the newest has pages with flags, which releases before 0.5.16 cannot read. After the header of 100 bytes come the first page's
+/// number and its flags (github.com/superfly/ltx).
+pub fn has_flags(database: &Path) -> bool {
+    let mut flags = [0; 2];
+    let read = |ltx: Ltx| File::open(ltx.path).and_then(|file| file.read_exact_at(&mut flags, 104));
+    newest_ltx(database).map(read).is_some_and(|read| read.is_ok()) && flags != [0; 2]
+}
+
 /// All of them; `0000000000000001-000000000000002a.ltx`: first and last transaction in hexadecimal.
 pub fn every_ltx(database: &Path) -> impl Iterator<Item = Ltx> {
     let entries = std::fs::read_dir(meta_dir(database).join("ltx/0")).into_iter().flatten();
@@ -570,5 +578,11 @@ mod tests {
         }
         assert_eq!(newest_ltx(&path).unwrap().txid, 0x1f);
         assert_eq!(survey(&path, true).ltx, Some([7; 8]));
+        let newer =
+            |flags: u8| std::fs::write(folder.join("0000000000000020-0000000000000020.ltx"), [[7; 104].as_slice(), &[0, flags]].concat());
+        newer(0).unwrap();
+        assert!(!has_flags(&path));
+        newer(1).unwrap();
+        assert!(has_flags(&path));
     }
 }

@@ -27,10 +27,15 @@ pub enum Ability {
     Sync,
     /// `/debug/sync-status` there, by which a pin can be let go; `restore -json` and `-dry-run`.
     Status,
+    /// It reads files whose pages have flags, as it and its successors write them.
+    Flags,
+    /// `restore` finds a backup of 0.3's, too.
+    Reads03,
 }
 
 /// The first release of 0.5 with each, found by trying the released binaries 0.5.5 to 0.5.17.
-const SINCE: [(Ability, u16); 4] = [(Ability::Once, 6), (Ability::Socket, 8), (Ability::Sync, 9), (Ability::Status, 12)];
+const SINCE: [(Ability, u16); 6] =
+    [(Ability::Once, 6), (Ability::Reads03, 7), (Ability::Socket, 8), (Ability::Sync, 9), (Ability::Status, 12), (Ability::Flags, 16)];
 /// The oldest release of 0.5 that was tried.
 const OLDEST: u16 = 5;
 

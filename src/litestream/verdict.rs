@@ -45,13 +45,19 @@ const DAMAGE: [&str; 11] = [
 ];
 
 /// The first row with a word that was said. The words are AWS's, Go's and the clients' own, as both lines print them.
-const TABLE: [Row; 19] = [
+const TABLE: [Row; 20] = [
     (&["no space left on device", "disk quota exceeded"], NoRoom, ""),
     (&["age encryption is not currently supported"], Refused, "let the bucket encrypt, or run Litestream 0.3.13"),
     (
         &["malformed secret key", "malformed recipient", "unknown identity type", "unknown recipient type", "no secret keys found"],
         Refused,
         "correct the identities and recipients of `age`",
+    ),
+    // Before what it is wrapped in, which looks like damage: it is none, and no older point is gone back to for it.
+    (
+        &["no flags allowed, reserved for future use"],
+        Permanent,
+        "the backup was written by Litestream 0.5.16 or later, whose files this release cannot read: run that one",
     ),
     (&DAMAGE, Damaged, ""),
     (&["InvalidAccessKeyId"], Permanent, "the storage does not know this key id: check the key and the endpoint"),
@@ -107,8 +113,8 @@ pub fn judge(said: &str) -> Verdict {
 mod tests {
     use super::*;
 
-    /// What 0.5.17 and 0.3.13 said of a real server, or of none.
-    const SAID: [(&str, Kind, &str); 14] = [
+    /// What 0.5.17, 0.5.12 and 0.3.13 said of a real server, or of none.
+    const SAID: [(&str, Kind, &str); 15] = [
         (
             "operation error S3: ListObjectsV2, https response error StatusCode: 403, RequestID: 18EB, HostID: , api error InvalidAccessKeyId: The access key ID you provided does not exist in our records.",
             Permanent,
@@ -129,6 +135,11 @@ mod tests {
         ("dial tcp 127.0.0.1:1: connect: connection refused", Temporary, "nothing listens"),
         ("dial tcp: lookup no.such.host.invalid on 10.0.0.1:53: no such host", Temporary, "resolve"),
         ("https response error StatusCode: 503, api error SlowDown: Please reduce your request rate.", Temporary, ""),
+        (
+            "Error: decode database: decode page 1: read page header 0: no flags allowed, reserved for future use",
+            Permanent,
+            "0.5.16 or later",
+        ),
         ("Error: decode database: decode page 1039: read page header 3: read compressed data: unexpected EOF", Damaged, ""),
         ("Error: invalid ltx file: level=0 min=0000000000000005 max=0000000000000005 has size 0 bytes (minimum 100)", Damaged, ""),
         ("Error: cannot calc restore plan: non-contiguous ltx files: have up to 03 but next file starts at 05", Damaged, ""),

@@ -14,7 +14,7 @@ use crate::continuity::{self, Mark};
 use crate::exit::{self, Failure};
 use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::folder::Folder;
-use crate::litestream::{Line, call};
+use crate::litestream::{Ability, Line, call};
 use crate::plan::{Database, Plan};
 use crate::settings::{self, StalePolicy};
 use crate::{interrupt, report, resnapshot, runtime, time};
@@ -256,9 +256,7 @@ impl Boot<'_> {
 
     fn restore_missing(&self) -> Result<(), Failure> {
         let began = Instant::now();
-        if self.plan.litestream.line == Line::V03 {
-            self.look_for_the_newer_line()?;
-        }
+        self.look_for_the_other_line()?;
         let restored = match self.fetch_newest()? {
             Fetched::Database(restored) => restored,
             Fetched::NoBackup => return self.start_without_backup(),
@@ -300,21 +298,27 @@ impl Boot<'_> {
         aside::move_companions_aside(&database.path).map_err(|e| self.system(&e))
     }
 
-    /// 0.3 does not see 0.5's backups, and would restore an older one of its own, or begin an empty database. Only a folder can be
-    /// looked into.
-    fn look_for_the_newer_line(&self) -> Result<(), Failure> {
-        let (alias, replica) = (&self.database.alias, &self.database.replica);
+    /// 0.3 does not see 0.5's backups, nor do the first of 0.5 see 0.3's: each would restore an older one of its own, or begin an empty
+    /// database. Only a folder can be looked into.
+    fn look_for_the_other_line(&self) -> Result<(), Failure> {
+        let (alias, replica, litestream) = (&self.database.alias, &self.database.replica, &self.plan.litestream);
+        let (other, own, theirs, instead) = match litestream.line {
+            Line::V05 if litestream.can(Ability::Reads03) => return Ok(()),
+            Line::V05 => (Line::V03, "0.5", "0.3", format!("{} or later", Ability::Reads03.since())),
+            Line::V03 => (Line::V05, "0.3", "0.5", "0.5".to_owned()),
+        };
+        let version = if litestream.line == Line::V05 { litestream.version.to_string() } else { own.to_owned() };
         let Some(folder) = Folder::of(replica) else {
-            let what = "cannot see whether it has one of Litestream 0.5, which may be newer";
-            report::line(format_args!("{alias}: {replica}: Litestream 0.3 looks for a backup of its own, and {what}"));
+            let what = format!("cannot see whether it has one of Litestream {theirs}, which may be newer");
+            report::line(format_args!("{alias}: {replica}: Litestream {version} looks for a backup of its own, and {what}"));
             return Ok(());
         };
         let written = |line| folder.newest(line).unwrap_or_default().into_iter().map(|file| file.created).max();
-        let older = written(Line::V03);
-        let Some(at) = written(Line::V05).filter(|theirs| older.as_ref().is_none_or(|ours| theirs > ours)) else { return Ok(()) };
-        let by_hand = older.map(|at| format!(", restore the older one of 0.3 ({at}) by hand with `litestream-entry restore {alias}`"));
-        let ways = format!("run Litestream 0.5{}, or name another replica", by_hand.unwrap_or_default());
-        let what = format!("{replica} has a backup of Litestream 0.5, written at {at}, which 0.3 cannot read; {ways}");
+        let older = written(litestream.line);
+        let Some(at) = written(other).filter(|theirs| older.as_ref().is_none_or(|ours| theirs > ours)) else { return Ok(()) };
+        let by_hand = older.map(|at| format!(", restore the older one of {own} ({at}) by hand with `litestream-entry restore {alias}`"));
+        let ways = format!("run Litestream {instead}{}, or name another replica", by_hand.unwrap_or_default());
+        let what = format!("{replica} has a backup of Litestream {theirs}, written at {at}, which {version} cannot read; {ways}");
         Err(Failure::new(exit::NO_BACKUP, what))
     }
 

@@ -256,6 +256,14 @@ fn fit(plan: &Plan, databases: &[Database], shows_lock: bool) -> (Vec<Pin>, bool
         databases.iter().for_each(continuity::begin);
         return (Vec::new(), false);
     }
+    for database in databases.iter().filter(|d| !plan.litestream.can(Ability::Flags) && continuity::has_flags(&d.path)) {
+        report::line(format_args!(
+            "{}: Litestream {} or later has replicated it, whose files {} cannot read: NOTHING IS REPLICATED until such a release runs again",
+            database.alias,
+            Ability::Flags.since(),
+            plan.litestream.version
+        ));
+    }
     let prepared = in_parallel(databases, databases.len(), |database| make_continuous(database, shows_lock));
     let mut pins = Vec::new();
     let mut unproven = prepared.len() != databases.len();

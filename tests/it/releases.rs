@@ -111,10 +111,50 @@ fn an_update_of_the_image_keeps_every_row_and_one_that_cannot_go_back_says_so() 
     site = site.of_release("0.5.6");
     let mut back = writing(&site);
     assert_eq!(back.stop(), 74, "{}", back.stderr());
-    assert!(back.stderr().contains("NOT SAVED"), "{}", back.stderr());
+    assert!(back.stderr().contains("NOT SAVED") && back.stderr().contains("NOTHING IS REPLICATED"), "{}", back.stderr());
     // Nothing is lost by that: the later release goes on.
     site = site.of_release("0.5.17");
     let mut again = writing(&site);
     assert_eq!(again.stop(), 0, "{}", again.stderr());
+    site.assert_saved();
+}
+
+/// A whole backup of a later release is not taken for a damaged one, and no older point of it is gone back to.
+#[test]
+fn a_backup_that_only_a_later_release_can_read_is_refused_as_that() {
+    if !namespaces() {
+        return;
+    }
+    let mut site = Site::new(Line::V05).of_release("0.5.17");
+    assert_eq!(writing(&site).stop(), 0);
+    lose(site.database());
+    site = site.of_release("0.5.12");
+    let (code, refused) = site.writing("").env("LITESTREAM_ENTRY_RESTORE_LADDER", "true").run();
+    let told = refused.stderr();
+    assert_eq!(code, 69, "{told}");
+    assert!(told.contains("0.5.16 or later") && !told.contains("damaged") && !site.database().exists(), "{told}");
+    site = site.of_release("0.5.17");
+    let mut again = writing(&site);
+    assert_eq!(again.stop(), 0, "{}", again.stderr());
+    site.assert_saved();
+}
+
+/// 0.5.5 and 0.5.6 do not see a backup of 0.3's: no empty database is begun beside it.
+#[test]
+fn a_backup_of_0_3_is_restored_or_seen_and_never_begun_over() {
+    if !namespaces() {
+        return;
+    }
+    let mut site = Site::new(Line::V03);
+    assert_eq!(writing(&site).stop(), 0);
+    lose(site.database());
+    site.line = Line::V05;
+    site = site.of_release("0.5.6");
+    let (code, refused) = site.writing("").run();
+    assert_eq!(code, 66, "{}", refused.stderr());
+    assert!(refused.stderr().contains("0.5.7 or later") && !site.database().exists(), "{}", refused.stderr());
+    site = site.of_release("0.5.8");
+    let mut restored = writing(&site);
+    assert_eq!(restored.stop(), 0, "{}", restored.stderr());
     site.assert_saved();
 }
