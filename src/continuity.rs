@@ -286,11 +286,17 @@ pub fn note_more(database: &Path, more: &str) -> io::Result<()> {
     write_mark(database, if mark.is_empty() { "none" } else { mark }, more)
 }
 
-/// A life begins under 0.3, which needs no mark but this: after a crash the last clean end proves nothing.
+/// A life begins under 0.3: after a crash the last clean end proves nothing. The generation that it goes on in is noted: 0.3 takes
+/// its pointer away itself, where it finds that its copy of the WAL is wrong, and may be killed before it has begun another.
+/// Whatever the replica has of that generation is of this database.
 pub fn begin(database: &Database) {
-    if matches!(Mark::read(&database.path), Mark::Clean(_))
-        && let Err(error) = Mark::Open.write(&database.path)
-    {
+    let mark = match (Mark::read(&database.path), shadow_position(&database.path)) {
+        (Mark::Rewound(_), _) => return,
+        (_, Some(Position::Wal { generation, .. })) => Mark::Restored(Position::Wal { generation, index: u64::MAX, offset: u64::MAX }),
+        (Mark::Clean(_), _) => Mark::Open,
+        _ => return,
+    };
+    if let Err(error) = mark.write(&database.path) {
         report::line(format_args!("{}: {}: {error}", database.alias, mark_path(&database.path).display()));
     }
 }

@@ -146,6 +146,8 @@ fn compare(here: Option<Position>, there: &[File], begun: Option<SystemTime>) ->
                 (Some(theirs), Some(ours)) if theirs > ours => {
                     Standing::Behind(format!("another generation there was written at {theirs}, this one's last at {ours}"))
                 }
+                // There are others, and nothing tells when ours was last written.
+                (Some(_), None) => Standing::Unknown,
                 _ => Standing::Current,
             }
         }
@@ -252,6 +254,11 @@ mod tests {
         let standing = |seconds| compare(Some(wal("a", 0, 99)), &only, began(seconds));
         assert!(matches!(standing(500), Standing::Behind(_)));
         assert_eq!(standing(560), Standing::Current);
+        // A generation that is only noted: all that is there of it is ours, and it counts for nothing where nothing is.
+        let noted = wal("a", u64::MAX, u64::MAX);
+        assert_eq!(compare(Some(noted.clone()), &other("2026-01-01T00:00:04Z"), None), Standing::Current);
+        assert!(is_behind(noted.clone(), &other("2026-01-01T00:00:06Z")));
+        assert_eq!(compare(Some(noted), &only, None), Standing::Unknown);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Channel, Message, Preparation, flush, in_parallel, memory, probe};
 use crate::continuity::{self, Mark, Need, Pin};
 use crate::exit::{self, Failure};
+use crate::litestream::backup::Position;
 use crate::litestream::{Ability, Line, socket};
 use crate::plan::{Database, Plan};
 use crate::report;
@@ -113,6 +114,8 @@ fn say_what_is_not_saved(plan: &Plan, channel: &Channel) {
     let untouched = |path: &Path| continuity::own_position(path, plan.litestream.line).is_none() && continuity::wal_size(path) == 0;
     let is_saved = |path: &Path| match Mark::read(path) {
         Mark::Clean(_) => true,
+        // Of a life under 0.3 that has not ended well.
+        Mark::Restored(Position::Wal { index: u64::MAX, .. }) => false,
         // It stays until the next clean end, whatever is written meanwhile.
         Mark::Restored(_) => untouched(path),
         _ => false,

@@ -56,7 +56,7 @@ use trial::Verdict;
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("run") => run(),
-        Some("show") => {
+        Some("show" | "--show") => {
             for schedule in schedules() {
                 print!("{schedule}");
             }

@@ -294,3 +294,19 @@ fn a_crash_in_the_middle_of_a_resnapshot_of_0_3_is_no_reason_to_refuse() {
     let said = goes_on(&site, site.recipe());
     assert!(!said.contains("comparing it"), "{said}");
 }
+
+/// 0.3 takes its pointer away itself where its copy of the WAL does not fit any more, and may be killed before it has made another.
+#[test]
+fn a_crash_while_0_3_begins_a_generation_is_no_reason_to_refuse() {
+    if !namespaces() {
+        return;
+    }
+    let (site, _) = backed_up(Line::V03);
+    let mut container = site.writing("--every 2000").start();
+    container.ready();
+    site.write_on(100);
+    container.kill();
+    fs::remove_file(site.path("data/.app.db-litestream/generation")).unwrap();
+    let said = goes_on(&site, site.recipe());
+    assert!(!said.contains("comparing it"), "{said}");
+}
