@@ -11,6 +11,7 @@ use crate::litestream::{Ability, Line, call, chain};
 use crate::plan::{Database, Plan};
 use crate::restore::install::go_on_from_here;
 use crate::state::{Replication, State};
+use crate::watched::Owed;
 use crate::worker::{CONTROL_FILE, Message};
 use crate::{continuity, interrupt, runtime};
 
@@ -36,6 +37,10 @@ pub fn begin(plan: &Plan, databases: &[Database], ask: impl FnOnce() -> Result<(
     match plan.litestream.line {
         Line::V03 => databases.iter().try_for_each(|database| begin_generation(database).map_err(|why| failed(&why))),
         Line::V05 => {
+            // A snapshot of the lowest level alone would leave a restore to begin with a damaged one of the highest.
+            for Database { path, alias, .. } in databases {
+                Owed::note(plan, path, &format!("{alias}: a new snapshot was asked for"));
+            }
             let asked = SystemTime::now();
             ask()?;
             until(|| State::read(&plan.runtime).is_some_and(|s| s.since > asked && s.view.replication == Replication::Up))?

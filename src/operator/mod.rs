@@ -23,6 +23,7 @@ use crate::runtime::{self, Runtime};
 use crate::status::verified::Verified;
 use crate::supervise::lock;
 use crate::verify::{self, Options, Proof, Unproved};
+use crate::watched::Owed;
 use crate::worker::{in_parallel, memory};
 use crate::{Configured, cli, continuity, interrupt, litestream, report, resnapshot, settings, sys, tenants};
 
@@ -118,6 +119,7 @@ fn resnapshot_all(plan: &Plan, databases: &[Database], timeout: Duration) -> Res
     let options = Options { timeout, quick: false, read_only: false };
     Ok(prove_all(plan, databases, &options, |database, outcome| {
         let proof = outcome.as_ref().ok()?;
+        Owed::settle(plan, &database.path);
         Some(format!("{}: a new snapshot is in {}, and verified ({:.2} s)", database.alias, database.replica, proof.total().as_secs_f32()))
     }))
 }

@@ -98,10 +98,22 @@ pub struct Unproved {
 }
 
 impl Unproved {
+    /// What is there cannot be restored.
+    pub fn is_damaged(&self) -> bool {
+        self.failure.message.contains(": the backup is damaged: ")
+    }
+
     /// The replica has nothing.
     pub fn is_absent(&self) -> bool {
         self.failure.message.ends_with(NO_BACKUP)
     }
+}
+
+/// Whether SQLite finds no fault in the structure of the database here, as it stands now: then a backup can be made of it.
+pub fn is_whole(database: &Database) -> bool {
+    let Ok(scratch) = Scratch::new(&database.path, false) else { return false };
+    let copy = scratch.path.join(NOW);
+    room(database, &scratch, 1).is_ok() && pages::of_live(&database.path, &copy, false).is_ok() && restore::soundness::check(&copy).is_ok()
 }
 
 /// How a line ends that says so.

@@ -52,7 +52,8 @@ fn check(plan: &Plan, database: &Database, channel: &Channel) -> bool {
             if unproved.is_absent() {
                 Owed::note(plan, &database.path, &format!("{}: the replica has nothing", database.alias));
             }
-            (unproved.differs || unproved.is_absent()) && make_whole(plan, database, channel)
+            (unproved.differs || unproved.is_absent() || unproved.is_damaged() && verify::is_whole(database))
+                && make_whole(plan, database, channel)
         }
     }
 }
@@ -86,6 +87,7 @@ fn make_whole(plan: &Plan, database: &Database, channel: &Channel) -> bool {
     let (state, said) = match begun.map(|()| prove(plan, database)) {
         _ if interrupt::check().is_err() => return false,
         Ok(Ok(proof)) => {
+            Owed::settle(plan, &database.path);
             let took = proof.total().as_secs_f32();
             ("ok", format!("{}: a new snapshot has made the backup whole again, verified in {took:.2} s", database.alias))
         }

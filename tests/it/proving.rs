@@ -9,6 +9,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 
 use crate::support::container::{Container, said};
+use crate::support::contents::Contents;
 use crate::support::process;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
@@ -16,6 +17,8 @@ use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 both_lines!(
     a_backup_that_differs_is_begun_anew_on_schedule_and_said,
     resnapshot_makes_a_backup_whole_while_the_app_runs,
+    resnapshot_makes_a_backup_whole_whose_newest_snapshot_is_damaged,
+    a_backup_that_cannot_be_restored_is_begun_anew_on_schedule,
     resnapshot_without_a_running_boot_says_so,
     a_scheduled_check_leaves_nothing_behind_at_the_end,
     a_scheduled_check_that_fails_is_said_and_unhealthy,
@@ -129,6 +132,57 @@ fn resnapshot_makes_a_backup_whole_while_the_app_runs(line: Line) {
     assert!(container.exec(["verify", "default"]).status.success());
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     assert!(backed_up_row(&site).starts_with(letter));
+}
+
+/// Cuts the newest snapshot in the middle, and waits for it where there is none yet.
+fn damage_the_newest_snapshot(site: &Site) {
+    let place = if site.line == Line::V05 { "/ltx/9/" } else { "/snapshots/" };
+    let snapshots = || {
+        let (mut files, mut folders) = (Vec::new(), vec![site.replica()]);
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
+            }
+        }
+        files.retain(|f| f.display().to_string().contains(place) && f.extension().is_none_or(|e| e != "tmp"));
+        files.sort_by_key(|f| fs::metadata(f).unwrap().modified().unwrap());
+        files
+    };
+    let newest = eventually("a snapshot", PATIENCE, || snapshots().pop());
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(!site.try_restore(site.database()).0.status.success(), "it is damaged");
+}
+
+fn resnapshot_makes_a_backup_whole_whose_newest_snapshot_is_damaged(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = kept_volume(line);
+    let mut container = started(&site, &[]);
+    damage_the_newest_snapshot(&site);
+    let made = container.exec(["resnapshot", "default"]);
+    assert!(made.status.success(), "{}", said(&made));
+    assert!(container.exec(["verify", "default"]).status.success());
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    assert_eq!(Contents::of(site.database()).difference(&site.backup_of(site.database())), None);
+}
+
+fn a_backup_that_cannot_be_restored_is_begun_anew_on_schedule(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = kept_volume(line);
+    let mut container = started(&site, &[("LITESTREAM_ENTRY_VERIFY_INTERVAL", "2s")]);
+    eventually("the first check", PATIENCE, || when(container.stderr().contains("default: verified in ")));
+    damage_the_newest_snapshot(&site);
+    eventually("it is made whole", PATIENCE, || {
+        when(container.stderr().contains("default: a new snapshot has made the backup whole again"))
+    });
+    assert!(container.stderr().contains("NOT PROVED: the backup is damaged"), "{}", container.stderr());
+    eventually("all is well", PATIENCE, || when(container.exec(["health"]).status.success()));
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    assert!(site.try_restore(site.database()).0.status.success());
 }
 
 fn resnapshot_without_a_running_boot_says_so(line: Line) {
