@@ -33,8 +33,8 @@ pub enum Standing {
 
 /// How long the replica is asked at a boot whose databases are here, where an app waits for the answer.
 pub const ASK_FOR: Duration = Duration::from_secs(5);
-/// 0.3's times come from the storage's clock, and that of a generation that it does not have yet from ours.
-const CLOCKS: Duration = Duration::from_secs(60);
+/// 0.3's times are whole seconds.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Asks the replica: a look into its folder, or one call of Litestream's.
 pub fn ask(plan: &Plan, database: &Database, within: Duration) -> Standing {
@@ -50,7 +50,7 @@ pub fn ask(plan: &Plan, database: &Database, within: Duration) -> Standing {
     let path = &database.path;
     match line {
         Line::V05 => lineage(&Here::of(path), &there, |own| folder?.has_the_same(&own.path)),
-        Line::V03 => compare(continuity::position(path, line), &there, begun(path)),
+        Line::V03 => compare(continuity::position(path, line), &there, &Begun::of(path)),
     }
 }
 
@@ -118,13 +118,35 @@ fn lineage(here: &Here, there: &[File], is_the_same: impl Fn(&Own) -> Option<boo
     if common.is_empty() && here.known().is_none_or(|known| known < newest) { Standing::Unknown } else { Standing::Current }
 }
 
-/// When 0.3 began its generation here.
-fn begun(database: &Path) -> Option<SystemTime> {
-    std::fs::metadata(continuity::generation_path(database)).and_then(|m| m.modified()).ok()
+/// Where 0.3's generation here came from, in case nothing of it is there.
+#[derive(Debug, Clone, Default)]
+struct Begun {
+    /// The generation that the last life began with.
+    after: Option<String>,
+    /// When this one was begun.
+    at: Option<SystemTime>,
+}
+
+impl Begun {
+    fn of(database: &Path) -> Self {
+        let after = match Mark::read(database) {
+            Mark::Restored(Position::Wal { generation, .. }) | Mark::Rewound(Position::Wal { generation, .. }) => Some(generation),
+            _ => None,
+        };
+        Self { after, at: std::fs::metadata(continuity::generation_path(database)).and_then(|m| m.modified()).ok() }
+    }
+
+    /// Up to when all that is there is known to be this database's: what it went on after is there, and nothing later.
+    fn known(&self, there: &[File]) -> Option<String> {
+        let after = self.after.as_deref()?;
+        let is_there = there.iter().any(|f| matches!(&f.position, Position::Wal { generation, .. } if generation == after));
+        let until = self.at.filter(|_| is_there)?.checked_add(SECOND)?;
+        Some(time::rfc3339(until))
+    }
 }
 
 /// Compares where the database is with what is there (0.3).
-fn compare(here: Option<Position>, there: &[File], begun: Option<SystemTime>) -> Standing {
+fn compare(here: Option<Position>, there: &[File], begun: &Begun) -> Standing {
     match here {
         _ if there.is_empty() => Standing::Current,
         // It was put there to take the place of all that is there.
@@ -141,7 +163,7 @@ fn compare(here: Option<Position>, there: &[File], begun: Option<SystemTime>) ->
                 return Standing::Behind(format!("WAL {} there, {index:08x}/{offset:08x} here", file.position));
             }
             let newest = |files: &[&File]| files.iter().map(|f| f.created.clone()).max();
-            let ours = newest(&own).or_else(|| Some(time::rfc3339(begun?.checked_add(CLOCKS)?)));
+            let ours = newest(&own).or_else(|| begun.known(there));
             match (newest(&others), ours) {
                 (Some(theirs), Some(ours)) if theirs > ours => {
                     Standing::Behind(format!("another generation there was written at {theirs}, this one's last at {ours}"))
@@ -182,7 +204,7 @@ mod tests {
     }
 
     fn is_behind(here: Position, there: &[File]) -> bool {
-        matches!(compare(Some(here), there, None), Standing::Behind(_))
+        matches!(compare(Some(here), there, &Begun::default()), Standing::Behind(_))
     }
 
     /// Transactions and sizes here, and where a restore ended; the same there; whether the newest has the same bytes.
@@ -248,25 +270,26 @@ mod tests {
         let other = |created| [ours.clone(), at(wal("b", 0, 0), created)];
         assert!(is_behind(wal("a", 1, 99), &other("2026-01-01T00:00:06Z")));
         assert!(!is_behind(wal("a", 1, 99), &other("2026-01-01T00:00:05Z")));
-        // Ours is not there yet: its own beginning counts, with a minute for the clocks.
-        let began = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        // Ours is not there yet: its own beginning counts where it went on after what is there, and tells nothing where it did not.
+        let begun =
+            |after: &str, seconds| Begun { after: Some(after.into()), at: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)) };
         let only = [at(wal("b", 0, 0), "1970-01-01T00:10:00Z")];
-        let standing = |seconds| compare(Some(wal("a", 0, 99)), &only, began(seconds));
-        assert!(matches!(standing(500), Standing::Behind(_)));
-        assert_eq!(standing(560), Standing::Current);
+        let standing = |after, seconds| compare(Some(wal("a", 0, 99)), &only, &begun(after, seconds));
+        assert!(matches!(standing("b", 598), Standing::Behind(_)));
+        assert_eq!((standing("b", 599), standing("c", 599)), (Standing::Current, Standing::Unknown));
         // A generation that is only noted: all that is there of it is ours, and it counts for nothing where nothing is.
         let noted = wal("a", u64::MAX, u64::MAX);
-        assert_eq!(compare(Some(noted.clone()), &other("2026-01-01T00:00:04Z"), None), Standing::Current);
+        assert_eq!(compare(Some(noted.clone()), &other("2026-01-01T00:00:04Z"), &Begun::default()), Standing::Current);
         assert!(is_behind(noted.clone(), &other("2026-01-01T00:00:06Z")));
-        assert_eq!(compare(Some(noted), &only, None), Standing::Unknown);
+        assert_eq!(compare(Some(noted), &only, &Begun::default()), Standing::Unknown);
     }
 
     #[test]
     fn no_position_or_the_other_lines_is_not_known() {
         let there = [at(wal("a", 1, 0), "2026-01-01T00:00:05Z")];
-        assert_eq!(compare(None, &there, None), Standing::Unknown);
-        assert_eq!(compare(Some(Position::Txid(5)), &there, None), Standing::Unknown);
-        assert_eq!(compare(None, &[], None), Standing::Current);
-        assert_eq!(compare(Some(Position::Txid(u64::MAX)), &there, None), Standing::Current, "put there on purpose");
+        assert_eq!(compare(None, &there, &Begun::default()), Standing::Unknown);
+        assert_eq!(compare(Some(Position::Txid(5)), &there, &Begun::default()), Standing::Unknown);
+        assert_eq!(compare(None, &[], &Begun::default()), Standing::Current);
+        assert_eq!(compare(Some(Position::Txid(u64::MAX)), &there, &Begun::default()), Standing::Current, "put there on purpose");
     }
 }

@@ -16,6 +16,7 @@ both_lines!(
     a_host_that_is_ahead_of_another_by_number_is_refused_in_a_bucket,
     a_host_that_comes_back_a_moment_after_its_end_asks_what_another_has_written,
     a_database_with_another_ones_replica_is_refused,
+    a_host_none_of_whose_rows_arrived_is_refused_beside_anothers_backup,
     a_volume_that_is_killed_before_its_first_upload_after_a_restore_goes_on,
     diff_shows_what_a_file_has_that_the_database_lacks,
 );
@@ -101,12 +102,12 @@ fn own_files(host: &Host) -> Vec<(PathBuf, u64)> {
 }
 
 /// A host whose store is away while it writes, so that its Litestream is further than the replica; and whose end is a crash.
-fn run_ahead(host: &Host, away: impl FnOnce(), back: impl FnOnce()) {
+fn run_ahead(host: &Host, transactions: i64, away: impl FnOnce(), back: impl FnOnce()) {
     let mut a = host.start();
     host.write(0..50);
     await_backup(host.site, [50, 0]);
     away();
-    for n in 50..60 {
+    for n in 50..50 + transactions {
         let before = own_files(host);
         host.write(n..n + 1);
         eventually("Litestream has read it", PATIENCE, || when(own_files(host) != before));
@@ -134,6 +135,7 @@ fn a_host_that_is_ahead_of_another_by_number_is_refused_and_every_way_on_keeps_w
         let (replica, elsewhere) = (site.replica(), site.path("elsewhere"));
         run_ahead(
             &a,
+            10,
             || {
                 fs::rename(&replica, &elsewhere).unwrap();
                 fs::write(&replica, "").unwrap();
@@ -173,7 +175,8 @@ fn a_host_that_is_ahead_of_another_by_number_is_refused_in_a_bucket(line: Line) 
     let [mut a, b] = hosts(&site);
     let way = SlowLine::to(&server.endpoint(), u64::MAX);
     a.endpoint = Some(way.endpoint());
-    run_ahead(&a, || way.cut(), || {});
+    // It tries again after longer and longer pauses, in which it reads nothing.
+    run_ahead(&a, 2, || way.cut(), || {});
     a.endpoint = None;
     fail_over(&b);
     let (code, refused) = a.recipe().shell("true").run();
@@ -197,8 +200,7 @@ fn a_host_that_comes_back_a_moment_after_its_end_asks_what_another_has_written(l
 }
 
 fn a_database_with_another_ones_replica_is_refused(line: Line) {
-    // 0.3 would begin a generation of its own beside the other's, which stays.
-    if !namespaces() || line == Line::V03 {
+    if !namespaces() {
         return;
     }
     // Of the same length, and longer.
@@ -218,6 +220,27 @@ fn a_database_with_another_ones_replica_is_refused(line: Line) {
         assert_eq!(code, 65, "{rows}: {}", refused.stderr());
         assert_eq!(backed_up(&theirs, ["a", "b"]), [0, 20], "{rows}: nothing was uploaded");
     }
+}
+
+fn a_host_none_of_whose_rows_arrived_is_refused_beside_anothers_backup(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let [a, b] = hosts(&site);
+    fs::create_dir(site.replica()).unwrap();
+    let app = format!("touch {}; sleep 60", site.ready_file().display());
+    let mut cut_off = a.recipe().shell(&app).with_read_only(&site.replica()).start();
+    cut_off.ready();
+    a.write(0..20);
+    eventually("Litestream has read it", PATIENCE, || when(!own_files(&a).is_empty()));
+    cut_off.kill();
+    let mut other = b.start();
+    b.write(0..3);
+    assert_eq!(other.stop(), 0, "{}", other.stderr());
+    let (code, refused) = a.recipe().shell("true").run();
+    assert_eq!(code, 65, "{}", refused.stderr());
+    assert_eq!(backed_up(&site, ["a", "b"]), [0, 3], "nothing was uploaded");
 }
 
 fn a_volume_that_is_killed_before_its_first_upload_after_a_restore_goes_on(line: Line) {
