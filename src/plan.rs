@@ -324,12 +324,21 @@ fn from_file(document: &Document) -> Vec<Database> {
 
 fn notes(settings: &Settings, litestream: &Litestream) -> Vec<String> {
     let mut notes = settings.notes.clone();
-    if litestream.version.stops_silently() {
-        notes.push(format!("Litestream {} is known to stop replicating silently; use a later 0.5.x", litestream.version));
-    } else if litestream.version.is_untried() {
-        notes.push(format!("Litestream {} is older than any that was tried (0.5.5): it is run as that one", litestream.version));
-    } else if litestream.line == Line::V05 && !litestream.can(Ability::Status) {
-        notes.push(format!("Litestream {}: every start makes a full snapshot; 0.5.12 and later do not need it", litestream.version));
+    let version = litestream.version;
+    if version.is_untried() {
+        notes.push(format!("Litestream {version} is older than any that was tried (0.5.5): it is run as that one"));
+    }
+    if version.stops_silently() {
+        notes.push(format!("Litestream {version} is known to stop replicating silently; use a later 0.5.x"));
+    }
+    if version.leaves_gaps() {
+        notes.push(format!(
+            "Litestream {version} may leave rows out of its backup where it checkpoints while the app writes: use 0.5.15 or later, or have the backup \
+             proved and made whole with LITESTREAM_ENTRY_VERIFY_INTERVAL"
+        ));
+    }
+    if litestream.line == Line::V05 && !litestream.can(Ability::Status) {
+        notes.push(format!("Litestream {version}: every start makes a full snapshot; 0.5.12 and later do not need it"));
     }
     notes
 }

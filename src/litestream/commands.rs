@@ -3,8 +3,8 @@
 
 use std::ffi::OsString;
 
-use super::Line;
 use super::schema::Lines;
+use super::{Ability, Line, Version};
 use crate::exit::{self, Failure};
 
 /// One of Litestream's commands.
@@ -83,21 +83,26 @@ pub fn find(name: &str) -> Option<&'static Native> {
 /// argv behind `litestream`: the words unchanged, but for what `resolve` makes of a database's name.
 ///
 /// # Errors
-/// 64 where the line does not have the command, with what to use instead; whatever `resolve` says.
+/// 64 where the line or the release does not have the command, with what to use instead; whatever `resolve` says.
 pub fn argv(
     native: &Native,
-    line: Line,
+    version: Version,
     args: &[OsString],
     config: &[OsString],
     socket: Option<OsString>,
     resolve: &dyn Fn(&str) -> Result<OsString, Failure>,
 ) -> Result<Vec<OsString>, Failure> {
-    let lacks = matches!((native.lines, line), (Lines::Only03, Line::V05) | (Lines::Only05, Line::V03));
-    if lacks {
-        return Err(Failure::new(exit::USAGE, format!("{}: {}", native.name, native.instead)));
-    }
+    let is_05 = version.line() == Some(Line::V05);
     // 0.5 calls its snapshots the files of level 9.
-    let snapshots = native.name == "snapshots" && line == Line::V05;
+    let snapshots = native.name == "snapshots" && is_05;
+    let refused = |why: &str| Err(Failure::new(exit::USAGE, format!("{}: {why}", native.name)));
+    match (native.lines, is_05) {
+        (Lines::Only03, true) | (Lines::Only05, false) => return refused(native.instead),
+        (_, true) if (snapshots || native.given == Given::Socket) && !version.can(Ability::Socket) => {
+            return refused(&version.lacks(if snapshots { "list of them" } else { "control socket that does it" }, Ability::Socket));
+        }
+        _ => {}
+    }
     let mut words: Vec<OsString> = vec![if snapshots { "ltx" } else { native.name }.into()];
     let has = |flag: &str| args.iter().filter_map(|a| flag_of(a)).any(|(name, _)| name == flag);
     // Litestream refuses a URL beside a configuration.
@@ -142,14 +147,18 @@ mod tests {
     }
 
     fn made(line: Line, command: &str) -> Result<String, u8> {
+        made_by(if line == Line::V05 { "0.5.17" } else { "0.3.13" }, command).map_err(|f| f.code)
+    }
+
+    fn made_by(version: &str, command: &str) -> Result<String, Failure> {
         let words = words(command);
         let native = find(words[0].to_str().unwrap()).unwrap();
         let resolve = |name: &str| match name {
             "default" => Ok(OsString::from("/d/app.db")),
             other => Ok(other.into()),
         };
-        let made = argv(native, line, &words[1..], &["-config".into(), "/c".into()], Some("/s".into()), &resolve);
-        made.map(|w| w.join(" ".as_ref()).into_string().unwrap()).map_err(|f| f.code)
+        let made = argv(native, version.parse().unwrap(), &words[1..], &["-config".into(), "/c".into()], Some("/s".into()), &resolve);
+        made.map(|w| w.join(" ".as_ref()).into_string().unwrap())
     }
 
     #[test]
@@ -166,6 +175,15 @@ mod tests {
         ] {
             assert_eq!(made(line, command), Ok(meant.to_owned()), "{command}");
         }
+    }
+
+    #[test]
+    fn what_a_release_lacks_is_refused_with_the_first_that_has_it() {
+        for (version, command) in [("0.5.5", "info"), ("0.5.6", "stop default"), ("0.5.7", "snapshots default")] {
+            let refused = made_by(version, command).unwrap_err();
+            assert!(refused.code == exit::USAGE && refused.message.contains("0.5.8"), "{refused}");
+        }
+        assert_eq!(made_by("0.5.5", "ltx default").unwrap(), "ltx -config /c /d/app.db");
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub enum Ability {
 /// The first release of 0.5 with each, found by trying the released binaries 0.5.5 to 0.5.17.
 const SINCE: [(Ability, u16); 6] =
     [(Ability::Once, 6), (Ability::Reads03, 7), (Ability::Socket, 8), (Ability::Sync, 9), (Ability::Status, 12), (Ability::Flags, 16)];
+/// The first release of 0.5 that leaves no gaps at its own checkpoints.
+const WHOLE: u16 = 15;
 /// The oldest release of 0.5 that was tried.
 const OLDEST: u16 = 5;
 
@@ -62,9 +64,20 @@ impl Version {
         self.line() == Some(Line::V05) && self >= ability.since()
     }
 
+    /// What to say where it lacks it.
+    pub fn lacks(self, what: impl fmt::Display, ability: Ability) -> String {
+        format!("Litestream {self} has no {what}; {} and later have it", ability.since())
+    }
+
     /// 0.5.6 and 0.5.7 stop replicating silently (upstream's report 1083).
     pub fn stops_silently(self) -> bool {
         self.line() == Some(Line::V05) && (self.patch == 6 || self.patch == 7)
+    }
+
+    /// Before 0.5.15 a release of 0.5 may leave out what was written while it checkpoints: bare, of an app that wrote a thousand times a
+    /// second for some seconds, a few rows in one backup of five. Of 0.5.9 none was seen.
+    pub fn leaves_gaps(self) -> bool {
+        self.line() == Some(Line::V05) && self.patch < WHOLE && self.patch != 9
     }
 
     /// A release of 0.5 before those that were tried.
@@ -81,7 +94,7 @@ impl Litestream {
 
     /// What to say where it lacks it.
     pub fn lacks(&self, what: impl fmt::Display, ability: Ability) -> String {
-        format!("Litestream {} has no {what}; {} and later have it", self.version, ability.since())
+        self.version.lacks(what, ability)
     }
 }
 
@@ -99,6 +112,9 @@ mod tests {
         assert_eq!("v0.3.13".parse::<Version>().unwrap().line(), Some(Line::V03));
         assert_eq!("0.4.0-beta.2".parse::<Version>().unwrap().line(), None);
         assert!("0.5.7".parse::<Version>().unwrap().stops_silently());
+        assert!("0.5.14".parse::<Version>().unwrap().leaves_gaps() && !"0.5.15".parse::<Version>().unwrap().leaves_gaps());
+        assert!(!"0.5.9".parse::<Version>().unwrap().leaves_gaps());
+        assert!(!"0.3.13".parse::<Version>().unwrap().leaves_gaps());
         assert!("0.5.4".parse::<Version>().unwrap().is_untried() && !"0.5.5".parse::<Version>().unwrap().is_untried());
     }
 }

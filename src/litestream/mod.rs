@@ -98,7 +98,7 @@ pub fn find(configured: Option<&Path>) -> Result<Litestream, Failure> {
         .map_err(|()| wrong(format!("{from}: {} is not Litestream ({}); name the litestream binary", path.display(), said(&text))))?;
     let line = version
         .line()
-        .ok_or_else(|| wrong(format!("{from}: Litestream {version} is not supported; use 0.5.x (0.5.12 or later) or 0.3.13")))?;
+        .ok_or_else(|| wrong(format!("{from}: Litestream {version} is not supported; use 0.5.x (0.5.15 or later) or 0.3.13")))?;
     Ok(Litestream { path, version, line, env: None })
 }
 

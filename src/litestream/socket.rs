@@ -44,7 +44,7 @@ pub struct SyncStatus {
 }
 
 impl SyncStatus {
-    /// Whether Litestream holds its own read lock: a sync has come to its end (`facts` of 0.5.12 and later).
+    /// Whether Litestream holds its own read lock: a sync has come to its end (`db.go` of 0.5.12 and later).
     pub fn holds_lock(&self) -> bool {
         self.phase == "update_metrics" && !self.active && self.error.is_empty()
     }

@@ -167,7 +167,7 @@ pub fn run_native(native: &Native, args: &[OsString], flags: Vec<(String, String
         Err(failure) => Err(failure),
     };
     let socket = plan.socket.clone().map(PathBuf::into_os_string);
-    let words = commands::argv(native, plan.litestream.line, args, &plan.config().flags(), socket, &resolve)?;
+    let words = commands::argv(native, plan.litestream.version, args, &plan.config().flags(), socket, &resolve)?;
     if matches!(native.name, "start" | "register") {
         plan.databases.iter().filter(|d| words.iter().any(|w| *w == d.path)).try_for_each(heal)?;
     }

@@ -15,6 +15,7 @@ use crate::exit::{self, Failure};
 use crate::interrupt;
 use crate::litestream::backup::{self, Depth, Ended, Position};
 use crate::litestream::call::{self, Config, Running};
+use crate::litestream::folder::Folder;
 use crate::litestream::verdict::{self, Kind};
 use crate::litestream::{Ability, Line, Litestream};
 use crate::plan::{Database, Plan};
@@ -52,6 +53,8 @@ pub struct Source<'a> {
     pub litestream: &'a Litestream,
     /// Its configuration.
     pub config: Config<'a>,
+    /// Where it is, as the plan names it.
+    pub replica: &'a str,
     /// The database's path in it.
     pub database: &'a Path,
     /// What it is called in progress lines; errors leave it to the caller.
@@ -79,6 +82,7 @@ impl<'a> Source<'a> {
         Self {
             litestream: &plan.litestream,
             config: plan.config(),
+            replica: &database.replica,
             database: &database.path,
             alias: &database.alias,
             timeout: plan.entry.restore_timeout,
@@ -127,6 +131,17 @@ impl<'a> Source<'a> {
     /// Litestream's reason, or that it has not answered in that time.
     pub fn list(&self, depth: Depth, within: Duration) -> Result<Vec<backup::File>, String> {
         backup::list(self.litestream, &self.config, self.database, depth, Instant::now() + within)
+    }
+
+    /// The same to the depth of the newest, by a look into its folder where it is one: that costs no process.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub fn look(&self, within: Duration) -> Result<Vec<backup::File>, String> {
+        match Folder::of(self.replica).map(|folder| folder.newest(self.litestream.line)) {
+            Some(Ok(files)) => Ok(files),
+            _ => self.list(Depth::Newest, within),
+        }
     }
 
     /// Where the backup ends, whose place a database from the past takes.
@@ -201,6 +216,9 @@ impl<'a> Source<'a> {
         if one_by_one {
             flags.extend(["-parallelism".into(), "1".into()]);
         }
+        // A release that does not say where it ended has ended there at least: another host may have gone on meanwhile.
+        let says = self.litestream.line == Line::V03 || self.litestream.can(Ability::Status);
+        let before = if says || !self.flags.is_empty() { None } else { self.list(Depth::All, LIST_FOR).ok() };
         let args = call::restore(&self.config, self.database, &output, &flags);
         let mut running = call::start(self.litestream, &args, log)
             .map_err(|e| Failure::new(exit::SYSTEM, format!("{} cannot be run: {e}", self.litestream.path.display())))?;
@@ -212,7 +230,10 @@ impl<'a> Source<'a> {
         let said = running.said();
         match (ended.ok(), look(&output)) {
             // 0.5 and 0.3 end well for "restored" and for "nothing there" alike: only the file tells.
-            (true, Ok(Local::Sqlite)) => self.checked(output, &said),
+            (true, Ok(Local::Sqlite)) => {
+                let listed = || before.map_or(Ended::Unsaid, |files| backup::newest(&files).map_or(Ended::Of03, Ended::At));
+                self.checked(output, &if says { backup::ended(self.litestream.line, &said) } else { listed() })
+            }
             (true, Ok(Local::Missing)) => Ok(Attempt::Fetched(Fetched::NoBackup)),
             (true, _) => Ok(Attempt::failed("litestream restored something that is not a SQLite database".to_owned(), "")),
             (false, _) => Ok(Attempt::failed(call::reason(&said), &said)),
@@ -220,7 +241,7 @@ impl<'a> Source<'a> {
     }
 
     /// What SQLite says of a file that Litestream has restored.
-    fn checked(&self, file: PathBuf, said: &str) -> Result<Attempt, Failure> {
+    fn checked(&self, file: PathBuf, ended: &Ended) -> Result<Attempt, Failure> {
         let began = Instant::now();
         let sound = soundness::check(&file);
         // Cut short, it says nothing.
@@ -233,7 +254,7 @@ impl<'a> Source<'a> {
             }
             Err(reason) => return Ok(Attempt::Failed(Failed { reason, kind: Kind::Damaged, hint: None })),
         };
-        let mut restored = self.restored(file, said);
+        let mut restored = self.restored(file, ended);
         restored.remark.push_str(&remark);
         restored.checked = began.elapsed();
         Ok(Attempt::Fetched(Fetched::Database(restored)))
@@ -261,14 +282,11 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn restored(&self, file: PathBuf, said: &str) -> Restored {
-        let (position, remark) = match backup::ended(self.litestream.line, said) {
-            Ended::At(position) => (Some(position), ""),
+    fn restored(&self, file: PathBuf, ended: &Ended) -> Restored {
+        let (position, remark) = match ended {
+            Ended::At(position) => (Some(position.clone()), ""),
             Ended::Of03 => (None, " (a backup of Litestream 0.3; from here on it is one of 0.5)"),
-            // Of releases that do not say it: all that is there was restored.
-            Ended::Unsaid => {
-                (self.list(Depth::Newest, LIST_FOR).ok().filter(|_| self.flags.is_empty()).and_then(|f| backup::newest(&f)), "")
-            }
+            Ended::Unsaid => (None, ""),
         };
         let remark = position.as_ref().and_then(|at| self.which(at)).unwrap_or_else(|| remark.to_owned());
         Restored { file, position, is_of_the_past: false, remark, checked: Duration::ZERO }

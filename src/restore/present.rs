@@ -332,7 +332,8 @@ impl Boot<'_> {
         let found = database.elsewhere.iter().find(|place| {
             let written = runtime::write(&file, &document.with_replica_path(&database.path, place).text());
             let config = call::Config { path: &file, expand: false };
-            let source = Source { config, timeout: ELSEWHERE_FOR.min(plan.entry.restore_timeout), ..Source::newest(plan, database) };
+            let source =
+                Source { config, replica: place, timeout: ELSEWHERE_FOR.min(plan.entry.restore_timeout), ..Source::newest(plan, database) };
             written.is_ok() && matches!(source.fetch(&self.folder), Ok(Fetched::Database(_)))
         });
         let _ = fs::remove_file(&file);

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use super::fetch::{Fetched, Source};
 use crate::continuity::{Ltx, Mark};
 use crate::exit::Failure;
 use crate::litestream::Line;
-use crate::litestream::backup::{self, Depth, File, Position};
+use crate::litestream::backup::{File, Position};
 use crate::litestream::folder::Folder;
 use crate::plan::{Database, Plan};
 use crate::{continuity, pages, time};
@@ -40,12 +40,9 @@ const SECOND: Duration = Duration::from_secs(1);
 pub fn ask(plan: &Plan, database: &Database, within: Duration) -> Standing {
     let line = plan.litestream.line;
     let folder = Folder::of(&database.replica);
-    let there = match folder.map(|folder| folder.newest(line)) {
-        Some(Ok(there)) => there,
-        _ => match backup::list(&plan.litestream, &plan.config(), &database.path, Depth::Newest, Instant::now() + within) {
-            Ok(there) => there,
-            Err(why) => return Standing::NotAsked(why),
-        },
+    let there = match Source::newest(plan, database).look(within) {
+        Ok(there) => there,
+        Err(why) => return Standing::NotAsked(why),
     };
     let path = &database.path;
     match line {

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::replicated::{self, Replicated};
 use crate::continuity;
 use crate::litestream::backup::Position;
+use crate::litestream::folder::Folder;
 use crate::plan::Plan;
 use crate::position::{self, Read};
 use crate::{runtime, state};
@@ -178,14 +179,35 @@ fn by_place(read: Option<&Read>, unread: bool, place: Option<(u64, u64)>, mark: 
     Found { lag: behind(mark), there: Some(there), behind: bytes, synced: mark.synced }
 }
 
-/// Notes which replicas have everything now, for those who ask later.
+/// How often a replica that no folder and no Litestream tells of is listed, and for how long in all at a time.
+const LIST_EVERY: Duration = Duration::from_secs(20);
+const LIST_FOR: Duration = Duration::from_secs(4);
+
+/// Notes which replicas have everything now, for those who ask later. Where nothing tells, those are listed whose databases have gone on.
 pub fn note(plan: &Plan) {
     let state = state::State::read(&plan.runtime);
-    let replicated = replicated::ask(plan, state.as_ref());
+    let mut replicated = replicated::ask(plan, state.as_ref());
+    let until = Instant::now() + LIST_FOR;
     for database in &plan.databases {
+        if let Replicated::Synced(synced) = &mut replicated
+            && replicated::tells_nothing(plan)
+            && Folder::of(&database.replica).is_none()
+            && is_to_be_listed(plan, &database.path)
+            && Instant::now() < until
+        {
+            let listed = replicated::list(plan, database, until.saturating_duration_since(Instant::now()));
+            synced.extend(listed.map(|at| (database.path.clone(), at)));
+        }
         let read = position::read(&database.path, plan.litestream.line);
         look(plan, &database.path, read.as_ref(), SystemTime::UNIX_EPOCH, &replicated);
     }
+}
+
+/// Something is here of which it is not known that it is there, and the last list is not of now.
+fn is_to_be_listed(plan: &Plan, database: &Path) -> bool {
+    let synced = Mark::read(&runtime::file_of(plan, runtime::SYNCED, database)).synced;
+    let is_old = synced.is_none_or(|at| at.elapsed().is_ok_and(|ago| ago >= LIST_EVERY));
+    is_old && continuity::ltx_files(database).any(|(_, made)| synced.is_none_or(|at| made > at))
 }
 
 #[cfg(test)]

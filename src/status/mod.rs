@@ -25,7 +25,7 @@ use crate::watched::Owed;
 use crate::worker::in_parallel;
 use crate::{interrupt, position, progress, tenants};
 pub use lag::{Lag, Unknown, note};
-use replicated::Replicated;
+use replicated::{Own, Replicated};
 pub use replicated::{Uploaded, uploaded};
 use verified::Verified;
 
@@ -117,14 +117,18 @@ const AT_ONCE: usize = 8;
 pub fn gather(plan: &Plan, asks: bool) -> Overview {
     let state = State::read(&plan.runtime).filter(|_| crate::runtime::is_held(&plan.runtime));
     let restoring = fs::read_to_string(plan.runtime.join(progress::STATE_FILE)).ok();
-    let replicated = replicated::ask(plan, state.as_ref());
+    let mut replicated = replicated::ask(plan, state.as_ref());
     let asked = if asks { in_parallel(&plan.databases, AT_ONCE, |database| newest_there(plan, database)) } else { Vec::new() };
+    if let Replicated::Synced(synced) = &mut replicated {
+        let told = plan.databases.iter().zip(&asked).filter_map(|(d, asked)| Some((d.path.clone(), asked.as_ref().ok()?.synced?)));
+        synced.extend(told);
+    }
     let mut asked = asked.into_iter();
     let databases = plan.databases.iter().map(|database| {
         let mut status = look(plan, database, state.as_ref(), &replicated);
         match asked.next() {
             // 0.3 lists where its files begin; its metrics tell where the last one ends.
-            Some(Ok(Listed { newest: None, is_empty })) => {
+            Some(Ok(Listed { newest: None, is_empty, .. })) => {
                 status.is_empty = is_empty;
                 status.proven &= !is_empty;
                 status.there = status.there.take().filter(|_| !is_empty && plan.litestream.line == Line::V03);
@@ -156,16 +160,20 @@ pub fn current(plan: &Plan) -> Overview {
 struct Listed {
     newest: Option<Position>,
     is_empty: bool,
+    /// The moment of which it has everything, where nothing else tells.
+    synced: Option<SystemTime>,
 }
 
 fn newest_there(plan: &Plan, database: &Database) -> Result<Listed, String> {
     // Not one more once we are asked to end: with many, a replica that hangs would keep us for minutes.
     interrupt::check().map_err(|interrupted| interrupted.message)?;
     let source = Source::newest(plan, database);
-    let newest = source.list(Depth::Newest, LIST_FOR).map(|files| backup::newest(&files))?;
+    let own = replicated::tells_nothing(plan).then(|| Own::now(&database.path));
+    let files = source.list(Depth::Newest, LIST_FOR)?;
+    let (newest, synced) = (backup::newest(&files), own.and_then(|own| own.synced_in(&files)));
     // 0.5's snapshots are on another level.
     let is_empty = newest.is_none() && (plan.litestream.line == Line::V03 || source.list(Depth::All, LIST_FOR)?.is_empty());
-    Ok(Listed { newest, is_empty })
+    Ok(Listed { newest, is_empty, synced })
 }
 
 fn look(plan: &Plan, database: &Database, state: Option<&State>, replicated: &Replicated) -> Status {

@@ -1,4 +1,5 @@
-//! What the running Litestream says of its replicas: by its socket (0.5) or its metrics (0.3). Must never start one, nor wait long.
+//! What the running Litestream says of its replicas: by its socket (0.5) or its metrics (0.3). Must never start one, nor wait long. The first
+//! releases of 0.5 say nothing: a replica that is a folder is looked into, another is listed by who may start a Litestream.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,10 +10,13 @@ use std::time::{Duration, SystemTime};
 
 use super::Unknown;
 use crate::identity;
+use crate::litestream::backup::{self, Depth, File, Position};
+use crate::litestream::folder::Folder;
 use crate::litestream::{Ability, Line, socket};
-use crate::plan::Plan;
-use crate::runtime;
+use crate::plan::{Database, Plan};
+use crate::restore::Source;
 use crate::state::State;
+use crate::{continuity, runtime};
 
 /// How long it may take to answer.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -42,6 +46,8 @@ pub enum Uploaded {
 /// How far the replicas are, of those of which it is known.
 pub fn uploaded(plan: &Plan, state: Option<&State>) -> HashMap<PathBuf, Uploaded> {
     match ask(plan, state) {
+        // What the replica itself says is no measure of what it lost.
+        _ if tells_nothing(plan) => HashMap::new(),
         Replicated::Synced(synced) => synced.into_iter().map(|(path, at)| (path, Uploaded::Synced(at))).collect(),
         Replicated::Placed(places) => places.into_iter().map(|(path, (index, offset))| (path, Uploaded::Placed(index, offset))).collect(),
         Replicated::Unknown(_) => HashMap::new(),
@@ -60,13 +66,55 @@ pub(super) fn ask(plan: &Plan, state: Option<&State>) -> Replicated {
             let synced = listed.into_iter().filter_map(|d| Some((d.path.into(), crate::time::parse(&d.last_sync_at?)?)));
             Ok(Replicated::Synced(synced.collect()))
         }
-        (Line::V05, None) if !plan.litestream.can(Ability::Socket) => {
-            Err(Unknown::by_configuration(plan.litestream.lacks("socket that tells", Ability::Socket)))
-        }
+        (Line::V05, None) if tells_nothing(plan) => Ok(Replicated::Synced(of_folders(plan))),
         (Line::V05, None) => Err(Unknown::by_configuration("its configuration has no socket")),
         (Line::V03, _) => metrics(plan, state.litestream).map(|text| Replicated::Placed(places(&text))),
     };
     answer.unwrap_or_else(Replicated::Unknown)
+}
+
+/// The running Litestream says nothing of its replicas: the first releases of 0.5.
+pub(super) fn tells_nothing(plan: &Plan) -> bool {
+    plan.litestream.line == Line::V05 && !plan.litestream.can(Ability::Socket)
+}
+
+/// What the replicas that are folders have, as a moment.
+fn of_folders(plan: &Plan) -> HashMap<PathBuf, SystemTime> {
+    let look = |database: &Database| {
+        let folder = Folder::of(&database.replica)?;
+        let own = Own::now(&database.path);
+        Some((database.path.clone(), own.synced_in(&folder.newest(Line::V05).ok()?)?))
+    };
+    plan.databases.iter().filter_map(look).collect()
+}
+
+/// The same of another replica, by a Litestream that lists it.
+pub(super) fn list(plan: &Plan, database: &Database, within: Duration) -> Option<SystemTime> {
+    let own = Own::now(&database.path);
+    own.synced_in(&Source::newest(plan, database).list(Depth::Newest, within).ok()?)
+}
+
+/// 0.5's own files beside a database, looked at before its replica is.
+#[derive(Debug)]
+pub(super) struct Own {
+    files: Vec<(u64, SystemTime)>,
+    at: SystemTime,
+}
+
+impl Own {
+    pub(super) fn now(database: &Path) -> Self {
+        Self { files: continuity::ltx_files(database).collect(), at: SystemTime::now() }
+    }
+
+    /// The moment of which a replica that then lists these has everything that Litestream had read: that of this look, where it has all
+    /// files, else that of the newest that it has.
+    pub(super) fn synced_in(&self, there: &[File]) -> Option<SystemTime> {
+        let Some(Position::Txid(there)) = backup::newest(there) else { return None };
+        if self.files.iter().all(|(txid, _)| *txid <= there) {
+            return Some(self.at);
+        }
+        self.files.iter().filter(|(txid, _)| *txid <= there).map(|(_, made)| *made).max()
+    }
 }
 
 fn metrics(plan: &Plan, pid: i32) -> Result<String, Unknown> {
@@ -174,6 +222,17 @@ mod tests {
         for odd in ["", "9090", ":http", "metrics.internal:9090", "x:y:z"] {
             assert_eq!(reachable(odd), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn a_replica_that_lists_all_of_our_files_has_everything_and_another_what_its_newest_has() {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let own = Own { files: vec![(5, at(10)), (6, at(20))], at: at(99) };
+        let there = |txid| [File { position: Position::Txid(txid), snapshot: false, bytes: 1, created: String::new() }];
+        assert_eq!(own.synced_in(&there(6)), Some(at(99)));
+        assert_eq!(own.synced_in(&there(5)), Some(at(10)));
+        assert_eq!(own.synced_in(&there(4)), None);
+        assert_eq!(own.synced_in(&[]), None, "nothing is there");
     }
 
     #[test]

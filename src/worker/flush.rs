@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use super::{Channel, Message, in_parallel, pass};
 use crate::continuity::{self, Mark, Need};
 use crate::exit::Failure;
-use crate::litestream::backup::{self, Depth};
 use crate::litestream::{Ability, Line, call, socket};
 use crate::plan::{Database, Plan};
 use crate::position;
 use crate::report;
 use crate::restore::rollback::Undone;
-use crate::restore::{self, Local, present, rollback};
+use crate::restore::{self, Local, Source, present, rollback};
 use crate::watched::Owed;
 use crate::{resnapshot, runtime, watch};
 
@@ -225,6 +224,10 @@ fn by_once(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), St
     let mut why = "no time was left".to_owned();
     while Instant::now() < deadline {
         match call::run(&plan.litestream, &args, deadline) {
+            // Before `/sync` there was no other way to ask, and a release that may stop silently is not believed for its exit code.
+            Ok(Some(output)) if output.ended.ok() && !plan.litestream.can(Ability::Sync) && !is_listed(plan, database, deadline) => {
+                why = format!("{} does not list what litestream has read", database.replica);
+            }
             Ok(Some(output)) if output.ended.ok() => return Ok(()),
             Ok(Some(output)) => why = output.reason(),
             Ok(None) => "the replica does not answer in time".clone_into(&mut why),
@@ -271,7 +274,15 @@ fn is_there(plan: &Plan, database: &Database, by: Instant) -> bool {
         (Some(wal), Some(place)) => wal.salts == place.salts && place.end >= wal.end,
         _ => false,
     };
-    let Some(now) = position::read(&database.path, Line::V05).filter(has_read) else { return false };
-    let files = backup::list(&plan.litestream, &plan.config(), &database.path, Depth::Newest, by).unwrap_or_default();
-    position::is_there(&now.position, None, &files)
+    position::read(&database.path, Line::V05).is_some_and(|read| has_read(&read)) && is_listed(plan, database, by)
+}
+
+/// Whether the replica lists what Litestream has read. A position that is elsewhere is not ours to read.
+fn is_listed(plan: &Plan, database: &Database, by: Instant) -> bool {
+    if database.has_own_meta {
+        return true;
+    }
+    let Some(now) = position::read_patiently(&database.path, Line::V05) else { return false };
+    let left = by.saturating_duration_since(Instant::now());
+    Source::newest(plan, database).look(left).is_ok_and(|files| position::is_there(&now.position, None, &files))
 }

@@ -1,11 +1,15 @@
 //! Every release of Litestream 0.5 that people pin: nothing is lost, and nothing is said that is not so, whatever it lacks.
 
 use std::fs;
+use std::process::Command;
+
+use litestream_entry::litestream::{Ability, Version};
+use serde_yaml::Value;
 
 use crate::support::container::{Container, said};
 use crate::support::s3::Server;
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, namespaces, tool, when};
 
 /// The oldest that is in the registry, the first without gaps of its own, and each that brought something that is used.
 macro_rules! releases {
@@ -47,6 +51,11 @@ fn saves_restores_and_proves(site: Site, release: &str) {
     let mut first = writing(&site);
     let status = said(&first.exec(["status"]));
     assert!(!status.contains("UNREACHABLE"), "{status}");
+    eventually("how far the replica is behind is known", PATIENCE, || {
+        let told: Value = serde_yaml::from_slice(&first.exec(["status", "--json"]).stdout).ok()?;
+        let database = &told["databases"][0];
+        when(database["lag_seconds"].as_f64().is_some_and(|lag| lag < 5.0) && !database["last_sync"].is_null())
+    });
     assert_eq!(first.exec(["health"]).status.code(), Some(0));
     let verified = first.exec(["verify", "default"]);
     assert!(verified.status.success(), "{}", said(&verified));
@@ -157,4 +166,27 @@ fn a_backup_of_0_3_is_restored_or_seen_and_never_begun_over() {
     let mut restored = writing(&site);
     assert_eq!(restored.stop(), 0, "{}", restored.stderr());
     site.assert_saved();
+}
+
+/// The table in `src/litestream/line.rs`, by what each says of itself. The endpoints of its socket are in the tests above.
+#[test]
+fn what_a_release_can_is_what_its_help_says() {
+    for release in ["0.5.5", "0.5.6", "0.5.8", "0.5.9", "0.5.12", "0.5.17"] {
+        let version: Version = release.parse().unwrap();
+        let has = |command: &str, flag: &str| {
+            let output = Command::new(tool(&format!("litestream-{release}/litestream"))).args([command, "-help"]).output().unwrap();
+            said(&output).lines().any(|line| line.split_whitespace().next() == Some(flag))
+        };
+        for (ability, command, flag) in [
+            (Ability::Once, "replicate", "-once"),
+            (Ability::Once, "replicate", "-force-snapshot"),
+            (Ability::Socket, "list", "-socket"),
+            (Ability::Socket, "ltx", "-level"),
+            (Ability::Sync, "sync", "-socket"),
+            (Ability::Status, "restore", "-json"),
+            (Ability::Status, "restore", "-dry-run"),
+        ] {
+            assert_eq!(has(command, flag), version.can(ability), "{release}: {command} {flag}");
+        }
+    }
 }
