@@ -79,6 +79,11 @@ pub fn open(database: &Path) -> rusqlite::Result<Connection> {
     open_with(database, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
+/// The name of a table or column, as SQL takes it whatever it is.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// So often a lock is tried that another holds: for some 20 s.
 const BUSY_TRIES: i32 = 10_000;
 const BUSY_PAUSE: Duration = Duration::from_millis(2);

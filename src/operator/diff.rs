@@ -9,9 +9,10 @@ use rusqlite::config::DbConfig;
 
 use super::{context, paths, print};
 use crate::exit::{self, Failure};
+use crate::identity;
 use crate::litestream::socket::json_string;
+use crate::pages::{self, quoted};
 use crate::restore::{self, Local};
-use crate::{identity, pages};
 
 /// So many keys are named of each table.
 const NAMED: usize = 5;
@@ -142,10 +143,6 @@ fn keys(both: &Connection, key: &[String], from: &str) -> rusqlite::Result<Vec<S
     };
     let parts = key.iter().map(part).collect::<Vec<_>>().join(" || '/' || ");
     both.prepare(&format!("SELECT {parts} {from} LIMIT {NAMED}"))?.query_map([], |row| row.get(0))?.collect()
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn as_text(database: &Path, file: &Path, tables: &[Table]) -> String {

@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::{QUICK_CHECK_ABOVE, STEPS, open_immutable};
 use crate::interrupt;
+use crate::pages::quoted;
 
 /// What a file that is not damaged is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,10 +174,6 @@ impl Check {
         }
         if self.remarks.is_empty() { Soundness::Sound } else { Soundness::Partly(self.remarks.join("; ").replace(char::is_control, " ")) }
     }
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// `SQLITE_CORRUPT` and `SQLITE_NOTADB`.

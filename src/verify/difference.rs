@@ -8,6 +8,7 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Rows};
 
+use crate::pages::quoted;
 use crate::restore;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -161,7 +162,7 @@ fn tables(database: &Connection) -> rusqlite::Result<Vec<String>> {
 
 /// Counts the rows that are the same before and after, and not there. All three come in the order of their rowids.
 fn three_ways(table: &str, before: &Connection, after: &Connection, there: &Connection) -> rusqlite::Result<Counted> {
-    let sql = format!("SELECT _rowid_, * FROM \"{}\" ORDER BY _rowid_", table.replace('"', "\"\""));
+    let sql = format!("SELECT _rowid_, * FROM {} ORDER BY _rowid_", quoted(table));
     let (mut before, mut after, mut there) = (before.prepare(&sql)?, after.prepare(&sql)?, there.prepare(&sql)?);
     let mut before = Stream::new(before.query([])?)?;
     let mut after = Stream::new(after.query([])?)?;
