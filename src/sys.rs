@@ -6,13 +6,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Pid, getppid};
 
@@ -20,6 +21,17 @@ use crate::exit::Ended;
 
 /// The descriptor under which a child finds its pipe or socket to PID 1.
 pub const CHANNEL: RawFd = 3;
+
+/// What a child is to be, which says what it is given of ours.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// The app, by way of `__exec`, which unblocks the signals: a process group of its own in our session, and ignored what was
+    /// when we came.
+    App(Signals),
+    /// One of our own: a session of its own, since a terminal stops those of its session that write to it from the background
+    /// (`stty tostop`).
+    Helper,
+}
 
 /// A program to start: `posix_spawn(3)`, so that none of our code runs between fork and exec.
 #[derive(Debug)]
@@ -30,16 +42,14 @@ pub struct Program<'a> {
     pub args: &'a [OsString],
     /// `NAME=value` strings, handed over as they are.
     pub env: &'a [CString],
-    /// A process group of its own.
-    pub own_group: bool,
-    /// Keep all signals blocked until the child unblocks them itself.
-    pub blocked: bool,
+    /// What it is to be.
+    pub kind: Kind,
     /// Our descriptor that becomes [`CHANNEL`] there.
     pub channel: Option<RawFd>,
 }
 
 impl Program<'_> {
-    /// Starts it with default signal dispositions. Only PID 1 does, whose signals are all blocked, and stay so.
+    /// Starts it. Only PID 1 does, whose signals are all blocked, and stay so.
     ///
     /// # Errors
     /// What `posix_spawn(3)` says, exec's errors included; `EINVAL` for a NUL byte in an argument.
@@ -48,13 +58,21 @@ impl Program<'_> {
         let args = self.args.iter().map(|a| cstring(a)).collect::<nix::Result<Vec<_>>>()?;
         let mut attr = PosixSpawnAttr::init()?;
         let mut flags = PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
-        if self.own_group {
-            flags |= PosixSpawnFlags::POSIX_SPAWN_SETPGROUP;
-            attr.set_pgroup(Pid::from_raw(0))?;
+        match self.kind {
+            Kind::App(ignored) => {
+                flags |= PosixSpawnFlags::POSIX_SPAWN_SETPGROUP;
+                attr.set_pgroup(Pid::from_raw(0))?;
+                attr.set_sigdefault(&set_of(!ignored))?;
+                attr.set_sigmask(&every_signal())?;
+            }
+            Kind::Helper => {
+                // nix has no name for it. A session's leader leads a group, too.
+                flags |= PosixSpawnFlags::from_bits_retain(libc::POSIX_SPAWN_SETSID.into());
+                attr.set_sigdefault(&every_signal())?;
+                attr.set_sigmask(&SigSet::empty())?;
+            }
         }
         attr.set_flags(flags)?;
-        attr.set_sigdefault(&SigSet::all())?;
-        attr.set_sigmask(&if self.blocked { every_signal() } else { SigSet::empty() })?;
         let mut files = PosixSpawnFileActions::init()?;
         if let Some(fd) = self.channel {
             // dup2 drops CLOEXEC, also where both numbers are the same (POSIX.1-2024; musl, glibc 2.29).
@@ -123,11 +141,51 @@ pub fn end_with_us(command: &mut std::process::Command) {
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, bind) };
 }
 
-/// Undoes what Rust's runtime does to SIGPIPE at start: the next program must see the default.
+/// Gives a signal its default disposition.
 #[expect(unsafe_code, reason = "signal(2) is unsafe for handlers; the default is none")]
-pub fn default_sigpipe() {
+pub fn default_disposition(signal: Signal) {
     // SAFETY: SIG_DFL installs no handler of ours.
-    let _ = unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
+    let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
+}
+
+/// Signals as the kernel counts them: 1 is the lowest bit.
+pub type Signals = u64;
+
+/// What was ignored when we came, as by nohup(1). Without /proc, SIGPIPE alone is known.
+pub fn ignored_signals() -> Signals {
+    const SIGPIPE: Signals = 1 << (libc::SIGPIPE - 1);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|set| Signals::from_str_radix(set.trim(), 16).ok()).unwrap_or_default();
+    if SIGPIPE_IGNORED.load(Ordering::Relaxed) { ignored | SIGPIPE } else { ignored & !SIGPIPE }
+}
+
+/// Undoes what Rust's runtime does to SIGPIPE at start: the next program must see what we came with.
+pub fn restore_sigpipe() {
+    if !SIGPIPE_IGNORED.load(Ordering::Relaxed) {
+        default_disposition(Signal::SIGPIPE);
+    }
+}
+
+/// Whether SIGPIPE was ignored when we came.
+static SIGPIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// The C library calls it before Rust's runtime begins, which ignores SIGPIPE and does not say what it was before.
+#[used]
+#[expect(unsafe_code, reason = "the section is that of the functions to call first")]
+// SAFETY: what is in this section is the address of a function that takes nothing it reads.
+#[unsafe(link_section = ".init_array")]
+static NOTE_SIGPIPE: extern "C" fn() = note_sigpipe;
+
+#[expect(unsafe_code, reason = "nix cannot ask for a disposition without setting one")]
+extern "C" fn note_sigpipe() {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: it only writes what SIGPIPE's disposition is, and all zeros are a value of that.
+    let ignored = unsafe {
+        libc::sigaction(libc::SIGPIPE, std::ptr::null(), now.as_mut_ptr());
+        now.assume_init().sa_sigaction == libc::SIG_IGN
+    };
+    SIGPIPE_IGNORED.store(ignored, Ordering::Relaxed);
 }
 
 /// Takes over a descriptor that the parent left open for us.
@@ -240,12 +298,18 @@ pub fn ensure_dev_null() -> io::Result<()> {
 
 /// Every signal, the ones included that the C library keeps for its threads: musl's `sigfillset`
 /// leaves out 34, which is the first real-time signal to everybody else.
-#[expect(unsafe_code, reason = "sigaddset(3) refuses the library's own signals")]
 pub fn every_signal() -> SigSet {
-    // SAFETY: a sigset_t is a field of bits, so all of them set is a value of it.
-    let all: libc::sigset_t = unsafe { std::mem::transmute([u8::MAX; size_of::<libc::sigset_t>()]) };
+    set_of(Signals::MAX)
+}
+
+#[expect(unsafe_code, reason = "sigaddset(3) refuses the library's own signals")]
+fn set_of(signals: Signals) -> SigSet {
+    let mut bytes = [0; size_of::<libc::sigset_t>()];
+    bytes.iter_mut().zip(signals.to_ne_bytes()).for_each(|(to, from)| *to = from);
+    // SAFETY: a sigset_t is a field of bits, of which the kernel reads 64, so any bytes are a value of it.
+    let set: libc::sigset_t = unsafe { std::mem::transmute(bytes) };
     // SAFETY: as above; nix's own functions only hand it to the kernel.
-    unsafe { SigSet::from_sigset_t_unchecked(all) }
+    unsafe { SigSet::from_sigset_t_unchecked(set) }
 }
 
 /// Blocks every signal that can be blocked, for signalfd(2).
@@ -355,6 +419,13 @@ mod tests {
         assert_eq!(find_program(OsStr::new("")), Found::Nowhere);
         assert!(matches!(find_program(OsStr::new("/etc/passwd")), Found::NotExecutable(_, Errno::EACCES)));
         assert!(matches!(find_program(OsStr::new("/etc")), Found::NotExecutable(_, Errno::EISDIR)));
+    }
+
+    #[test]
+    fn a_set_has_the_signals_that_it_is_made_of() {
+        let set = set_of(1 << (libc::SIGHUP - 1) | 1 << (libc::SIGCHLD - 1));
+        assert!(set.contains(Signal::SIGHUP) && set.contains(Signal::SIGCHLD) && set.iter().count() == 2);
+        assert_eq!(every_signal().iter().count(), Signal::iterator().count());
     }
 
     #[test]

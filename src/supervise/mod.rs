@@ -27,7 +27,7 @@ use crate::litestream::call;
 use crate::plan::{PLAN_FILE, Plan};
 use crate::restore::{self, Local};
 use crate::state::State;
-use crate::sys::{self, CHANNEL, Program};
+use crate::sys::{self, CHANNEL, Kind, Program};
 use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
 use crate::worker::hold;
 use crate::{continuity, report};
@@ -381,7 +381,7 @@ impl Shell {
             }
         };
         let channel = Some(channel.as_raw_fd());
-        self.start(role, &Program { path: program, args: &args, env: &env, own_group: true, blocked: false, channel })
+        self.start(role, &Program { path: program, args: &args, env: &env, kind: Kind::Helper, channel })
     }
 
     fn worker(&mut self, role: Role, words: &[&str], more: &[&str]) -> Option<Event> {
@@ -421,7 +421,7 @@ impl Shell {
         let mut args: Vec<OsString> = vec![path.into(), "__exec".into(), if gate.is_some() { GATED } else { AT_ONCE }.into(), identity];
         args.extend(app.iter().cloned());
         let channel = gate.map(AsRawFd::as_raw_fd);
-        Program { path, args: &args, env: &self.boot.env, own_group: true, blocked: true, channel }.spawn()
+        Program { path, args: &args, env: &self.boot.env, kind: Kind::App(self.signals.ignored), channel }.spawn()
     }
 
     /// Where this fails, the app's start makes its own process, and says why it cannot.

@@ -99,7 +99,7 @@ fn become_program(path: &Path, args: &[OsString], env: &[CString]) -> Errno {
     let (Ok(path), Ok(args)) = (c(path.as_os_str()), args.iter().map(|a| c(a)).collect::<Result<Vec<_>, _>>()) else {
         return Errno::EINVAL;
     };
-    sys::default_sigpipe();
+    sys::restore_sigpipe();
     if let Err(errno) = sys::unblock_all_signals() {
         return errno;
     }

@@ -4,11 +4,17 @@ use nix::sys::signal::Signal;
 
 use crate::support::container::Container;
 use crate::support::logger::{self, Log};
+use crate::support::process;
 use crate::support::pty::Terminal;
-use crate::support::site::Site;
+use crate::support::site::{Site, lose};
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
-both_lines!(control_c_arrives_once, a_new_window_size_arrives_once, a_shell_has_job_control);
+both_lines!(
+    control_c_arrives_once,
+    a_new_window_size_arrives_once,
+    a_shell_has_job_control,
+    a_terminal_that_stops_the_background_stops_no_helper,
+);
 
 fn control_c_arrives_once(line: Line) {
     if !namespaces() {
@@ -77,4 +83,36 @@ fn signal_logger(site: &Site, terminal: &Terminal) -> (Container, Log) {
 fn end(container: &mut Container) {
     container.signal(Signal::SIGUSR2);
     assert_eq!(container.wait(PATIENCE), logger::CODE);
+}
+
+/// `stty tostop`, by the app while it runs or on a terminal that is used again. Litestream says much, and the workers, too.
+fn a_terminal_that_stops_the_background_stops_no_helper(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    for before in [false, true] {
+        // The second time there is something to restore, which is said by a worker.
+        lose(site.database());
+        let terminal = Terminal::new();
+        if before {
+            terminal.stops_the_background();
+        }
+        let recipe = site.writing("--every 1000").env("LITESTREAM_LOG_LEVEL", "debug").env("LITESTREAM_ENTRY_DEBUG", "true");
+        let mut container = recipe.start_on(&terminal.line);
+        container.ready();
+        terminal.stops_the_background();
+        let said = terminal.screen().len();
+        let target = site.acknowledged() + 500;
+        eventually("Litestream goes on talking", PATIENCE, || {
+            let stopped: Vec<_> = container.processes().into_iter().filter(|it| it.state == 'T').collect();
+            assert!(stopped.is_empty(), "stopped by the terminal: {stopped:?}");
+            when(site.acknowledged() >= target && terminal.screen().len() > said + 500)
+        });
+        // PID 1 has something to say from the background, too.
+        process::send(container.running_litestream().pid, Signal::SIGKILL);
+        terminal.shows("replication is back");
+        assert_eq!(container.stop(), 0);
+        site.assert_saved();
+    }
 }

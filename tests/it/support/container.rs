@@ -109,8 +109,10 @@ impl Recipe {
 
     /// The same app as PID 1 itself, as Docker runs it when nothing wraps it.
     pub(crate) fn unwrapped(mut self) -> Self {
-        let start = if self.words.get(1).is_some_and(|word| word == "--") { 2 } else { 1 };
-        self.words.drain(..start);
+        let program = entry();
+        let at = self.words.iter().position(|word| *word == program).expect("the program");
+        let end = if self.words.get(at + 1).is_some_and(|word| word == "--") { at + 2 } else { at + 1 };
+        self.words.drain(at..end);
         self
     }
 

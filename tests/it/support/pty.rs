@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use nix::pty::{Winsize, openpty};
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use super::{PATIENCE, eventually};
 
@@ -46,6 +47,13 @@ impl Terminal {
     #[track_caller]
     pub(crate) fn shows(&self, text: &str) {
         eventually(format!("{text:?} on the screen"), PATIENCE, || self.screen().contains(text).then_some(()));
+    }
+
+    /// `stty tostop`: who writes to it from the background is stopped.
+    pub(crate) fn stops_the_background(&self) {
+        let mut settings = tcgetattr(&self.line).expect("its settings");
+        settings.local_flags.insert(LocalFlags::TOSTOP);
+        tcsetattr(&self.line, SetArg::TCSANOW, &settings).expect("the terminal takes them");
     }
 
     /// The window gets another size, in one go: `stty` would set rows and columns one after the other.
