@@ -1,9 +1,10 @@
 //! What a replica in a folder holds, looked at there: as Litestream lists it, without a process of its own. Must never read what is in
 //! a file but to compare it with another.
 
-use std::fs::{self, DirEntry};
+use std::fs::{self, DirEntry, Metadata};
 use std::io;
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::Line;
 use super::backup::{File, Position};
@@ -24,15 +25,28 @@ impl<'a> Folder<'a> {
     /// # Errors
     /// What the kernel says; a folder that is not there is an empty one.
     pub fn newest(self, line: Line) -> io::Result<Vec<File>> {
+        let file = |part: Part| {
+            let created = part.about.modified().map(time::rfc3339).unwrap_or_default();
+            File { position: part.position, snapshot: part.snapshot, bytes: part.about.len(), created }
+        };
+        Ok(self.parts(line)?.into_iter().map(file).collect())
+    }
+
+    /// When its newest file of this line was written, as exactly as the file system knows; none where none can be seen.
+    pub fn written(self, line: Line) -> Option<SystemTime> {
+        self.parts(line).unwrap_or_default().iter().filter_map(|part| part.about.modified().ok()).max()
+    }
+
+    fn parts(self, line: Line) -> io::Result<Vec<Part>> {
         match line {
-            Line::V05 => files(&self.0.join("ltx/0"), ltx),
+            Line::V05 => parts(&self.0.join("ltx/0"), ltx),
             Line::V03 => {
                 let mut all = Vec::new();
                 for generation in entries(&self.0.join("generations"))? {
                     let name = generation.file_name().to_string_lossy().into_owned();
                     let place = |index, offset| Position::Wal { generation: name.clone(), index, offset };
-                    all.extend(files(&generation.path().join("snapshots"), |name| snapshot(name).map(|index| (place(index, 0), true)))?);
-                    all.extend(files(&generation.path().join("wal"), |name| segment(name).map(|(i, o)| (place(i, o), false)))?);
+                    all.extend(parts(&generation.path().join("snapshots"), |name| snapshot(name).map(|index| (place(index, 0), true)))?);
+                    all.extend(parts(&generation.path().join("wal"), |name| segment(name).map(|(i, o)| (place(i, o), false)))?);
                 }
                 Ok(all)
             }
@@ -54,17 +68,20 @@ fn entries(folder: &Path) -> io::Result<Vec<DirEntry>> {
     }
 }
 
+/// A file of a backup.
+struct Part {
+    position: Position,
+    snapshot: bool,
+    about: Metadata,
+}
+
 /// The files of a folder whose names are understood; one that goes meanwhile was not there.
-fn files(folder: &Path, parse: impl Fn(&str) -> Option<(Position, bool)>) -> io::Result<Vec<File>> {
-    let mut found = Vec::new();
-    for entry in entries(folder)? {
-        let Some((position, snapshot)) = entry.file_name().to_str().and_then(&parse) else { continue };
-        if let Ok(about) = entry.metadata() {
-            let created = about.modified().map(time::rfc3339).unwrap_or_default();
-            found.push(File { position, snapshot, bytes: about.len(), created });
-        }
-    }
-    Ok(found)
+fn parts(folder: &Path, parse: impl Fn(&str) -> Option<(Position, bool)>) -> io::Result<Vec<Part>> {
+    let part = |entry: DirEntry| {
+        let (position, snapshot) = entry.file_name().to_str().and_then(&parse)?;
+        Some(Part { position, snapshot, about: entry.metadata().ok()? })
+    };
+    Ok(entries(folder)?.into_iter().filter_map(part).collect())
 }
 
 /// `0000000000000001-000000000000002a.ltx`: a file of transactions.

@@ -313,10 +313,13 @@ impl Boot<'_> {
             report::line(format_args!("{alias}: {replica}: Litestream {version} looks for a backup of its own, and {what}"));
             return Ok(());
         };
-        let written = |line| folder.newest(line).unwrap_or_default().into_iter().map(|file| file.created).max();
-        let older = written(litestream.line);
-        let Some(at) = written(other).filter(|theirs| older.as_ref().is_none_or(|ours| theirs > ours)) else { return Ok(()) };
-        let by_hand = older.map(|at| format!(", restore the older one of {own} ({at}) by hand with `litestream-entry restore {alias}`"));
+        let older = folder.written(litestream.line);
+        let Some(at) = folder.written(other).filter(|theirs| older.is_none_or(|ours| *theirs > ours)).map(time::rfc3339) else {
+            return Ok(());
+        };
+        let by_hand = older
+            .map(time::rfc3339)
+            .map(|at| format!(", restore the older one of {own} ({at}) by hand with `litestream-entry restore {alias}`"));
         let ways = format!("run Litestream {instead}{}, or name another replica", by_hand.unwrap_or_default());
         let what = format!("{replica} has a backup of Litestream {theirs}, written at {at}, which {version} cannot read; {ways}");
         Err(Failure::new(exit::NO_BACKUP, what))
