@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::exit::{self, Failure};
@@ -100,6 +101,10 @@ pub fn failure(database: &Path, error: &rusqlite::Error) -> Failure {
 
 fn open_with(database: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     let mut connection = Connection::open_with_flags(database, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    if continuity::wal_size(database) > 0 {
+        // The last to close it would empty the WAL and remove it, and with it Litestream's place: the next start could not go on from there.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    }
     // SQLite's own waits get longer and longer, and an app that writes all the time is never waiting that long.
     connection.busy_handler(Some(|tried| {
         std::thread::sleep(BUSY_PAUSE);

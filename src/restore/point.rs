@@ -83,6 +83,21 @@ impl Point {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::continuity;
+
+    #[test]
+    fn a_look_at_a_database_that_nobody_has_open_leaves_its_wal() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, killed) = (dir.path().join("a.db"), dir.path().join("b.db"));
+        let app = Connection::open(&path).unwrap();
+        app.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t(x); INSERT INTO t VALUES(1)").unwrap();
+        for end in ["", "-wal"] {
+            std::fs::copy(continuity::beside(&path, end), continuity::beside(&killed, end)).unwrap();
+        }
+        let wal = continuity::wal_size(&killed);
+        assert!(wal > 0 && !Point::Txid("000000000000002a".into()).is_applied(&killed).unwrap());
+        assert_eq!(continuity::wal_size(&killed), wal);
+    }
 
     #[test]
     fn a_point_is_applied_once_it_is_noted_and_another_is_not() {
