@@ -292,7 +292,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         boot.env.extend(paths);
     }
     boot.locks = locks;
-    rules.names = plan.locked().into_iter().map(|d| d.alias).collect::<Vec<_>>().join(", ");
+    rules.names = plan.locked().into_iter().map(|d| d.alias).collect();
     boot.plan = Some(plan);
     boot.document = Some(planned.document);
     boot.share();
@@ -318,7 +318,7 @@ fn plain_rules(entry: &Entry, app: bool) -> Rules {
         standby: false,
         wait: false,
         wait_for: None,
-        names: String::new(),
+        names: Vec::new(),
         confirms: false,
         repairs: false,
         watches: false,

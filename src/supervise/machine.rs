@@ -52,7 +52,7 @@ pub struct Rules {
     /// See [`Rules::wait`]; without end where there is none.
     pub wait_for: Option<Duration>,
     /// What is replicated, for messages.
-    pub names: String,
+    pub names: Vec<String>,
     /// The running Litestream can confirm a last sync (0.5 with a control socket).
     pub confirms: bool,
     /// Whether Litestream needs the databases made fit before each start (0.5).
@@ -284,6 +284,8 @@ pub struct Machine {
     pulse_at: Option<Now>,
     /// It was found to, so often in a row; and by the look that is under way.
     hung: (u32, bool),
+    /// So many starts in a row have not reported in.
+    silent_starts: u32,
     /// When the watch over directories is started again.
     watch_at: Option<Now>,
     /// When backups are proved again; and whether they are now.
@@ -316,6 +318,8 @@ pub struct Machine {
     /// The last sync has been tried; what it could not save is in `unsaved`.
     synced: bool,
     unsaved: Vec<String>,
+    /// What it has saved already, by name.
+    saved: Vec<String>,
     code: u8,
 }
 
@@ -367,6 +371,7 @@ impl Machine {
             unproven: false,
             pulse_at: None,
             hung: (0, false),
+            silent_starts: 0,
             watch_at: None,
             check_at: None,
             checking: false,
@@ -387,8 +392,13 @@ impl Machine {
             close_by: None,
             synced: false,
             unsaved: Vec::new(),
+            saved: Vec::new(),
             code: 0,
         }
+    }
+
+    fn names(&self) -> String {
+        self.rules.names.join(", ")
     }
 
     /// The first actions.
@@ -473,6 +483,10 @@ impl Machine {
             Message::Refused(code) => self.refused(code, now),
             Message::Unsaved(text) => {
                 self.unsaved.push(text);
+                Vec::new()
+            }
+            Message::Saved(name) => {
+                self.saved.push(name);
                 Vec::new()
             }
             Message::Hung(why) => self.hung(&why, now),

@@ -44,9 +44,14 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     }
     say_what_never_came(plan, channel);
     let by_socket = word(0) == "socket" && plan.socket.is_some();
-    // Each for itself, so that one whose replica is gone does not cost the others theirs.
+    // Each for itself, so that one whose replica is gone does not cost the others theirs; and said at once, should there be no time for the rest.
     let outcomes = in_parallel(&databases, AT_ONCE, |database| {
-        if by_socket { by_running(plan, database, deadline, channel) } else { by_pass(plan, database, deadline, channel) }
+        let outcome = if by_socket { by_running(plan, database, deadline, channel) } else { by_pass(plan, database, deadline, channel) };
+        channel.say(&match &outcome {
+            Ok(()) => Message::Saved(database.alias.clone()),
+            Err(why) => Message::Unsaved(format!("{}: {why}", database.alias)),
+        });
+        outcome
     });
     if by_socket && databases.iter().any(|d| Owed::read(plan, &d.path).is_some()) {
         // What the running Litestream confirms is not so; after its end there is a way.
@@ -55,14 +60,13 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     }
     for (database, outcome) in databases.iter().zip(&outcomes) {
         match outcome {
-            Err(why) => channel.say(&Message::Unsaved(format!("{}: {why}", database.alias))),
             // A snapshot that is owed still is.
             Ok(()) if matches!(Mark::read(&database.path), Mark::Rewound(_)) => {}
             // A gap that was not healed is still there; without one of ours there is no mark to set.
             Ok(()) if !matches!(Mark::read(&database.path), Mark::Unproven | Mark::None if plan.litestream.line == Line::V05) => {
                 let _ = Mark::clean(&database.path).write(&database.path);
             }
-            Ok(()) => {}
+            Ok(()) | Err(_) => {}
         }
     }
     if outcomes.len() < databases.len() {

@@ -47,6 +47,8 @@ pub enum Message {
     Refused(u8),
     /// `__flush`: this database's last writes are not known to be saved, and why.
     Unsaved(String),
+    /// `__flush`: this database's last writes are saved.
+    Saved(String),
     /// `__flush`: all has been said.
     Flushed,
     /// `__check`, or an operator by way of [`CONTROL_FILE`]: a backup is different, begin it anew.
@@ -117,6 +119,7 @@ impl Message {
             Self::Note(text) => format!("note {}\n", short(text)),
             Self::Refused(code) => format!("refused {code}\n"),
             Self::Unsaved(text) => format!("unsaved {}\n", short(text)),
+            Self::Saved(name) => format!("saved {}\n", short(name)),
             Self::Hung(text) => format!("hung {}\n", short(text)),
             Self::Begin(text) => format!("begin {}\n", short(text)),
             Self::ByPass => "by-pass\n".to_owned(),
@@ -144,6 +147,7 @@ impl Message {
             ("note", text) if !text.is_empty() => Some(Self::Note(text.to_owned())),
             ("refused", code) => code.parse().ok().map(Self::Refused),
             ("unsaved", text) if !text.is_empty() => Some(Self::Unsaved(text.to_owned())),
+            ("saved", name) if !name.is_empty() => Some(Self::Saved(name.to_owned())),
             ("flushed", "") => Some(Self::Flushed),
             ("hung", text) if !text.is_empty() => Some(Self::Hung(text.to_owned())),
             ("begin", text) if !text.is_empty() => Some(Self::Begin(text.to_owned())),
@@ -288,6 +292,7 @@ mod tests {
             Message::Refused(69),
             Message::Flushed,
             Message::Unsaved("default: refused".into()),
+            Message::Saved("default".into()),
             Message::Hung("no answer".into()),
             Message::Begin("default: was replaced".into()),
             Message::ByPass,

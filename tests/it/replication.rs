@@ -1,5 +1,6 @@
 //! Litestream dies, the app does not notice, and replication comes back.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -15,6 +16,7 @@ both_lines!(
     comes_back_after_kill_of_a_hot_writers,
     comes_back_again_and_again,
     comes_back_after_a_hang,
+    comes_back_after_a_hang_in_its_start,
     comes_back_when_its_binary_does,
     comes_back_when_it_has_memory_again,
     a_database_that_it_cannot_open_is_saved_at_the_end,
@@ -61,6 +63,34 @@ fn comes_back_after_a_hang(line: Line) {
     assert!(container.stderr().contains("litestream hangs ("), "{}", container.stderr());
     eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > stopped_at));
     assert_eq!(container.app().pid, app, "the app is the same process");
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
+
+/// One that is started again and hangs in its start, as in a call without a time limit, is not there for ever.
+fn comes_back_after_a_hang_in_its_start(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let (wrapper, hang) = (site.path("litestream"), site.path("hang"));
+    let text = format!(
+        "#!/bin/sh\n[ \"$1\" != replicate ] || [ ! -e {hang} ] || {{ rm {hang}; exec sleep 1000; }}\nexec {} \"$@\"\n",
+        line.binary().display(),
+        hang = hang.display()
+    );
+    fs::write(&wrapper, text).unwrap();
+    fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut container = site.writing("--every 4000").env("LITESTREAM_BIN", &wrapper).start();
+    container.ready();
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    fs::write(&hang, "").unwrap();
+    process::send(container.running_litestream().pid, Signal::SIGKILL);
+    eventually("one that hangs", PATIENCE, || when(!hang.exists()));
+    let stopped_at = site.acknowledged();
+    let said = || container.stderr().contains("litestream hangs (it has not come up for");
+    eventually("it is killed", Duration::from_secs(90), || when(said()));
+    eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > stopped_at));
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     site.assert_saved();
 }

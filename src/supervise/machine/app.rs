@@ -80,7 +80,7 @@ impl Machine {
                 actions
             }
             AppState::Waiting | AppState::Gone if stops && self.stops >= 2 => {
-                self.unsaved.push(format!("{}: the last sync was cut short by a second signal", self.rules.names));
+                self.unsaved.push(format!("{}: the last sync was cut short by a second signal", self.names()));
                 self.finish()
             }
             AppState::Waiting | AppState::Gone => Vec::new(),

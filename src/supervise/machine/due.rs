@@ -6,8 +6,10 @@ use super::{Action, Actions, DRAIN_EVERY, KILL, Machine, Now, Phase, Role, Sync,
 impl Machine {
     /// When [`Event::Tick`] is due; none while there is nothing to wait for.
     pub fn deadline(&self) -> Option<Now> {
+        let standby = if let Replicator::Standby(at) = self.replicator { Some(at) } else { None };
         let replicator = match self.replicator {
             Replicator::Standby(at) | Replicator::Backoff(at) | Replicator::Reopening(at) => Some(at),
+            Replicator::Starting => Some(self.report_by()),
             _ => None,
         };
         let phase = match self.phase {
@@ -28,10 +30,11 @@ impl Machine {
             Phase::Drain { next, .. } => Some(next),
             Phase::Close => self.close_by,
             Phase::Leave { by, .. } => [Some(by), self.prepare_at].into_iter().flatten().min(),
-            Phase::Sync => [replicator, self.prepare_at, self.flush_at].into_iter().flatten().min(),
+            Phase::Sync => [standby, self.prepare_at, self.flush_at].into_iter().flatten().min(),
             Phase::End => None,
         };
-        [phase, self.app_by, self.stop_by].into_iter().flatten().min()
+        let ends = if self.phase == Phase::End { [None, None] } else { [self.app_by, self.stop_by] };
+        [phase, ends[0], ends[1]].into_iter().flatten().min()
     }
 
     /// What is looked at from time to time while the app runs.

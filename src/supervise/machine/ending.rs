@@ -86,7 +86,7 @@ impl Machine {
         if self.phase != Phase::Sync || !matches!(self.flush, Some((Sync::Socket, _))) {
             return Vec::new();
         }
-        self.unsaved.clear();
+        self.forget_outcomes();
         self.replicator = Replicator::Off;
         let mut actions = vec![Action::Kill(Role::Flush), Action::Kill(Role::Litestream)];
         actions.extend(self.flush(Sync::Pass, now));
@@ -95,14 +95,14 @@ impl Machine {
 
     /// Its worker has died, of whatever: what it has said of a part counts for nothing.
     pub(super) fn flush_died(&mut self, ended: Ended, now: Now) -> Actions {
-        self.unsaved.clear();
+        self.forget_outcomes();
         let again = now.saturating_add(FLUSH_PAUSE * (1 << self.flush_tries.min(6)));
         if self.flush.is_some_and(|(_, by)| again.saturating_add(FLUSH_LEAST) <= by) {
             self.flush_tries = self.flush_tries.saturating_add(1);
             self.flush_at = Some(again);
             return vec![Action::Say(format!("the worker of the last sync ended with {ended}: starting it again"))];
         }
-        self.unsaved.push(format!("{}: the last sync ended with {ended}", self.rules.names));
+        self.unsaved.push(format!("{}: the last sync ended with {ended}", self.names()));
         self.flushed()
     }
 
@@ -114,7 +114,7 @@ impl Machine {
     /// Ends without a last sync, and says why there is none.
     pub(super) fn finish_unsaved(&mut self) -> Actions {
         if let Err(closed) = self.gate.check() {
-            self.unsaved.push(format!("{}: {closed}", self.rules.names));
+            self.unsaved.push(format!("{}: {closed}", self.names()));
         }
         self.finish()
     }
@@ -185,7 +185,7 @@ impl Machine {
     pub(super) fn left_boot(&mut self) -> Actions {
         let Phase::Leave { code, decides, .. } = self.phase else { return Vec::new() };
         if decides && let Err(closed) = self.gate.check() {
-            self.unsaved.push(format!("{}: {closed}", self.rules.names));
+            self.unsaved.push(format!("{}: {closed}", self.names()));
         }
         self.abandon(code)
     }
@@ -198,16 +198,30 @@ impl Machine {
         actions
     }
 
+    /// What the last sync has said counts for nothing: it is made again.
+    pub(super) fn forget_outcomes(&mut self) {
+        self.unsaved.clear();
+        self.saved.clear();
+    }
+
+    /// Those of which the last sync has said nothing yet.
+    fn without_outcome(&self) -> String {
+        let unsaved = |name: &str| self.unsaved.iter().any(|why| why.strip_prefix(name).is_some_and(|rest| rest.starts_with(": ")));
+        let left = self.rules.names.iter().filter(|name| !self.saved.contains(name) && !unsaved(name));
+        left.map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+
     pub(super) fn out_of_time(&mut self) -> Actions {
-        if self.rules.replicates && !self.synced {
+        let names = self.without_outcome();
+        if self.rules.replicates && !self.synced && !names.is_empty() {
             self.unsaved.push(match (self.gate.check(), self.replicator) {
                 // It lives and sees our last writes, unless it is still to decide about the databases.
                 (_, Replicator::Standby(_)) if self.phase != Phase::Sync => String::new(),
-                (_, Replicator::Standby(_)) => format!("{}: {}", self.rules.names, Closed::NoLock),
-                (Err(closed), _) => format!("{}: {closed}", self.rules.names),
+                (_, Replicator::Standby(_)) => format!("{}: {}", names, Closed::NoLock),
+                (Err(closed), _) => format!("{names}: {closed}"),
                 (Ok(()), _) => format!(
                     "{}: the stop timeout of {} s has passed before the last sync was confirmed",
-                    self.rules.names,
+                    names,
                     self.rules.stop_timeout.as_secs_f32()
                 ),
             });

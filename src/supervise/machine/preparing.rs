@@ -159,7 +159,7 @@ impl Machine {
         self.replicator = Replicator::Off;
         self.code = code;
         self.begin_stop(now);
-        let mut actions = vec![Action::Say(format!("{}: stopping the app, and leaving the backup as it is; see above", self.rules.names))];
+        let mut actions = vec![Action::Say(format!("{}: stopping the app, and leaving the backup as it is; see above", self.names()))];
         actions.extend(match self.app {
             AppState::Running => vec![Action::SignalApp(TERM)],
             _ => self.app_ended(code, now),

@@ -52,7 +52,7 @@ impl Machine {
         if actions.is_empty() {
             return actions;
         }
-        let said = format!("{}: a new snapshot was asked for: starting litestream again on an empty WAL", self.rules.names);
+        let said = format!("{}: a new snapshot was asked for: starting litestream again on an empty WAL", self.names());
         std::iter::once(Action::Say(said)).chain(actions).collect()
     }
 }

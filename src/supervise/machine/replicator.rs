@@ -41,6 +41,10 @@ pub(super) const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 pub(super) const LAST_BACKOFF: Duration = Duration::from_secs(30);
 /// How long one that is let go of may take to end, its last sync included (30 s, unless its configuration says otherwise).
 const CLOSE_FOR: Duration = Duration::from_secs(45);
+/// How long one may take to report in before it counts as hung: the opening of some thousand databases, or of a replica that answers slowly.
+/// It doubles each time, so that one that is only slow comes up in the end.
+const REPORT_FOR: Duration = Duration::from_secs(30);
+const REPORT_DOUBLINGS: u32 = 5;
 /// A Litestream that has run for so long starts with a fresh backoff.
 pub(super) const STEADY: Duration = Duration::from_secs(60);
 
@@ -48,7 +52,7 @@ impl Machine {
     pub(super) fn replicate(&mut self, now: Now) -> Actions {
         if let Err(closed) = self.gate.check() {
             self.replicator = Replicator::Off;
-            return vec![Action::Say(format!("{}: litestream is not started: {closed}", self.rules.names))];
+            return vec![Action::Say(format!("{}: litestream is not started: {closed}", self.names()))];
         }
         self.replicator = Replicator::Starting;
         self.started_at = now;
@@ -68,6 +72,22 @@ impl Machine {
             return Vec::new();
         }
         self.up(now)
+    }
+
+    /// When it counts as hung if it has not reported in.
+    pub(super) fn report_by(&self) -> Now {
+        self.started_at.saturating_add(REPORT_FOR * (1 << self.silent_starts.min(REPORT_DOUBLINGS)))
+    }
+
+    /// It has not even reported in.
+    fn never_reported(&mut self, now: Now) -> Actions {
+        let waited = now.saturating_sub(self.started_at).as_secs();
+        self.silent_starts = self.silent_starts.saturating_add(1);
+        self.replicator = Replicator::Off;
+        let said = format!("litestream hangs (it has not come up for {waited} s): killing it");
+        let mut actions = vec![Action::Say(said), Action::Kill(Role::Litestream)];
+        actions.extend(self.litestream_failed(Ended::Signal(KILL), now));
+        actions
     }
 
     /// It is there and does nothing: twice in a row counts as its end.
@@ -102,7 +122,7 @@ impl Machine {
     }
 
     pub(super) fn up(&mut self, now: Now) -> Actions {
-        self.replicator = Replicator::Up;
+        (self.replicator, self.silent_starts) = (Replicator::Up, 0);
         (self.hung, self.pulse_at) = ((0, false), Some(now.saturating_add(PULSE_FIRST)));
         match (self.phase, self.backoff.is_zero()) {
             (Phase::Boot, _) => self.start_app(now),
@@ -120,7 +140,7 @@ impl Machine {
             // It died under the last sync: a pass of our own takes over.
             Phase::Sync => {
                 let mut actions = vec![Action::Kill(Role::Flush)];
-                self.unsaved.clear();
+                self.forget_outcomes();
                 actions.extend(self.flush(Sync::Pass, now));
                 return actions;
             }
@@ -225,6 +245,7 @@ impl Machine {
         match self.replicator {
             Replicator::Standby(at) if at <= now => return self.tick_wait(now).unwrap_or_else(|| self.try_lock(now)),
             Replicator::Backoff(at) if at <= now => return self.end_backoff(now),
+            Replicator::Starting if self.phase == Phase::Run && self.report_by() <= now => return self.never_reported(now),
             Replicator::Reopening(at) if at <= now => {
                 let mut actions = vec![Action::Say("litestream does not end: killing it".to_owned()), Action::Kill(Role::Litestream)];
                 actions.extend(self.prepare_again());

@@ -80,7 +80,7 @@ impl Machine {
         let mut actions = vec![Action::Say(format!(
             "{}: another process has replicated it for {} s, and a migration that is to be rolled back where it fails needs the database \
              alone: end that one first (deploy stop-first), or unset LITESTREAM_ENTRY_MIGRATE_ROLLBACK",
-            self.rules.names,
+            self.names(),
             self.rules.wait_for.unwrap_or_default().as_secs()
         ))];
         actions.extend(self.abandon(exit::SYSTEM));

@@ -14,7 +14,7 @@ fn rules() -> Rules {
         standby: false,
         wait: false,
         wait_for: None,
-        names: "default".to_owned(),
+        names: vec!["default".to_owned()],
         confirms: true,
         watches: false,
         check: None,
@@ -271,8 +271,28 @@ fn a_configuration_that_litestream_refuses_ends_the_boot_and_a_replica_out_of_re
 }
 
 #[test]
+fn a_litestream_that_was_to_be_started_again_does_not_keep_pid_1_awake_at_the_end() {
+    let died = || Event::Ended(Role::Litestream, Ended::Code(1));
+    let life = Life::begin(rules()).then(READY).then(Event::Hello).then(died()).then(READY).then(died());
+    let life = life.after(0.2).then(Event::Ended(Role::App, ZERO)).then(Event::Left(0));
+    assert!(matches!(life.last[..], [Action::Flush(Sync::Pass, _)]));
+    // Nothing but the stop timeout is due: a deadline that nobody clears is one that PID 1 wakes for again and again.
+    assert_eq!(life.machine.deadline(), life.machine.stop_by);
+}
+
+#[test]
 fn a_litestream_that_hangs_at_its_start_does_not_keep_the_app_for_ever() {
-    Life::begin(rules()).then(READY).after(9.0).does(&[]).after(1.1).says_and(&STARTED);
+    let life = Life::begin(rules()).then(READY).after(9.0).does(&[]).after(1.1).says_and(&STARTED);
+    // Nor is it waited for for ever: the next one may come up, and has longer.
+    let again = |life: &Life| {
+        matches!(life.last[..], [Action::Say(_), Action::Kill(Role::Litestream), Action::Say(_), Action::Prepare(Preparation::Repair)])
+    };
+    let life = life.after(19.0).does(&[]).after(1.0);
+    assert!(again(&life), "{:?}", life.last);
+    let life = life.then(READY).does(&[Action::Replicate]).after(59.0).does(&[]).after(1.1);
+    assert!(again(&life), "{:?}", life.last);
+    let life = life.then(READY).then(Event::Hello).says_and(&[]).after(1000.0);
+    assert_eq!(life.last, [Action::Pulse]);
 }
 
 #[test]
@@ -495,6 +515,14 @@ fn past_the_deadline_everything_is_killed_and_the_code_says_so() {
 }
 
 #[test]
+fn past_the_deadline_only_what_the_last_sync_has_not_said_to_be_saved_is_named() {
+    let two = Rules { names: vec!["app".to_owned(), "jobs".to_owned()], ..rules() };
+    let life = Life::begin(two).then(READY).then(Event::Hello).then(Event::Ended(Role::App, ZERO)).then(Event::Left(0));
+    let life = life.then(Event::Said(Message::Saved("app".into()))).after(9.6);
+    assert!(life.last.iter().any(|a| matches!(a, Action::Say(said) if said.starts_with("NOT SAVED: jobs: "))), "{:?}", life.last);
+}
+
+#[test]
 fn nothing_configured_is_a_plain_init() {
     let plain = Rules { replicates: false, ..rules() };
     let life = Life::begin(plain.clone()).does(&[Action::StartApp]).then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]);
@@ -599,6 +627,7 @@ proptest! {
         migration in any::<[bool; 2]>(),
         checks in any::<bool>(),
         on_failure in prop_oneof![Just(OnFailure::Restart), Just(OnFailure::Exit), Just(OnFailure::Ignore)],
+        started in any::<bool>(),
         events in proptest::collection::vec((any_event(), 0..3000_u64), 0..60),
     ) {
         let [replicates, standby, confirms, wait, watches, here] = flags;
@@ -657,18 +686,30 @@ proptest! {
             seen = all.len();
         };
         check(&all, None);
-        for (event, pause) in events {
+        // Most of what may happen before there is an app ends a life early.
+        let start = if started { vec![(READY, 0), (Event::Hello, 0)] } else { Vec::new() };
+        for (event, pause) in start.into_iter().chain(events) {
             now = now.saturating_add(Duration::from_millis(pause));
+            // What was due is done once, or PID 1 would spin.
+            for more in [true, true, true, false] {
+                if machine.deadline().is_some_and(|at| at <= now) {
+                    prop_assert!(more, "a deadline that nothing clears: {machine:?}");
+                    all.extend(machine.step(Event::Tick, now));
+                    check(&all, None);
+                }
+            }
             all.extend(machine.step(event.clone(), now));
             check(&all, Some(&event));
         }
         // However it stands: a stop, and from then on only time passes.
         all.extend(machine.step(Event::Signal(TERM), now));
         all.extend(machine.step(Event::Signal(TERM), now));
-        let stopped = now;
+        let (stopped, mut ticks) = (now, 0_u32);
         while let Some(due) = machine.deadline().filter(|_| !all.iter().any(|a| matches!(a, Action::Exit(_)))) {
             now = due.max(now.saturating_add(Duration::from_millis(1)));
             all.extend(machine.step(Event::Tick, now));
+            ticks = ticks.saturating_add(1);
+            prop_assert!(ticks < 1000, "it spins: {machine:?}");
             prop_assert!(now.saturating_sub(stopped) <= Duration::from_secs(11), "the budget is not kept");
         }
         let count = |wanted: fn(&Action) -> bool| all.iter().filter(|a| wanted(a)).count();
