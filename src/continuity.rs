@@ -28,6 +28,7 @@ pub type Salts = [u8; 8];
 
 /// What is known of a database before Litestream starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that hold or not, in any combination")]
 pub struct Facts {
     /// The WAL's salts; none where it is empty or missing.
     pub wal: Option<Salts>,
@@ -39,6 +40,8 @@ pub struct Facts {
     pub proven: bool,
     /// Whether this Litestream shows when it has taken its lock, so that a pin can be let go.
     pub shows_lock: bool,
+    /// Whether the app may ask for what SQLite refuses while somebody else has the database open: a pin would end it.
+    pub asks_alone: bool,
 }
 
 /// What it needs.
@@ -56,7 +59,7 @@ pub enum Need {
 pub fn decide(facts: Facts) -> Need {
     match (facts.wal, facts.ltx) {
         (None, _) => Need::Nothing,
-        (Some(wal), Some(ltx)) if wal == ltx && !facts.open_elsewhere && facts.proven && facts.shows_lock => Need::Pin,
+        (Some(wal), Some(ltx)) if wal == ltx && !facts.open_elsewhere && facts.proven && facts.shows_lock && !facts.asks_alone => Need::Pin,
         _ => Need::Truncate,
     }
 }
@@ -70,6 +73,7 @@ pub fn survey(database: &Path, shows_lock: bool) -> Facts {
         open_elsewhere: is_open_elsewhere(database),
         proven: Mark::read(database).proves(newest.map(|ltx| ltx.txid)),
         shows_lock,
+        asks_alone: false,
     }
 }
 
@@ -178,10 +182,24 @@ pub fn is_open_elsewhere(database: &Path) -> bool {
 
 /// Whether another process holds any lock in this range. Unknown is held: to empty a WAL, and to replace nothing, is right either way.
 fn is_locked(file: &File, start: i64, length: i64) -> bool {
+    refuses(file, libc::F_WRLCK, start, length).unwrap_or(true)
+}
+
+/// Whether another process' lock in this range would refuse one of this kind to us; none where the file system does not say.
+fn refuses(file: &File, kind: libc::c_int, start: i64, length: i64) -> Option<bool> {
     let short = |value: i32| i16::try_from(value).unwrap_or_default();
-    let (kind, whence) = (short(libc::F_WRLCK), short(libc::SEEK_SET));
-    let mut lock = libc::flock { l_type: kind, l_whence: whence, l_start: start, l_len: length, l_pid: 0 };
-    fcntl(file, FcntlArg::F_GETLK(&mut lock)).is_err() || i32::from(lock.l_type) != libc::F_UNLCK
+    let mut lock = libc::flock { l_type: short(kind), l_whence: short(libc::SEEK_SET), l_start: start, l_len: length, l_pid: 0 };
+    fcntl(file, FcntlArg::F_GETLK(&mut lock)).ok()?;
+    Some(i32::from(lock.l_type) != libc::F_UNLCK)
+}
+
+/// Whether another process holds a database for itself, so that nobody else may even read it: for long, that is exclusive locking
+/// mode, and for a moment a commit in any mode but WAL, or the end of the last connection (SQLite's `os_unix.c`: the shared lock's
+/// bytes).
+///
+/// Must not be called while this process has it open.
+pub fn is_held_alone(database: &File) -> bool {
+    refuses(database, libc::F_RDLCK, 0x4000_0002, 510).unwrap_or_default()
 }
 
 /// Whether another process has a database open, whatever its journal mode, as far as its locks tell: in WAL mode and in exclusive
@@ -276,14 +294,17 @@ pub fn more(database: &Path) -> String {
     text.lines().next().and_then(|line| line.split_once(MORE)).map(|(_, more)| more.trim().to_owned()).unwrap_or_default()
 }
 
-/// Notes something beside the mark, in the place of what was noted there.
+/// Notes a word beside the mark, in the place of those that begin so; an empty one only takes them away.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn note_more(database: &Path, more: &str) -> io::Result<()> {
+pub fn note_more(database: &Path, place_of: &[&str], word: &str) -> io::Result<()> {
     let text = std::fs::read_to_string(mark_path(database)).unwrap_or_default();
     let mark = text.lines().next().unwrap_or_default().split(MORE).next().unwrap_or_default().trim();
-    write_mark(database, if mark.is_empty() { "none" } else { mark }, more)
+    let noted = more(database);
+    let stay = noted.split_whitespace().filter(|noted| !place_of.iter().any(|start| noted.starts_with(start)));
+    let all: Vec<&str> = stay.chain((!word.is_empty()).then_some(word)).collect();
+    write_mark(database, if mark.is_empty() { "none" } else { mark }, &all.join(" "))
 }
 
 /// A life begins under 0.3: after a crash the last clean end proves nothing. The generation that it goes on in is noted: 0.3 takes
@@ -449,8 +470,15 @@ mod tests {
         let salts = [Some([1; 8]), Some([2; 8]), None];
         for wal in salts {
             for ltx in salts {
-                for bits in 0..8 {
-                    let facts = Facts { wal, ltx, open_elsewhere: bits & 1 != 0, proven: bits & 2 != 0, shows_lock: bits & 4 != 0 };
+                for bits in 0..16 {
+                    let facts = Facts {
+                        wal,
+                        ltx,
+                        open_elsewhere: bits & 1 != 0,
+                        proven: bits & 2 != 0,
+                        shows_lock: bits & 4 != 0,
+                        asks_alone: bits & 8 != 0,
+                    };
                     let expected = match (wal, ltx) {
                         (None, _) => Need::Nothing,
                         (a, b) if a == b && bits == 6 => Need::Pin,
@@ -521,14 +549,15 @@ mod tests {
     #[test]
     fn what_is_noted_beside_the_mark_stays_with_each_mark_and_is_gone_with_an_older_releases() {
         let (_dir, path, _app) = database();
-        note_more(&path, "2 migrating").unwrap();
+        note_more(&path, &[], "2").unwrap();
+        note_more(&path, &["migra"], "migrating").unwrap();
         assert_eq!((Mark::read(&path), more(&path).as_str()), (Mark::None, "2 migrating"));
         for mark in [Mark::Clean(42), Mark::Open, Mark::Restored(Position::Txid(7))] {
             mark.write(&path).unwrap();
             assert_eq!((Mark::read(&path), more(&path).as_str()), (mark, "2 migrating"));
         }
         Mark::Clean(42).write(&path).unwrap();
-        note_more(&path, "2").unwrap();
+        note_more(&path, &["migra"], "").unwrap();
         assert_eq!((Mark::read(&path), more(&path).as_str()), (Mark::Clean(42), "2"));
         // As an older release writes it.
         let file = File::options().write(true).open(mark_path(&path)).unwrap();

@@ -11,6 +11,7 @@
 //! * [`worker`] is everything that could block or crash, in processes of their own.
 //! * [`lint`] reads a configuration file of the user's own and says what to write instead.
 //! * [`restore`], [`continuity`] and [`verify`] decide about databases and backups; [`litestream`] calls the binary.
+//! * [`habits`] sees and notes an app that a pinned WAL would end.
 //! * [`state`] is what PID 1 leaves for those who ask; [`status`] is what is made of it, by [`position`].
 //! * [`watch`] sees a database's file that is replaced, and a replica that loses what it had; [`watched`] is what it keeps.
 //! * [`operator`] is what `docker exec` runs; [`notify`] calls what is to know how a check went.
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod continuity;
 pub mod exit;
+pub mod habits;
 pub mod identity;
 pub mod interrupt;
 pub mod job;

@@ -37,6 +37,9 @@ enum Step {
     Undoing { life: String },
 }
 
+/// How the words begin that it is noted in.
+const STEPS: [&str; 2] = ["migrating=", "undoing="];
+
 impl Step {
     fn read(database: &Path) -> Option<Self> {
         continuity::more(database).split_whitespace().find_map(|word| match word.split_once('=')? {
@@ -52,6 +55,7 @@ impl Step {
     fn note(&self, database: &Path) -> io::Result<()> {
         continuity::note_more(
             database,
+            &STEPS,
             &match self {
                 Self::Migrating { life, inode } => format!("migrating={life}:{inode}"),
                 Self::Undoing { life } => format!("undoing={life}"),
@@ -154,7 +158,7 @@ pub fn undo(database: &Path, life: &str, entry: &Entry) -> io::Result<Undone> {
 /// It takes the place of whatever has reached the replica, which a snapshot has to stand for before Litestream goes on.
 fn take_its_place(database: &Path) -> io::Result<()> {
     Mark::Rewound(Position::Txid(u64::MAX)).write(database)?;
-    continuity::note_more(database, "")
+    continuity::note_more(database, &STEPS, "")
 }
 
 /// Finishes what an earlier boot had begun: a copy that was being put back when it died. Whether there was one.
@@ -205,7 +209,7 @@ pub fn settle(database: &Path, entry: &Entry, may_undo: bool) -> io::Result<bool
 /// # Errors
 /// What the kernel says.
 pub fn is_over(database: &Path) -> io::Result<()> {
-    if Step::read(database).is_some() { continuity::note_more(database, "") } else { Ok(()) }
+    if Step::read(database).is_some() { continuity::note_more(database, &STEPS, "") } else { Ok(()) }
 }
 
 fn is_the_same(database: &Path, inode: u64) -> bool {
@@ -294,7 +298,7 @@ mod tests {
         // The app has been started since.
         let place = Place::new();
         save(&place.path, LIFE).unwrap();
-        continuity::note_more(&place.path, "").unwrap();
+        continuity::note_more(&place.path, &STEPS, "").unwrap();
         place.run("INSERT INTO t VALUES(2)");
         assert!(!settle(&place.path, &place.entry, true).unwrap());
         assert_eq!(place.rows(), 2);

@@ -101,6 +101,8 @@ pub enum Role {
     Flush,
     /// The worker that keeps the list of what is in directories.
     Watch,
+    /// What `__prepare` has become that has answered and holds nothing: it looks at what the app does with its databases.
+    Look,
     /// The worker that looks whether Litestream hangs.
     Pulse,
     /// The worker that removes the copies from before a migration.
@@ -193,6 +195,8 @@ pub enum Action {
     Pass,
     /// Start the app.
     StartApp,
+    /// The app failed soon after its start, beside pins: whatever worker comes next notes that.
+    Doubt,
     /// Start `__flush`, to be done by then, and say to those who stand by that what they write from now on is theirs to save.
     Flush(Sync, Now),
     /// Send a signal to the app.
@@ -301,6 +305,8 @@ pub struct Machine {
     restarts: u32,
     come_up_by: Option<Now>,
     app: AppState,
+    /// When it was started beside pins.
+    pinned_at: Option<Now>,
     migration: Migration,
     /// When it has taken too long.
     migrate_by: Option<Now>,
@@ -383,6 +389,7 @@ impl Machine {
             restarts: 0,
             come_up_by: None,
             app: AppState::Waiting,
+            pinned_at: None,
             migration: Migration::None,
             migrate_by: None,
             early_signals: Vec::new(),
@@ -465,7 +472,7 @@ impl Machine {
                 Vec::new()
             }
             Role::Forget => self.copies_removed(ended, now),
-            Role::App | Role::Flush | Role::Watch | Role::Pulse => Vec::new(),
+            Role::App | Role::Flush | Role::Watch | Role::Look | Role::Pulse => Vec::new(),
         }
     }
 

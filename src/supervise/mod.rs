@@ -29,7 +29,7 @@ use crate::restore::{self, Local};
 use crate::state::State;
 use crate::sys::{self, CHANNEL, Kind, Program};
 use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
-use crate::worker::hold;
+use crate::worker::{FAILED, Message, Preparation, hold};
 use crate::{continuity, report};
 use lock::{Holding, Locks};
 use machine::{Action, Event, Holder, Lock, Machine, Role, Rules, Sync};
@@ -107,6 +107,7 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         began: Instant::now(),
         state: State::default(),
         stale: true,
+        doubt: false,
         rest_at: Some(Duration::ZERO),
     };
     let mut machine = Machine::new(rules);
@@ -161,6 +162,8 @@ struct Shell {
     state: State,
     /// It is to be left again.
     stale: bool,
+    /// The app failed soon after its start, beside pins.
+    doubt: bool,
     /// When the code's pages are given back; none when nothing has happened since.
     rest_at: Option<Duration>,
 }
@@ -253,6 +256,10 @@ impl Shell {
     fn is_news(&mut self, source: Option<ChildId>, event: &Event) -> bool {
         let Some(id) = source else { return true };
         let Some(at) = self.children.iter().position(|c| c.id == id) else { return false };
+        if let (Event::Said(Message::Ready { held: false, .. }), Some(child)) = (event, self.children.get_mut(at)) {
+            // Its end is nothing to the preparation any more.
+            child.role = Role::Look;
+        }
         if matches!(event, Event::Ended(..)) {
             self.children.remove(at);
         }
@@ -273,7 +280,11 @@ impl Shell {
 
     fn act(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Prepare(preparation) => self.worker(Role::Prepare, &["__prepare"], &[preparation.word()]),
+            Action::Prepare(preparation) => {
+                let doubt = self.doubt && preparation == Preparation::Ending;
+                let more: &[&str] = if doubt { &[preparation.word(), FAILED] } else { &[preparation.word()] };
+                self.worker(Role::Prepare, &["__prepare"], more)
+            }
             Action::Probe => self.worker(Role::Probe, &["__probe"], &[]),
             Action::Pulse => self.worker(Role::Pulse, &["__pulse"], &[]),
             Action::Check => self.worker(Role::Check, &["__check"], &[]),
@@ -287,7 +298,14 @@ impl Shell {
                     Sync::Pass => "pass",
                     Sync::Rollback => "rollback",
                 };
-                self.worker(Role::Flush, &["__flush"], &[word, &left])
+                // It writes to the same marks.
+                self.kill(Role::Look);
+                let more: &[&str] = if self.doubt { &[word, &left, FAILED] } else { &[word, &left] };
+                self.worker(Role::Flush, &["__flush"], more)
+            }
+            Action::Doubt => {
+                self.doubt = true;
+                None
             }
             Action::Replicate => self.replicate(),
             Action::ReadyApp => {
@@ -500,9 +518,18 @@ impl Shell {
 
     /// Leaves nothing of ours running where we are not PID 1; as PID 1 the kernel ends the rest.
     fn leave(&mut self, code: u8) -> u8 {
-        for role in
-            [Role::Flush, Role::Prepare, Role::Probe, Role::Watch, Role::Pulse, Role::Forget, Role::Check, Role::Serve, Role::Litestream]
-        {
+        for role in [
+            Role::Flush,
+            Role::Prepare,
+            Role::Look,
+            Role::Probe,
+            Role::Watch,
+            Role::Pulse,
+            Role::Forget,
+            Role::Check,
+            Role::Serve,
+            Role::Litestream,
+        ] {
             self.kill(role);
         }
         code

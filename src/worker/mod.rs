@@ -7,6 +7,7 @@ pub mod flush;
 pub mod hold;
 pub mod memory;
 mod pass;
+mod pins;
 pub mod prepare;
 pub mod probe;
 mod pulse;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::exit::{self, Failure};
+use crate::habits::Habit;
 use crate::plan::Plan;
 use crate::sys::CHANNEL;
 use crate::{interrupt, report, tenants};
@@ -100,6 +102,9 @@ impl Preparation {
         Self::WORDS.iter().find(|(_, each)| word == *each).map(|(preparation, _)| *preparation)
     }
 }
+
+/// Behind a worker's other arguments: the app failed soon after its start, beside pins.
+pub const FAILED: &str = "failed";
 
 /// A socket in the runtime directory, by which an operator's command asks PID 1 for something.
 pub const CONTROL_FILE: &str = "control";
@@ -191,6 +196,7 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
         Some("__exec") => exec::run(args),
         Some("__hold") => hold::run(args),
         Some("__prepare") => with_plan(args, |plan, channel, rest| {
+            note_failure(plan, rest);
             let preparation = rest.first().and_then(|word| Preparation::parse(word));
             let unknown = || Failure::new(exit::INTERNAL, "__prepare: no such preparation");
             prepare::run(plan, channel, preparation.ok_or_else(unknown)?).map(|()| 0)
@@ -210,7 +216,10 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
             Ok(0)
         }),
         Some("__watch") => with_plan(args, |plan, _, _| watch::run(plan)),
-        Some("__flush") => with_plan(args, |plan, channel, rest| each(plan, |plan| flush::run(plan, channel, rest)).map(|()| 0)),
+        Some("__flush") => with_plan(args, |plan, channel, rest| {
+            note_failure(plan, rest);
+            each(plan, |plan| flush::run(plan, channel, rest)).map(|()| 0)
+        }),
         Some("__probe") => with_plan(args, |plan, _, _| each(plan, probe::run).map(|()| 0)),
         _ => {
             report::line(format_args!("{}: no such command", word.to_string_lossy()));
@@ -239,6 +248,13 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
         }
     })();
     outcome.unwrap_or_else(|failure: Failure| failure.code)
+}
+
+/// Notes that the app failed as one does that a pin has refused something, where nothing more is known of it.
+fn note_failure(plan: &Plan, words: &[OsString]) {
+    if words.last().is_some_and(|word| word == FAILED) {
+        each(plan, |plan| plan.databases.iter().for_each(|database| Habit::failed(&database.path)));
+    }
 }
 
 /// Runs `work` with an entry for each database that is in a directory now.

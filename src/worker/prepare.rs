@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Channel, Message, Preparation, flush, in_parallel, memory, probe};
+use super::{Channel, Message, Preparation, flush, in_parallel, memory, pins, probe};
 use crate::continuity::{self, Mark, Need, Pin};
 use crate::exit::{self, Failure};
+use crate::habits::{Habit, Look};
 use crate::litestream::backup::Position;
-use crate::litestream::{Ability, Line, socket};
+use crate::litestream::{Ability, Line};
 use crate::plan::{Database, Plan};
 use crate::report;
 use crate::restore::present::{self, Known};
@@ -21,7 +22,7 @@ use crate::{interrupt, progress, resnapshot, tenants, verify};
 
 /// How long a live database's WAL is tried to be emptied before Litestream starts without proof.
 const TRUNCATE_FOR: Duration = Duration::from_secs(5);
-/// How often Litestream is asked whether it has its lock.
+/// How often it is looked for what is waited for.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// How often a replica that has not answered is asked again, and how long it then has: one that is large or far away may need more
@@ -220,8 +221,15 @@ fn all_owed(plan: &Plan) -> bool {
 /// Pins or empties every WAL before the app, and holds the pins until Litestream has its own.
 fn pin_and_hold(plan: &Plan, channel: &Channel) {
     let (pins, unproven) = fit(plan, &plan.databases, shows_lock(plan));
+    let looks = looks(plan, &pins);
     channel.say(&Message::Ready { held: !pins.is_empty(), unproven });
-    hold_pins(pins, plan, channel);
+    pins::hold(pins, looks, plan, channel);
+}
+
+/// At those in which the app may do what a pin forbids.
+fn looks(plan: &Plan, pins: &[Pin]) -> Vec<Look> {
+    let free = |database: &&Database| shows_lock(plan) && !pins.iter().any(|pin| pin.database == database.path);
+    plan.databases.iter().filter(free).map(Look::new).collect()
 }
 
 /// The same where it is not known yet whether these are the databases to go on with: the app starts, and Litestream when it is.
@@ -229,12 +237,14 @@ fn wait_and_hold(plan: &Plan, undecided: Vec<(Database, String)>, channel: &Chan
     let mut said = BTreeSet::new();
     let mut open = say_once(undecided, &mut said);
     let (mut pins, _) = fit(plan, &plan.databases, shows_lock(plan));
+    let mut looks = looks(plan, &pins);
     channel.say(&Message::Waits);
     let mut next = Instant::now() + ASK_AGAIN;
     while !open.is_empty() {
         interrupt::check()?;
         std::thread::sleep(ASK_EVERY);
-        pins.retain(|pin| !outgrown(pin, plan));
+        pins.retain(|pin| !pins::outgrown(pin, plan));
+        pins::look(&mut looks, channel);
         if Instant::now() >= next {
             open = say_once(all(plan, &open, |plan, database| present::judge(plan, database, PATIENCE))?, &mut said);
             next = Instant::now() + ASK_AGAIN;
@@ -245,7 +255,7 @@ fn wait_and_hold(plan: &Plan, undecided: Vec<(Database, String)>, channel: &Chan
     let unpinned: Vec<Database> = plan.databases.iter().filter(|d| !pins.iter().any(|pin| pin.database == d.path)).cloned().collect();
     let (_, unproven) = fit(plan, &unpinned, false);
     channel.say(&Message::Ready { held: !pins.is_empty(), unproven });
-    hold_pins(pins, plan, channel);
+    pins::hold(pins, looks, plan, channel);
     Ok(())
 }
 
@@ -320,6 +330,7 @@ fn make_continuous(database: &Database, shows_lock: bool) -> Result<Option<Pin>,
     // Only a database is looked at: what does not exist yet has no past.
     if matches!(restore::look(path), Ok(Local::Sqlite)) {
         let facts = continuity::survey(path, shows_lock);
+        let facts = continuity::Facts { asks_alone: facts.shows_lock && asks_alone(database, continuity::decide(facts)), ..facts };
         match continuity::decide(facts) {
             Need::Nothing => {}
             Need::Pin => match continuity::pin(path) {
@@ -342,47 +353,14 @@ fn make_continuous(database: &Database, shows_lock: bool) -> Result<Option<Pin>,
     }
 }
 
-/// Whether a WAL has become too large to be held back any longer, which is said.
-fn outgrown(pin: &Pin, plan: &Plan) -> bool {
-    let limit = continuity::wal_limit(&pin.database, plan.entry.max_wal);
-    let grown = continuity::wal_size(&pin.database) > limit;
-    if grown {
-        report::line(format_args!(
-            "{}: its WAL has passed {}: no longer held back, its backup is unproven",
-            pin.database.display(),
-            report::human_size(limit)
-        ));
-        let _ = Mark::Unproven.write(&pin.database);
+/// Whether the app may ask for what a pin forbids, which is said where there would be one. What only may be is tried once.
+fn asks_alone(database: &Database, need: Need) -> bool {
+    let Some(habit) = Habit::read(&database.path) else { return false };
+    if let Some(why) = habit.at_the_boot().filter(|_| need == Need::Pin) {
+        report::line(format_args!("{}: {why}", database.alias));
     }
-    grown
-}
-
-/// Holds each pin until Litestream shows that it has its own lock, or until its WAL is too large.
-fn hold_pins(mut pins: Vec<Pin>, plan: &Plan, channel: &Channel) {
-    let Some(socket) = &plan.socket else { return };
-    let mut too_large: Vec<std::path::PathBuf> = Vec::new();
-    while !(pins.is_empty() && too_large.is_empty()) {
-        std::thread::sleep(ASK_EVERY);
-        let before = pins.len();
-        let statuses = socket::sync_status(socket, Duration::from_secs(2)).unwrap_or_default();
-        let locked = |path: &Path| statuses.iter().any(|s| Path::new(&s.path) == path && s.holds_lock());
-        pins.retain(|pin| {
-            if locked(&pin.database) {
-                return false;
-            }
-            let grown = outgrown(pin, plan);
-            if grown {
-                too_large.push(pin.database.clone());
-            }
-            !grown
-        });
-        if pins.len() < before {
-            channel.say(&Message::Released);
-        }
-        if pins.is_empty() && !too_large.is_empty() && too_large.iter().all(|path| locked(path)) {
-            // The replica answers again: only now is a full snapshot to be had.
-            channel.say(&Message::Reopen);
-            return;
-        }
+    if matches!(habit, Habit::Began | Habit::Failed) {
+        Habit::note(None, &database.path);
     }
+    true
 }

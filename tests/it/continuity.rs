@@ -1,14 +1,18 @@
 //! The backup is the database, row for row, at every stop; and these tests would see it if it were not.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Mutex;
 
 use nix::sys::signal::Signal;
 
+use crate::support::container::Recipe;
+use crate::support::contents::Contents;
 use crate::support::lives::{self, bare_boot, wait_for_boot};
 use crate::support::site::Site;
-use crate::support::{Line, namespaces, process, trials};
+use crate::support::{Line, PATIENCE, eventually, namespaces, process, trials, when};
 
-both_lines!(ten_restarts_on_a_kept_volume, random_lives);
+both_lines!(ten_restarts_on_a_kept_volume, random_lives, apps_that_want_the_database_alone_start_each_time);
 
 fn ten_restarts_on_a_kept_volume(line: Line) {
     if !namespaces() {
@@ -92,5 +96,119 @@ fn pins_that_are_killed_leave_no_gap() {
         wait_for_boot(&site, boot);
         assert_eq!(container.stop(), 0, "boot {boot}");
         site.assert_saved();
+    }
+}
+
+/// An app that begins with these pragmas and then commits rows until TERM; its acknowledged rows are in `rows`.
+fn with_pragmas(site: &Site, pragmas: &str) -> Recipe {
+    let script = "
+import os, signal, sqlite3, sys, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+for pragma in sys.argv[3].split(';'):
+    c.execute('PRAGMA ' + pragma).fetchall()
+c.execute('CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, body TEXT)')
+while True:
+    last = c.execute('INSERT INTO t(body) VALUES (hex(randomblob(40)))').lastrowid
+    with open(sys.argv[2] + '.new', 'w') as rows:
+        rows.write(str(last))
+    os.rename(sys.argv[2] + '.new', sys.argv[2])
+    time.sleep(0.005)
+";
+    let words = ["/usr/bin/python3".as_ref(), "-c".as_ref(), script.as_ref(), site.database().as_os_str()];
+    site.recipe().app(words).arguments([site.path("rows").as_os_str(), pragmas.as_ref()])
+}
+
+fn rows_of(site: &Site) -> i64 {
+    fs::read_to_string(site.path("rows")).ok().and_then(|rows| rows.parse().ok()).unwrap_or_default()
+}
+
+/// A life of so many more rows that ends well, with all of them in the backup; what was said.
+#[track_caller]
+fn lives_well(site: &Site, pragmas: &str, rows: i64) -> String {
+    let before = rows_of(site);
+    let mut container = with_pragmas(site, pragmas).start();
+    eventually(format!("{rows} rows of {pragmas}:\n{}", container.stderr()), PATIENCE, || {
+        assert_eq!(container.ended(), None, "{pragmas}: {}", container.stderr());
+        when(rows_of(site) >= before + rows)
+    });
+    assert_eq!(container.stop(), 0, "{pragmas}: {}", container.stderr());
+    let here = Contents::of(site.database());
+    assert_eq!(here.difference(&site.backup_of(site.database())), None, "{pragmas}: {}", container.stderr());
+    assert!(here.last() >= rows_of(site), "{pragmas}");
+    container.stderr()
+}
+
+/// What `SQLite` refuses an app while anybody else has the database open, a pin would refuse it at the second start.
+fn apps_that_want_the_database_alone_start_each_time(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    std::thread::scope(|scope| {
+        for pragmas in ["journal_mode=DELETE", "journal_mode=MEMORY", "locking_mode=EXCLUSIVE;journal_mode=WAL"] {
+            scope.spawn(move || {
+                let site = Site::new(line);
+                let said = (0..3).map(|_| lives_well(&site, pragmas, 200)).collect::<Vec<_>>().join("\n");
+                let expected = if pragmas.contains("EXCLUSIVE") { "holds it for itself" } else { "WAL mode" };
+                assert!(line == Line::V03 || said.contains(expected), "{pragmas}: {said}");
+            });
+        }
+    });
+}
+
+/// Nothing tells beforehand that a new release of an app leaves WAL mode: it fails once, and never again.
+#[test]
+fn an_app_that_a_pin_has_ended_starts_the_next_time() {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(Line::V05);
+    lives_well(&site, "journal_mode=WAL", 50);
+    lives_well(&site, "journal_mode=WAL", 50);
+    let (code, ended) = with_pragmas(&site, "journal_mode=DELETE").run();
+    assert_eq!(code, 1, "{}", ended.stderr());
+    let said = lives_well(&site, "journal_mode=DELETE", 50);
+    assert!(said.contains("its app failed soon after its last start"), "{said}");
+    let said = lives_well(&site, "journal_mode=DELETE", 50);
+    assert!(said.contains("its app leaves WAL mode at each start"), "{said}");
+}
+
+/// The newest of Litestream's files in the replica that are new since then, by size.
+fn uploads_since(site: &Site, before: &BTreeMap<String, u64>) -> u64 {
+    uploads(site).into_iter().filter(|(name, _)| !before.contains_key(name)).map(|(_, size)| size).max().unwrap_or_default()
+}
+
+fn uploads(site: &Site) -> BTreeMap<String, u64> {
+    let entries = fs::read_dir(site.replica().join("ltx/0")).into_iter().flatten().flatten();
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())).collect()
+}
+
+/// An app that only opens WAL mode costs no snapshot at its starts, whether it began in it or not; nor for ever after it has failed once.
+#[test]
+fn an_app_that_stays_in_wal_mode_costs_no_snapshot_at_its_starts() {
+    if !namespaces() {
+        return;
+    }
+    for pragmas in ["journal_mode=WAL", "foreign_keys=ON"] {
+        let site = Site::new(Line::V05);
+        let failing = |pragma: &str| {
+            let script = format!("import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA {pragma}'); sys.exit(3)");
+            let words = ["/usr/bin/python3".into(), "-c".into(), script.into(), site.database().as_os_str().to_owned()];
+            assert_eq!(site.recipe().app(words).run().0, 3);
+        };
+        lives_well(&site, pragmas, 20);
+        let large = rusqlite::Connection::open(site.database()).unwrap();
+        large.execute_batch("CREATE TABLE large(id INTEGER PRIMARY KEY, b); INSERT INTO large VALUES(1, randomblob(1000000))").unwrap();
+        drop(large);
+        for boot in 1..=4 {
+            let before = uploads(&site);
+            lives_well(&site, pragmas, 20);
+            assert!(boot <= 2 || uploads_since(&site, &before) < 100_000, "boot {boot} of {pragmas}");
+        }
+        failing(pragmas);
+        lives_well(&site, pragmas, 20);
+        let before = uploads(&site);
+        lives_well(&site, pragmas, 20);
+        assert!(uploads_since(&site, &before) < 100_000, "after a failure of {pragmas}");
     }
 }

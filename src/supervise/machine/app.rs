@@ -4,8 +4,12 @@
 use std::time::Duration;
 
 use super::replicator::Replicator;
-use super::{Action, Actions, AppState, DRAIN_EVERY, DRAIN_GRACE, HUP, INT, Machine, Migration, Now, Phase, QUIT, Role, TERM};
+use super::{Action, Actions, AppState, DRAIN_EVERY, DRAIN_GRACE, HUP, INT, KILL, Machine, Migration, Now, Phase, QUIT, Role, TERM};
 use crate::exit::{self, Ended};
+use crate::worker::Preparation;
+
+/// An app that fails so soon after its start may have been refused something by a pin.
+const SOON: Duration = Duration::from_secs(30);
 
 /// How often the copies from before a migration are tried to be removed again.
 const FORGET_TRIES: u32 = 3;
@@ -22,7 +26,7 @@ impl Machine {
             actions.extend(self.pass());
             return actions;
         }
-        self.app = AppState::Running;
+        self.begin_app(now);
         if let Some(timeout) = self.rules.migrate.take() {
             self.migration = Migration::Runs;
             self.migrate_by = Some(now.saturating_add(timeout));
@@ -105,8 +109,14 @@ impl Machine {
         actions
     }
 
-    fn start_migrated(&mut self, now: Now) -> Actions {
+    /// Without an answer of `__prepare` it holds pins all the same: the replica does not answer.
+    fn begin_app(&mut self, now: Now) {
         self.app = AppState::Running;
+        self.pinned_at = (self.held || self.preparation == Some(Preparation::Boot)).then_some(now);
+    }
+
+    fn start_migrated(&mut self, now: Now) -> Actions {
+        self.begin_app(now);
         let mut actions = vec![Action::StartApp];
         actions.extend(self.pass());
         for signal in std::mem::take(&mut self.early_signals) {
@@ -153,6 +163,9 @@ impl Machine {
     }
 
     pub(super) fn app_ended(&mut self, code: u8, now: Now) -> Actions {
+        // KILL is no answer of SQLite's.
+        let failed = code != 0 && code != Ended::Signal(KILL).code() && self.stop_by.is_none();
+        let doubt = failed && self.pinned_at.is_some_and(|at| now.saturating_sub(at) < SOON);
         self.app = AppState::Gone;
         self.app_by = None;
         self.come_up_by = None;
@@ -162,6 +175,7 @@ impl Machine {
         }
         self.begin_stop(now);
         let mut actions = if self.rules.watches { vec![Action::Kill(Role::Watch)] } else { Vec::new() };
+        actions.extend(doubt.then_some(Action::Doubt));
         actions.extend(self.stop_check());
         if matches!(self.replicator, Replicator::Preparing) {
             // Its pass would only be in the way of the last one.

@@ -94,6 +94,20 @@ fn the_app_starts_only_when_databases_are_ready_and_litestream_has_reported_in()
 }
 
 #[test]
+fn an_app_that_fails_soon_after_its_start_beside_pins_is_noted() {
+    let running = || Life::begin(rules()).then(HELD).then(Event::Hello).does(&STARTED);
+    let ended = |code| Event::Ended(Role::App, Ended::Code(code));
+    running().after(2.0).then(ended(1)).does(&[Action::Doubt, Action::Drain(TERM)]);
+    running().after(2.0).then(ended(0)).does(&[Action::Drain(TERM)]);
+    running().after(31.0).then(ended(1)).does(&[Action::Drain(TERM)]);
+    running().then(Event::Ended(Role::App, Ended::Signal(KILL))).does(&[Action::Drain(TERM)]);
+    running().then(Event::Signal(TERM)).then(ended(1)).does(&[Action::Drain(TERM)]);
+    Life::running().then(ended(1)).does(&[Action::Drain(TERM)]);
+    let undecided = Life::begin(rules()).then(Event::Said(Message::Waits)).does(&[Action::StartApp]).then(ended(1));
+    assert!(undecided.last.contains(&Action::Doubt), "{:?}", undecided.last);
+}
+
+#[test]
 fn a_refused_restore_ends_the_boot_with_its_code_and_the_app_never_starts() {
     let life = Life::begin(rules()).then(Event::Said(Message::Refused(69)));
     life.does(&[Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(69)]).then(READY).does(&[]);
