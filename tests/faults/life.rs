@@ -1,7 +1,7 @@
 //! One container from its start to its end, with the faults that the schedule has for it. It judges nothing.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::ledger::Owned;
-use crate::place::{Place, provide};
+use crate::output::{self, Reader};
+use crate::place::{Place, USER, provide};
 use crate::proxy::Proxy;
-use crate::schedule::{End, Fault, Mode, Part, Victim};
-use crate::support::container::{Container, said};
+use crate::schedule::{End, Fault, Mode, Part, Poor, User, Victim};
+use crate::support::container::{Container, Recipe, said};
 use crate::support::process::{self, Process};
 
 /// How long an app may need to be ready before the life goes on without.
@@ -58,11 +59,14 @@ impl Ended {
 /// What the faults of a life have to know of it.
 struct Around<'a> {
     start: &'a Start<'a>,
+    /// The file that the container was started from.
+    program: PathBuf,
     pid1: i32,
     born: Instant,
     ready: OnceLock<Instant>,
     over: AtomicBool,
     proxy: Option<&'a Proxy<'a>>,
+    log: Option<&'a Reader>,
     proven: Mutex<Owned>,
 }
 
@@ -70,7 +74,9 @@ pub(crate) fn live(start: &Start<'_>, part: &Part) -> std::io::Result<Ended> {
     let place = start.place;
     let proxy = start.endpoint.map(|endpoint| Proxy::to(endpoint, &start.name, &place.path("writes"), place.net.as_ref())).transpose()?;
     provide(start.volume)?;
-    let mut recipe = place.recipe(&start.name, start.volume, proxy.as_ref().map(Proxy::endpoint).as_deref()).of_program(start.program);
+    let loses_program = part.faults.iter().any(|(_, fault)| matches!(fault, Fault::Program { .. }));
+    let program = if loses_program { place.own_program(&start.name, start.program)? } else { start.program.to_owned() };
+    let mut recipe = place.recipe(&start.name, start.volume, proxy.as_ref().map(Proxy::endpoint).as_deref()).of_program(&program);
     recipe = recipe.env("LITESTREAM_ENTRY_STOP_TIMEOUT", format!("{}s", start.stop_timeout));
     if let Some((command, rollback)) = &start.migration {
         recipe = recipe.env("LITESTREAM_ENTRY_MIGRATE", command).env("LITESTREAM_ENTRY_MIGRATE_ROLLBACK", rollback.to_string());
@@ -78,14 +84,15 @@ pub(crate) fn live(start: &Start<'_>, part: &Part) -> std::io::Result<Ended> {
     let ready = place.ready_file(&start.name);
     let app = place.app(&start.name, &start.volume.join("app.db"), &app_options(part, &ready));
     place.tell(&format!("{}: starts: {part}", start.name));
-    let mut recipe = recipe.app(app);
+    let mut recipe = in_poverty(recipe.app(app), part.poor, place.schedule.user);
     if let Some(net) = &place.net {
         let words = net.words();
         recipe = recipe.behind(&words.each_ref().map(String::as_str));
     }
-    let mut container = recipe.start();
+    let (mut container, reader) = output::start(recipe, part.stderr)?;
     let born = Instant::now();
     let Some(pid1) = first_process(&mut container) else {
+        reader.into_iter().for_each(Reader::finish);
         return Ok(conclude(start, &mut container, false, false, Owned::new()));
     };
     let commands = part.faults.iter().map(|(_, fault)| match fault {
@@ -94,7 +101,8 @@ pub(crate) fn live(start: &Start<'_>, part: &Part) -> std::io::Result<Ended> {
     });
     let commands: Vec<_> = commands.collect();
     let proven = Mutex::default();
-    let around = Around { start, pid1, born, ready: OnceLock::new(), over: AtomicBool::new(false), proxy: proxy.as_ref(), proven };
+    let (over, proxy) = (AtomicBool::new(false), proxy.as_ref());
+    let around = Around { start, program, pid1, born, ready: OnceLock::new(), over, proxy, log: reader.as_ref(), proven };
     let (killed, hung) = std::thread::scope(|scope| {
         for ((time, fault), command) in part.faults.iter().zip(commands) {
             let around = &around;
@@ -105,6 +113,7 @@ pub(crate) fn live(start: &Start<'_>, part: &Part) -> std::io::Result<Ended> {
         ended
     });
     let proven = around.proven.into_inner().unwrap();
+    reader.into_iter().for_each(Reader::finish);
     Ok(conclude(start, &mut container, killed, hung, proven))
 }
 
@@ -114,6 +123,21 @@ fn conclude(start: &Start<'_>, container: &mut Container, killed: bool, hung: bo
     let how = if killed { "was killed" } else { "ended" };
     start.place.tell(&format!("{}: {how}: {code}\n{log}", start.name));
     Ended { code, log, killed, hung, proven }
+}
+
+fn in_poverty(recipe: Recipe, poor: Poor, user: User) -> Recipe {
+    let shell = |recipe: Recipe, words: &str| recipe.behind(&["sh", "-c", &format!("{words} exec \"$@\""), "sh"]);
+    let recipe = match poor {
+        Poor::Nothing => recipe,
+        Poor::MoreDescriptors => shell(recipe, "exec 3</dev/null 7</dev/null;"),
+        Poor::NoStdin => shell(recipe, "exec 0<&-;"),
+        Poor::Files(count) => recipe.behind(&["prlimit", &format!("--nofile={count}:{count}")]),
+        Poor::FewCapabilities => {
+            let kept = if user == User::Apps { "-all,+chown,+dac_override,+fowner,+kill,+setgid,+setuid" } else { "-all" };
+            recipe.behind(&["setpriv", "--bounding-set", kept])
+        }
+    };
+    if user == User::All { recipe.of_user(USER) } else { recipe }
 }
 
 /// The app's options for this part.
@@ -234,6 +258,31 @@ impl Around<'_> {
                     until(Duration::from_millis(pause), || self.is_over() && !proxy.outlives(mode));
                     proxy.set(Mode::Pass);
                     self.tell("network: as it should be");
+                }
+            }
+            Fault::WipeRuntime => {
+                self.tell("the runtime directory is wiped");
+                let _ = fs::remove_dir_all(self.start.place.runtime(&self.start.name));
+            }
+            Fault::Program { replaced } => {
+                self.tell(if replaced { "the program is replaced" } else { "the program is removed" });
+                let _ = fs::remove_file(&self.program);
+                if replaced {
+                    let _ = fs::copy(self.start.program, &self.program);
+                }
+            }
+            Fault::LogStands(pause) => {
+                if let Some(log) = self.log {
+                    self.tell("nobody reads the log");
+                    log.pause(|| {
+                        until(Duration::from_millis(pause), || self.is_over());
+                    });
+                }
+            }
+            Fault::LogReaderGone => {
+                if let Some(log) = self.log {
+                    self.tell("who read the log has gone");
+                    log.go();
                 }
             }
             Fault::Command(word) => {

@@ -34,6 +34,7 @@ mod rows;
 mod ledger;
 mod life;
 mod net;
+mod output;
 mod place;
 mod proxy;
 mod results;

@@ -16,14 +16,14 @@ use tempfile::TempDir;
 use crate::ledger::{Owned, Rows};
 use crate::net::Net;
 use crate::owned_row::payload;
-use crate::schedule::{Host, Schedule};
+use crate::schedule::{Host, Schedule, User};
 use crate::store::Store;
 use crate::support::container::{Recipe, said};
 use crate::support::contents::beside;
 use crate::support::{Line, SEARCH_PATH, example};
 
 /// Who the app runs as where the schedule wants another user.
-const USER: &str = "12345:12345";
+pub(crate) const USER: u32 = 12345;
 
 /// How many places of trials are kept.
 const KEPT: usize = 20;
@@ -64,7 +64,7 @@ impl<'a> Place<'a> {
         // The path is short: sockets lie below it.
         let directory = TempDir::with_prefix_in(format!("lf-{}-", std::process::id()), base())?;
         fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
-        for name in ["ack", "ready", "replica", "restored"] {
+        for name in ["ack", "ready", "replica", "restored", "run"] {
             open_to_all(&directory.path().join(name))?;
         }
         let told = Mutex::new(File::create(directory.path().join("story"))?);
@@ -96,7 +96,7 @@ impl<'a> Place<'a> {
             .env("PATH", SEARCH_PATH)
             .env("HOME", self.directory.path())
             .env("LITESTREAM_BIN", schedule.line.binary())
-            .env("LITESTREAM_ENTRY_RUNTIME_DIR", self.path(&format!("run-{name}")))
+            .env("LITESTREAM_ENTRY_RUNTIME_DIR", self.runtime(name))
             .env("LITESTREAM_ENTRY_RESTORE_TIMEOUT", "20s")
             .env("DATABASE_PATH", volume.join("app.db"));
         let recipe = match (self.store, endpoint) {
@@ -110,7 +110,20 @@ impl<'a> Place<'a> {
             _ => recipe.env("LITESTREAM_REPLICA_URL", format!("file://{}", self.path("replica").display())),
         };
         let recipe = if schedule.verified { recipe.env("LITESTREAM_ENTRY_VERIFY_INTERVAL", "2s") } else { recipe };
-        if schedule.other_user { recipe.env("LITESTREAM_ENTRY_USER", USER) } else { recipe }
+        if schedule.user == User::Apps { recipe.env("LITESTREAM_ENTRY_USER", format!("{USER}:{USER}")) } else { recipe }
+    }
+
+    /// What becomes of its own file is a container's own affair.
+    pub(crate) fn own_program(&self, name: &str, program: &Path) -> std::io::Result<PathBuf> {
+        let own = self.path(&format!("bin-{name}"));
+        fs::create_dir_all(&own)?;
+        let own = own.join("litestream-entry");
+        fs::copy(program, &own)?;
+        Ok(own)
+    }
+
+    pub(crate) fn runtime(&self, name: &str) -> PathBuf {
+        self.path("run").join(name)
     }
 
     pub(crate) fn ready_file(&self, name: &str) -> PathBuf {

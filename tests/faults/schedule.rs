@@ -17,8 +17,7 @@ pub(crate) struct Schedule {
     pub(crate) migration: Option<Migration>,
     /// `LITESTREAM_ENTRY_VERIFY_INTERVAL=2s`.
     pub(crate) verified: bool,
-    /// `LITESTREAM_ENTRY_USER`.
-    pub(crate) other_user: bool,
+    pub(crate) user: User,
     pub(crate) lives: Vec<Life>,
 }
 
@@ -45,6 +44,16 @@ pub(crate) enum Release {
     New,
     /// The release before what is tested here (`scripts/old-release`).
     Old,
+}
+
+/// Who runs what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum User {
+    Root,
+    /// The app and its helpers, by `LITESTREAM_ENTRY_USER`.
+    Apps,
+    /// Everything, as with `docker run --user`.
+    All,
 }
 
 /// `LITESTREAM_ENTRY_MIGRATE`: a few rows, and an end with 5 in some lives.
@@ -92,8 +101,34 @@ pub(crate) struct Part {
     pub(crate) from_start: bool,
     pub(crate) length: u64,
     pub(crate) end: End,
+    pub(crate) stderr: Stderr,
+    pub(crate) poor: Poor,
     /// When, in milliseconds, and what.
     pub(crate) faults: Vec<(u64, Fault)>,
+}
+
+/// What the container has for its standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stderr {
+    File,
+    /// That is read, until a fault says otherwise.
+    Pipe,
+    /// Its own, with `tostop`; its standard input and output, too.
+    Terminal,
+}
+
+/// What a container lacks, or has too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Poor {
+    Nothing,
+    /// Descriptors 3 and 7 are open.
+    MoreDescriptors,
+    /// Standard input is closed.
+    NoStdin,
+    /// `RLIMIT_NOFILE`.
+    Files(u64),
+    /// As `docker run --cap-drop ALL`, but for what `LITESTREAM_ENTRY_USER` needs where that is set.
+    FewCapabilities,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +151,16 @@ pub(crate) enum Fault {
     Network(Mode, u64),
     /// The program's command beside it.
     Command(&'static str),
+    /// Everything in the runtime directory is removed, and the directory, as by a cleaner of `/tmp`.
+    WipeRuntime,
+    /// The program's own file is removed, or another takes its name.
+    Program {
+        replaced: bool,
+    },
+    /// Nobody reads standard error for so many milliseconds.
+    LogStands(u64),
+    /// Whoever read standard error has gone.
+    LogReaderGone,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +203,8 @@ impl Schedule {
         };
         let stop_timeout = *r.pick(&[4, 6, 10]);
         let migration = r.one_in(5).then(|| Migration { rollback: r.one_in(2) });
-        let (verified, other_user) = (r.one_in(5), r.one_in(5));
+        let verified = r.one_in(5);
+        let user = *r.pick(&[User::Root, User::Root, User::Root, User::Apps, User::All]);
         let count = if matches!(scenario, Scenario::Pair(..)) { 3 } else { 5 };
         let mut host = Host::A;
         let mut lives = Vec::new();
@@ -168,7 +214,7 @@ impl Schedule {
             }
             lives.push(life(r, number == 0, host, scenario, backend, migration.is_some()));
         }
-        Self { seed, line, backend, scenario, stop_timeout, migration, verified, other_user, lives }
+        Self { seed, line, backend, scenario, stop_timeout, migration, verified, user, lives }
     }
 
     pub(crate) fn drops_packets(&self) -> bool {
@@ -228,13 +274,36 @@ fn part(r: &mut Random, backend: Backend) -> Part {
     if backend != Backend::File && r.one_in(4) {
         faults.push((length.saturating_sub(50), Fault::Network(mode(r), r.between(200, 3_000))));
     }
+    let stderr = *r.pick(&[Stderr::File, Stderr::Pipe, Stderr::Terminal]);
+    if let Some(fault) = log_fault(r, stderr, end, from_start) {
+        faults.push((r.between(0, length), fault));
+    }
     faults.sort_by_key(|(time, _)| *time);
-    Part { style, every, from_start, length, end, faults }
+    let poor = match r.between(0, 9) {
+        0 => Poor::MoreDescriptors,
+        1 => Poor::NoStdin,
+        2 => Poor::Files(*r.pick(&[24, 32, 64, 256])),
+        3 => Poor::FewCapabilities,
+        _ => Poor::Nothing,
+    };
+    Part { style, every, from_start, length, end, stderr, poor, faults }
+}
+
+/// What becomes of a log that is a pipe. What a container says at its end is lost with the reader: then its code has to say it.
+fn log_fault(r: &mut Random, stderr: Stderr, end: End, from_start: bool) -> Option<Fault> {
+    let code_says_it = matches!(end, End::Term | End::Exit(0) | End::Kill) && !from_start;
+    match (stderr, r.between(0, 3)) {
+        (Stderr::Pipe, 0 | 1) => Some(Fault::LogStands(r.between(200, 5_000))),
+        (Stderr::Pipe, 2) if code_says_it => Some(Fault::LogReaderGone),
+        _ => None,
+    }
 }
 
 fn fault(r: &mut Random, backend: Backend) -> Fault {
     let victim = |r: &mut Random| if r.one_in(2) { Victim::Litestream } else { Victim::Worker(r.pick::<&'static str>(&WORKERS)) };
-    match r.between(0, 9) {
+    match r.between(0, 12) {
+        10 | 11 => Fault::WipeRuntime,
+        12 => Fault::Program { replaced: r.one_in(2) },
         0..=2 => Fault::Kill(victim(r)),
         3 | 4 => Fault::Stop(victim(r), r.between(50, 3_000)),
         5..=7 if backend != Backend::File => Fault::Network(mode(r), r.between(200, 3_000)),
@@ -287,7 +356,7 @@ impl fmt::Display for Schedule {
         if let Some(migration) = self.migration {
             write!(f, " migrate{}", if migration.rollback { "+rollback" } else { "" })?;
         }
-        writeln!(f, "{}{}", if self.verified { " verified" } else { "" }, if self.other_user { " user" } else { "" })?;
+        writeln!(f, "{} user={:?}", if self.verified { " verified" } else { "" }, self.user)?;
         for (number, life) in (1..).zip(&self.lives) {
             let fails = if life.migration_fails { ", migration fails" } else { "" };
             writeln!(f, "  life {number} on {:?}: volume {:?}{fails}", life.host, life.before)?;
@@ -304,6 +373,7 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let from = if self.from_start { "its start" } else { "ready" };
         write!(f, "{} every {} µs, {:?} {} ms after {from}", self.style, self.every, self.end, self.length)?;
+        write!(f, ", stderr {:?}, poor {:?}", self.stderr, self.poor)?;
         self.faults.iter().try_for_each(|(time, fault)| write!(f, "; {time} ms: {fault:?}"))
     }
 }

@@ -11,7 +11,7 @@ use crate::ledger::{Ledger, Owned, Word, both, missing, word};
 use crate::life::{Ended, Start, live};
 use crate::net::Net;
 use crate::place::{Found, Place, provide};
-use crate::schedule::{Before, End, Host, Life, Part, Release, Scenario, Schedule};
+use crate::schedule::{Before, End, Host, Life, Part, Poor, Release, Scenario, Schedule, Stderr};
 use crate::store::Store;
 use crate::support::contents::beside;
 use crate::support::entry;
@@ -298,7 +298,16 @@ impl Trial<'_> {
     /// Without any fault, on the volume of the last life: whatever was before, it is well in the end.
     fn closing_life(&self) -> std::io::Result<()> {
         let host = self.schedule.lives.last().map_or(Host::A, |life| life.host);
-        let part = Part { style: "plain", every: 3_000, from_start: false, length: 300, end: End::Term, faults: Vec::new() };
+        let part = Part {
+            style: "plain",
+            every: 3_000,
+            from_start: false,
+            length: 300,
+            end: End::Term,
+            stderr: Stderr::File,
+            poor: Poor::Nothing,
+            faults: Vec::new(),
+        };
         let life = Life { host, before: Before::Kept, migration_fails: false, first: part.clone(), second: None };
         let standing = self.standing(host);
         if standing == Standing::Stale {
@@ -323,7 +332,16 @@ impl Trial<'_> {
             return Ok(());
         }
         let volume = self.place.path("vol-empty");
-        let part = Part { style: "plain", every: 1_000, from_start: false, length: 200, end: End::Term, faults: Vec::new() };
+        let part = Part {
+            style: "plain",
+            every: 1_000,
+            from_start: false,
+            length: 200,
+            end: End::Term,
+            stderr: Stderr::File,
+            poor: Poor::Nothing,
+            faults: Vec::new(),
+        };
         let program = entry();
         let endpoint = self.store.map(Store::endpoint);
         let start = Start {

@@ -216,8 +216,13 @@ impl Container {
         fs::read(self.log.with_extension("out")).unwrap_or_default()
     }
 
+    /// The file that [`Self::stderr`] reads.
+    pub(crate) fn error_log(&self) -> PathBuf {
+        self.log.with_extension("err")
+    }
+
     pub(crate) fn stderr(&self) -> String {
-        let bytes = fs::read(self.log.with_extension("err")).unwrap_or_default();
+        let bytes = fs::read(self.error_log()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
