@@ -9,9 +9,17 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setfsgid, setfsuid, setgroups, setresgid, setresuid};
+use nix::sys::prctl;
+use nix::unistd::{
+    Gid, Group, Pid, Uid, User, getgrouplist, getgroups, setegid, seteuid, setfsgid, setfsuid, setgroups, setresgid, setresuid,
+};
 
 use crate::exit::{self, Failure};
+use crate::sys;
+
+/// What root needs to share its files with another user and to become that user, as the documentation has it.
+const NEEDED: [(sys::Capability, &str); 4] =
+    [(sys::CHOWN, "CAP_CHOWN"), (sys::DAC_OVERRIDE, "CAP_DAC_OVERRIDE"), (sys::SETGID, "CAP_SETGID"), (sys::SETUID, "CAP_SETUID")];
 
 /// A user with all groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +69,33 @@ pub fn as_owner_of<T>(file: &Path, work: impl FnOnce() -> T) -> Result<T, String
     Ok(done)
 }
 
+/// Does something as another user, and is root again. Must be given nothing that takes time, nor makes files: the groups stay root's.
+fn as_user<T>(uid: Uid, work: impl FnOnce() -> T) -> Result<T, Errno> {
+    let own = Uid::effective();
+    let dumpable = prctl::get_dumpable().unwrap_or(false);
+    seteuid(uid)?;
+    let done = work();
+    let back = seteuid(own);
+    // The kernel takes it away with each change of the user, and with it root's sight of /proc/1 where it lacks CAP_SYS_PTRACE.
+    let _ = prctl::set_dumpable(dumpable);
+    back.map(|()| done)
+}
+
+/// Sends a signal to a process as its user where this process is root without `CAP_KILL`, which may signal only its own processes, and
+/// those of the user that it is at the moment.
+///
+/// # Errors
+/// What the kernel says.
+pub fn signal_as_its_user(pid: Pid, signal: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    if !Uid::effective().is_root() || sys::has(sys::KILL) {
+        return signal();
+    }
+    // The real one: that of a program with a set-user-ID bit may not be root's to be.
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
+    as_user(Uid::from_raw(uid.unwrap_or_default()), signal)?
+}
+
 /// Looks up `USER[:GROUP]`, each by name or number.
 ///
 /// # Errors
@@ -84,7 +119,15 @@ impl Identity {
     /// 78 for a user or group that is not known here; 71 where this process may not become it.
     pub fn resolve(text: &str) -> Result<Option<Self>, Failure> {
         let wrong = |what: &str| Failure::new(exit::CONFIG, format!("LITESTREAM_ENTRY_USER: {text}: {what}"));
+        let refused = |what: String| Failure::new(exit::SYSTEM, format!("LITESTREAM_ENTRY_USER: {text}: {what}"));
         let Named { uid, group, user } = look_up(text).map_err(wrong)?;
+        let (own, own_group) = (Uid::effective(), Gid::effective());
+        if own.as_raw() == uid && group.is_none_or(|gid| own_group.as_raw() == gid) {
+            return Ok(None);
+        }
+        if !own.is_root() {
+            return Err(refused(format!("only root may become another user or group, and this is {own}:{own_group}")));
+        }
         let gid = group.or_else(|| user.as_ref().map(|u| u.gid.as_raw())).ok_or_else(|| wrong("not in /etc/passwd; write UID:GID"))?;
         // A group that is named stands alone, as with Docker's own `--user`.
         let groups = match (&user, group) {
@@ -93,17 +136,42 @@ impl Identity {
         };
         let groups = groups.map_or_else(|| vec![gid], |groups| groups.iter().map(|g| g.as_raw()).collect());
         let home = user.map_or_else(|| "/".into(), |user| user.dir.into_os_string());
-        let own = Uid::effective();
-        if own.is_root() {
-            Ok(Some(Self { uid, gid, groups, home }))
-        } else if own.as_raw() == uid {
-            Ok(None)
-        } else {
-            Err(Failure::new(
-                exit::SYSTEM,
-                format!("LITESTREAM_ENTRY_USER: {text}: only root may become another user, and this is uid {own}"),
-            ))
+        let identity = Self { uid, gid, groups, home };
+        identity.try_out().map_err(refused)?;
+        Ok(Some(identity))
+    }
+
+    /// Whether root may do here what is needed; what is in its way.
+    fn try_out(&self) -> Result<(), String> {
+        let lacking: Vec<&str> = NEEDED.iter().filter(|(number, _)| !sys::has(*number)).map(|(_, name)| *name).collect();
+        if !lacking.is_empty() {
+            let all = lacking.join(", ");
+            return Err(format!("root lacks {all} here; add what is lacking (docker run --cap-add), or start the container as that user"));
         }
+        self.become_and_return().map_err(|(call, errno)| {
+            let denied = || fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
+            let why = match errno {
+                // user_namespaces(7)
+                Errno::EINVAL if call == "seteuid" => format!("{} is no user of this user namespace (/proc/self/uid_map)", self.uid),
+                Errno::EINVAL => format!("{:?} are not all groups of this user namespace (/proc/self/gid_map)", self.groups),
+                Errno::EPERM if call == "setgroups" && denied() => {
+                    "this user namespace denies setgroups (/proc/self/setgroups), so that root's groups would stay".to_owned()
+                }
+                errno => format!("{call}: {}", errno.desc()),
+            };
+            format!("root cannot become that user here: {why}; start the container as that user, or as root of a namespace that may")
+        })
+    }
+
+    /// Becomes it by its effective numbers and groups, and root again; the call that was refused.
+    fn become_and_return(&self) -> Result<(), (&'static str, Errno)> {
+        let (groups, gid) = (getgroups().map_err(|e| ("getgroups", e))?, Gid::effective());
+        let theirs: Vec<Gid> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        setgroups(&theirs).map_err(|e| ("setgroups", e))?;
+        let became = setegid(Gid::from_raw(self.gid))
+            .map_err(|e| ("setegid", e))
+            .and_then(|()| as_user(Uid::from_raw(self.uid), || ()).map_err(|e| ("seteuid", e)));
+        setegid(gid).and_then(|()| setgroups(&groups)).map_err(|e| ("setgroups", e)).and(became)
     }
 
     /// As a word of `__exec`'s command line.

@@ -208,28 +208,52 @@ pub fn keep_on_exec(fd: &impl AsFd) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
 }
 
-/// What PID 1 needs where everything else is another user's (capabilities(7)): CHOWN, `DAC_OVERRIDE` and FOWNER for the files that it
-/// shares with that user, KILL to signal it, SETGID and SETUID to become it.
-const KEPT_CAPABILITIES: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7;
+/// A capability's number (capabilities(7)).
+pub type Capability = u32;
+/// To give files away.
+pub const CHOWN: Capability = 0;
+/// To read and write where the permissions are another user's.
+pub const DAC_OVERRIDE: Capability = 1;
+/// To change the permissions of another user's files.
+pub const FOWNER: Capability = 3;
+/// To signal another user's processes.
+pub const KILL: Capability = 5;
+/// To become another group.
+pub const SETGID: Capability = 6;
+/// To become another user.
+pub const SETUID: Capability = 7;
+
+/// What PID 1 has use for where everything else is another user's.
+const KEPT_CAPABILITIES: u32 = 1 << CHOWN | 1 << DAC_OVERRIDE | 1 << FOWNER | 1 << KILL | 1 << SETGID | 1 << SETUID;
+
+/// Linux's third version has two halves of each set; the header's pid 0 is this process.
+const CAPABILITIES: [u32; 2] = [0x2008_0522, 0];
+
+/// Effective, permitted, inheritable; the low half first.
+#[expect(unsafe_code, reason = "nix and libc have no capget(2)")]
+fn capabilities() -> nix::Result<[u32; 6]> {
+    let mut sets = [0; 6];
+    // SAFETY: the kernel reads two words of the header and writes six of the sets.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, CAPABILITIES.as_ptr(), sets.as_mut_ptr()) })?;
+    Ok(sets)
+}
+
+/// Whether this process has that capability; a kernel that does not tell will say when it refuses.
+pub fn has(capability: Capability) -> bool {
+    capabilities().map_or(true, |[effective, ..]| effective & 1 << capability != 0)
+}
 
 /// Gives up every capability but [`KEPT_CAPABILITIES`], for good in this process; what root's children get by exec is not touched.
 ///
 /// # Errors
 /// What `capset(2)` says.
-#[expect(unsafe_code, reason = "nix and libc have no capget(2) and capset(2)")]
+#[expect(unsafe_code, reason = "nix and libc have no capset(2)")]
 pub fn drop_capabilities() -> nix::Result<()> {
-    /// Linux's third version has two halves of each set; the header's pid 0 is this process.
-    const VERSION: u32 = 0x2008_0522;
-    let header = [VERSION, 0];
-    // Effective, permitted, inheritable; the low half first.
-    let mut sets = [0_u32; 6];
-    // SAFETY: the kernel reads two words of the header and writes six of the sets.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) })?;
     // What may be inherited is the app's, and stays as it is.
-    let [effective, permitted, inheritable, .., inheritable_too] = sets;
+    let [effective, permitted, inheritable, .., inheritable_too] = capabilities()?;
     let kept = [effective & KEPT_CAPABILITIES, permitted & KEPT_CAPABILITIES, inheritable, 0, 0, inheritable_too];
     // SAFETY: the kernel reads both.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), kept.as_ptr()) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, CAPABILITIES.as_ptr(), kept.as_ptr()) }).map(drop)
 }
 
 /// Runs when nobody else wants to, on the processor and the disk; what is started from here on, too.

@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nix::unistd::Pid;
 
-use crate::sys;
-
 /// A process as /proc has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
@@ -61,15 +59,9 @@ fn parse_stat(pid: i32, stat: &str) -> Option<Process> {
     Some(Process { pid, parent: fields.next()?.parse().ok()?, zombie: matches!(state, "Z" | "X") })
 }
 
-/// Sends the signal (0 sends none) to all that are left, and counts them.
-pub fn signal_all(us: i32, helpers: &[i32], signal: i32) -> usize {
-    let left = left_behind(&processes(), us, helpers);
-    if signal != 0 {
-        for pid in &left {
-            let _ = sys::kill(Pid::from_raw(*pid), signal);
-        }
-    }
-    left.len()
+/// All that are left.
+pub fn left(us: i32, helpers: &[i32]) -> Vec<Pid> {
+    left_behind(&processes(), us, helpers).into_iter().map(Pid::from_raw).collect()
 }
 
 #[cfg(test)]

@@ -113,6 +113,17 @@ pub enum Role {
     Serve,
 }
 
+impl Role {
+    /// In a line that is said.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::App => "the app",
+            Self::Litestream => "litestream",
+            _ => "a worker",
+        }
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {

@@ -7,6 +7,7 @@ pub mod machine;
 mod outside;
 mod pipe;
 pub mod reap;
+mod send;
 pub mod signals;
 
 use std::ffi::{CString, OsString};
@@ -320,9 +321,7 @@ impl Shell {
                 None
             }
             Action::Stop(role) => {
-                if let Some(pid) = self.pid_of(role) {
-                    let _ = sys::kill_group(pid, nix::libc::SIGTERM);
-                }
+                self.stop(role);
                 None
             }
             Action::Kill(role) => {
@@ -333,15 +332,7 @@ impl Shell {
                 self.hold = None;
                 None
             }
-            Action::Drain(signal) => {
-                // It never became the app.
-                if let Some((pid, _)) = self.ready.take() {
-                    let _ = sys::kill(pid, nix::libc::SIGKILL);
-                }
-                let helpers: Vec<i32> =
-                    self.children.iter().filter(|c| c.role != Role::App).filter_map(|c| Some(c.pid?.as_raw())).collect();
-                Some(Event::Left(drain::signal_all(Pid::this().as_raw(), &helpers, signal)))
-            }
+            Action::Drain(signal) => Some(Event::Left(self.drain(signal))),
             Action::TryLock => Some(Event::Lock(if self.try_lock() { Lock::Ours } else { Lock::Theirs(self.holder()) })),
             Action::Pass => {
                 self.boot.locks.iter().for_each(Locks::pass);
@@ -466,25 +457,6 @@ impl Shell {
 
     fn pid_of(&self, role: Role) -> Option<Pid> {
         self.children.iter().find(|c| c.role == role).and_then(|c| c.pid)
-    }
-
-    /// Only a child that is not reaped yet is signalled, so never a process that got its number later.
-    fn signal_app(&self, signal: i32) {
-        let Some(pid) = self.pid_of(Role::App) else { return };
-        let _ = if self.boot.signal_group { sys::kill_group(pid, signal) } else { sys::kill(pid, signal) };
-    }
-
-    fn kill(&mut self, role: Role) {
-        for Child { id, pid, .. } in self.children.extract_if(.., |c| c.role == role) {
-            if let Some(pid) = pid {
-                let _ = sys::kill_group(pid, nix::libc::SIGKILL);
-                let _ = sys::kill(pid, nix::libc::SIGKILL);
-            }
-            self.pipes.retain(|(other, _)| *other != id);
-            if role == Role::Litestream {
-                self.hold = None;
-            }
-        }
     }
 
     fn try_lock(&mut self) -> bool {

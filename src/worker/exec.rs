@@ -44,10 +44,7 @@ pub fn run(args: &[OsString]) -> u8 {
         Some(identity) => match identity.assume() {
             Ok(()) => become_app(app, &identity.at_home(&env)),
             Err(errno) => {
-                report::line(format_args!(
-                    "LITESTREAM_ENTRY_USER: cannot become that user: {}; it takes CAP_SETUID and CAP_SETGID",
-                    errno.desc()
-                ));
+                report::line(format_args!("LITESTREAM_ENTRY_USER: cannot become that user: {}", errno.desc()));
                 exit::SYSTEM
             }
         },

@@ -24,6 +24,7 @@
 mod support;
 
 mod acknowledged;
+mod another_user;
 mod app_checks;
 mod boot;
 mod commands;

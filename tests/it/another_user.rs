@@ -1,0 +1,120 @@
+//! `LITESTREAM_ENTRY_USER`: PID 1 is root, and nobody else is.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use crate::support::container::Recipe;
+use crate::support::site::Site;
+use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
+
+both_lines!(
+    signals_arrive_without_the_capability_to_send_them_to_everybody,
+    so_they_do_where_the_app_changes_its_user_itself,
+    a_signal_that_cannot_be_sent_is_said,
+    what_is_lacking_is_named_before_anything_starts
+);
+
+/// Of Debian.
+const NOBODY: u32 = 65534;
+
+/// What the documentation says that it takes.
+const NEEDED: [&str; 4] = ["chown", "dac_override", "setgid", "setuid"];
+
+/// A place whose data and replica are nobody's, while the rest is root's; none where this is not root.
+fn site_of_nobody(line: Line) -> Option<Site> {
+    if !namespaces() || !nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    let site = Site::new(line);
+    for folder in ["data", "replica"] {
+        fs::create_dir_all(site.path(folder)).unwrap();
+        chown(site.path(folder), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    // The app leaves its handshake there.
+    fs::set_permissions(site.path("."), fs::Permissions::from_mode(0o777)).unwrap();
+    Some(site)
+}
+
+/// Root with these capabilities alone, as by `cap_drop: ALL` and `cap_add`.
+fn with_capabilities(recipe: Recipe, all: &[&str]) -> Recipe {
+    let set: Vec<String> = ["-all".to_owned()].into_iter().chain(all.iter().map(|each| format!("+{each}"))).collect();
+    recipe.env("LITESTREAM_ENTRY_USER", "nobody").behind(&["setpriv", &format!("--bounding-set={}", set.join(","))])
+}
+
+fn signals_arrive_without_the_capability_to_send_them_to_everybody(line: Line) {
+    let Some(site) = site_of_nobody(line) else { return };
+    let recipe = |recipe: Recipe| with_capabilities(recipe, &NEEDED).env("LITESTREAM_ENTRY_STOP_TIMEOUT", "30s");
+    let mut container = recipe(site.writing("--every 1000")).start();
+    container.ready();
+    site.write_on(300);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+    // An app that takes no TERM, and a daemon of it in a session of its own, that takes none either.
+    let deaf = "trap '' TERM; echo > $0; while :; do sleep 0.05; done";
+    let script = format!("setsid sh -c \"{}\" {} & {deaf}", deaf.replace('$', "\\$"), site.path("daemon").display());
+    let mut container =
+        recipe(site.recipe().shell(&script).arguments([site.ready_file()])).env("LITESTREAM_ENTRY_STOP_TIMEOUT", "4s").start();
+    container.ready();
+    eventually("the daemon runs", PATIENCE, || when(site.path("daemon").exists()));
+    assert_eq!(container.stop(), 137, "{}", container.stderr());
+    let said = container.stderr();
+    assert!(!said.contains("NOT SAVED") && !said.contains("not permitted"), "{said}");
+}
+
+/// An app that becomes somebody by itself, as by gosu.
+fn so_they_do_where_the_app_changes_its_user_itself(line: Line) {
+    let Some(site) = site_of_nobody(line) else { return };
+    let drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"].map(OsString::from);
+    let words: Vec<OsString> = drop.into_iter().chain(site.writer("--every 1000")).collect();
+    let of_root = |all: &[&str]| with_capabilities(site.recipe().app(&words), all).without("LITESTREAM_ENTRY_USER");
+    let mut container = of_root(&NEEDED).start();
+    container.ready();
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
+
+fn a_signal_that_cannot_be_sent_is_said(line: Line) {
+    let Some(site) = site_of_nobody(line) else { return };
+    let set_user_id = site.path("python");
+    fs::copy(fs::canonicalize("/usr/bin/python3").unwrap(), &set_user_id).unwrap();
+    fs::set_permissions(&set_user_id, fs::Permissions::from_mode(0o4755)).unwrap();
+    let script = "import os, sys, time; os.setresuid(0, 0, 0); open(sys.argv[1], 'w'); time.sleep(1000)";
+    let words = [set_user_id.as_os_str(), "-c".as_ref(), script.as_ref(), site.ready_file().as_os_str()].map(ToOwned::to_owned);
+    let mut container = site.recipe().env("LITESTREAM_ENTRY_STOP_TIMEOUT", "2s").app(words).of_user(NOBODY).start();
+    container.ready();
+    assert_eq!(container.stop(), 137, "{}", container.stderr());
+    let said = container.stderr();
+    for signal in [15, 9] {
+        assert!(said.contains(&format!("the app cannot be signalled ({signal}): Operation not permitted")), "{said}");
+    }
+    assert!(said.contains("NOT SAVED: "), "{said}");
+}
+
+fn what_is_lacking_is_named_before_anything_starts(line: Line) {
+    let Some(site) = site_of_nobody(line) else { return };
+    for lacking in NEEDED {
+        let rest: Vec<&str> = NEEDED.into_iter().filter(|each| *each != lacking).collect();
+        let (code, refused) = with_capabilities(site.recipe().app(["true"]), &rest).run();
+        let said = refused.stderr();
+        let named = format!("LITESTREAM_ENTRY_USER: nobody: root lacks CAP_{} here", lacking.to_uppercase());
+        assert!(code == 71 && said.contains(&named) && lines(&said).len() == 1, "{code}: {said}");
+    }
+    // Root of a namespace of its own, in which there is nobody else.
+    let alone = ["unshare", "--user", "--map-root-user"];
+    let (code, refused) = site.recipe().env("LITESTREAM_ENTRY_USER", "nobody").app(["true"]).behind(&alone).run();
+    let said = refused.stderr();
+    let named = "LITESTREAM_ENTRY_USER: nobody: root cannot become that user here: this user namespace denies setgroups";
+    assert!(code == 71 && said.contains(named) && lines(&said).len() == 1, "{code}: {said}");
+    // Who it is already, it may be without anything.
+    for (user, code) in [("root", 0), ("0:0", 0)] {
+        let recipe = site.plain_recipe().env("LITESTREAM_ENTRY_USER", user).shell("exit 0").behind(&alone);
+        let (ended_with, container) = recipe.run();
+        assert_eq!(ended_with, code, "{user}: {}", container.stderr());
+    }
+    for (user, code) in [("4711", 0), ("4711:4711", 0), ("4711:4712", 71), ("nobody", 71)] {
+        let recipe = site.plain_recipe().env("LITESTREAM_ENTRY_USER", user).shell("exit 0").of_user(4711);
+        let (ended_with, container) = recipe.run();
+        assert_eq!(ended_with, code, "{user}: {}", container.stderr());
+    }
+}
