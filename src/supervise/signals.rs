@@ -39,9 +39,7 @@ impl Signals {
         let mut signals = Vec::new();
         while let Ok(Some(info)) = self.arrived.read_signal() {
             let Ok(signal) = i32::try_from(info.ssi_signo) else { continue };
-            // Our own write to a closed stderr raises SIGPIPE, with our own pid as its sender.
-            let ours = info.ssi_pid == own && signal == libc::SIGPIPE;
-            if signal != libc::SIGCHLD && !ours {
+            if signal != libc::SIGCHLD && !is_of_our_doing(signal, info.ssi_code, info.ssi_pid == own) {
                 signals.push(signal);
             }
         }
@@ -49,8 +47,39 @@ impl Signals {
     }
 }
 
+/// Where a signal comes from (siginfo(2)'s `si_code`): the kernel itself.
+const SI_KERNEL: i32 = 0x80;
+
+/// Whether the kernel raised it for what we did ourselves, so that it is nothing to the app: for our own write to a closed stderr, or to a
+/// file at `RLIMIT_FSIZE`, with ourselves as its sender; for our own second of `RLIMIT_CPU`, as the kernel.
+fn is_of_our_doing(signal: i32, code: i32, by_us: bool) -> bool {
+    match signal {
+        libc::SIGPIPE | libc::SIGXFSZ => by_us,
+        libc::SIGXCPU => code == SI_KERNEL,
+        _ => false,
+    }
+}
+
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.arrived.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From kill(2).
+    const SI_USER: i32 = 0;
+
+    #[test]
+    fn a_signal_that_somebody_sent_is_the_apps_and_one_for_our_own_doing_is_not() {
+        for signal in [libc::SIGPIPE, libc::SIGXFSZ, libc::SIGXCPU, libc::SIGTERM] {
+            assert!(!is_of_our_doing(signal, SI_USER, false), "{signal}");
+        }
+        assert!(is_of_our_doing(libc::SIGXFSZ, SI_USER, true) && is_of_our_doing(libc::SIGXCPU, SI_KERNEL, false));
+        // What a terminal sends comes from the kernel, too.
+        assert!(!is_of_our_doing(libc::SIGINT, SI_KERNEL, false));
     }
 }

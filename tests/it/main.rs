@@ -40,6 +40,7 @@ mod migrate;
 mod migrate_beside;
 mod mistakes;
 mod operator;
+mod poor_places;
 mod proofs;
 mod proving;
 mod releases;
