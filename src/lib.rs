@@ -69,18 +69,15 @@ use supervise::signals::Signals;
 
 /// Runs the program; the process's exit code.
 pub fn run(args: &[OsString]) -> u8 {
-    if let Some((word, rest)) = args.split_first()
-        && worker::is_internal(word)
-    {
-        return worker::run(word, rest);
-    }
-    match dispatch(args) {
-        Ok(code) => code,
-        Err(failure) => {
+    let code = match args.split_first() {
+        Some((word, rest)) if worker::is_internal(word) => worker::run(word, rest),
+        _ => dispatch(args).unwrap_or_else(|failure| {
             report::lines(&failure.message);
             failure.code
-        }
-    }
+        }),
+    };
+    report::finish();
+    code
 }
 
 fn dispatch(args: &[OsString]) -> Result<u8, Failure> {
@@ -230,6 +227,7 @@ const ALONE_WITHIN: Duration = Duration::from_secs(120);
 fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure> {
     // Before anything else, so that no signal is lost.
     let signals = Signals::new().map_err(|e| Failure::new(exit::SYSTEM, format!("signals cannot be blocked: {}", e.desc())))?;
+    report::carry();
     let configured = Configured::read(flags)?;
     let own_path = sys::own_path().map_err(|e| Failure::new(exit::SYSTEM, e.to_string()))?;
     let entry = configured.settings.entry.clone();

@@ -2,7 +2,7 @@
 //! fail or delay a restore.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -40,9 +40,14 @@ struct Row {
 fn board() -> MutexGuard<'static, Board> {
     static BOARD: OnceLock<Mutex<Board>> = OnceLock::new();
     let now = Instant::now();
-    let terminal = std::io::stderr().is_terminal();
-    let board =
-        BOARD.get_or_init(|| Mutex::new(Board { rows: Vec::new(), next: 0, terminal, drawn: 0, drawn_at: now, said_at: now, file: None }));
+    let board = BOARD.get_or_init(|| {
+        let terminal = std::io::stderr().is_terminal();
+        if terminal {
+            // One that is stopped (Ctrl-S) must not stop the restore.
+            report::carry();
+        }
+        Mutex::new(Board { rows: Vec::new(), next: 0, terminal, drawn: 0, drawn_at: now, said_at: now, file: None })
+    });
     board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -127,7 +132,7 @@ impl Board {
             let _ = writeln!(text, "{}", row.bar());
         }
         self.drawn = self.rows.len();
-        let _ = std::io::stderr().write_all(text.as_bytes());
+        report::draw(&text);
     }
 
     /// Other lines may follow.
@@ -135,7 +140,7 @@ impl Board {
         if self.drawn > 0 {
             let text = self.erasing();
             self.drawn = 0;
-            let _ = std::io::stderr().write_all(text.as_bytes());
+            report::draw(&text);
         }
     }
 

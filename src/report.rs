@@ -1,27 +1,75 @@
 //! What the operator reads: lines on stderr. Must never panic, block, or fail its caller.
 
+mod outlet;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use outlet::{Outlet, PIPE_BUF};
 
-/// POSIX: a pipe that polls writable has room for this many bytes, and a write of them is not split.
-const PIPE_BUF: usize = 4096;
-
-/// Says one line on stderr, or drops it when nobody reads: a full pipe must not stop PID 1, and
-/// `O_NONBLOCK` would change the app's stderr too, since it is the same open file.
+/// Says one line on stderr. Where nobody reads it PID 1 keeps it for a while, and any other process drops it: a full pipe must stop
+/// nobody, and `O_NONBLOCK` would change the app's stderr too, since it is the same open file.
 pub fn line(text: impl fmt::Display) {
     if let Some(clear) = BEFORE.get() {
         clear();
     }
     let mut bytes = one_line(&format!("litestream-entry: {text}"));
+    if let Some(outlet) = outlet().as_mut() {
+        outlet.push(bytes.as_bytes());
+        outlet.flush();
+        return;
+    }
     bytes.push('\n');
-    write_if_ready(bytes.as_bytes());
+    let stderr = std::io::stderr();
+    if outlet::is_ready(stderr.as_fd()) {
+        let _ = stderr.lock().write_all(bytes.as_bytes());
+    }
+}
+
+/// What PID 1 has for its lines; other processes have none.
+fn outlet() -> MutexGuard<'static, Option<Outlet>> {
+    static OUTLET: Mutex<Option<Outlet>> = Mutex::new(None);
+    OUTLET.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From here on nothing that this process says waits for its reader.
+pub fn carry() {
+    let _ = outlet().get_or_insert_with(Outlet::stderr);
+}
+
+/// Takes another process's line, without its end. [`flush`] sends it.
+pub fn pass_on(line: &[u8]) {
+    if let Some(outlet) = outlet().as_mut() {
+        outlet.push(line);
+    }
+}
+
+/// Sends what is taken now.
+pub fn flush() {
+    outlet().iter_mut().for_each(Outlet::flush);
+}
+
+/// Draws on the terminal what it takes now: it is drawn again soon.
+pub fn draw(text: &str) {
+    if let Some(outlet) = outlet().as_mut() {
+        outlet.draw(text.as_bytes());
+    }
+}
+
+/// What has to be writable before more is taken.
+pub fn waits_for() -> Option<Arc<File>> {
+    outlet().as_ref().and_then(Outlet::waits_for)
+}
+
+/// The last lines go out, as far as somebody reads them.
+pub fn finish() {
+    outlet().iter_mut().for_each(Outlet::finish);
 }
 
 /// Where the same was said less than this ago, it is no news.
@@ -67,14 +115,6 @@ pub fn debug(text: impl fmt::Display) {
 pub fn lines(text: &str) {
     for each in text.lines() {
         line(each);
-    }
-}
-
-fn write_if_ready(bytes: &[u8]) {
-    let stderr = std::io::stderr();
-    let ready = poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO);
-    if ready.is_ok_and(|n| n > 0) {
-        let _ = stderr.lock().write_all(bytes);
     }
 }
 

@@ -30,7 +30,10 @@ pub enum Kind {
     App(Signals),
     /// One of our own: a session of its own, since a terminal stops those of its session that write to it from the background
     /// (`stty tostop`).
-    Helper,
+    Helper {
+        /// Our descriptor that becomes its stdout and stderr; it has ours where there is none.
+        output: Option<RawFd>,
+    },
 }
 
 /// A program to start: `posix_spawn(3)`, so that none of our code runs between fork and exec.
@@ -57,6 +60,7 @@ impl Program<'_> {
         let path = cstring(self.path.as_os_str())?;
         let args = self.args.iter().map(|a| cstring(a)).collect::<nix::Result<Vec<_>>>()?;
         let mut attr = PosixSpawnAttr::init()?;
+        let mut files = PosixSpawnFileActions::init()?;
         let mut flags = PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
         match self.kind {
             Kind::App(ignored) => {
@@ -65,15 +69,19 @@ impl Program<'_> {
                 attr.set_sigdefault(&set_of(!ignored))?;
                 attr.set_sigmask(&every_signal())?;
             }
-            Kind::Helper => {
+            Kind::Helper { output } => {
                 // nix has no name for it. A session's leader leads a group, too.
                 flags |= PosixSpawnFlags::from_bits_retain(libc::POSIX_SPAWN_SETSID.into());
                 attr.set_sigdefault(&every_signal())?;
                 attr.set_sigmask(&SigSet::empty())?;
+                // Before the channel, whose number may be this one's here.
+                if let Some(fd) = output {
+                    files.add_dup2(fd, libc::STDOUT_FILENO)?;
+                    files.add_dup2(fd, libc::STDERR_FILENO)?;
+                }
             }
         }
         attr.set_flags(flags)?;
-        let mut files = PosixSpawnFileActions::init()?;
         if let Some(fd) = self.channel {
             // dup2 drops CLOEXEC, also where both numbers are the same (POSIX.1-2024; musl, glibc 2.29).
             files.add_dup2(fd, CHANNEL)?;
@@ -303,6 +311,21 @@ pub fn drop_code_pages() {
 type ElfHeader = libc::Elf64_Phdr;
 #[cfg(target_pointer_width = "32")]
 type ElfHeader = libc::Elf32_Phdr;
+
+/// Writes what is taken without waiting, whatever flags the open file has, which may be another's, too.
+///
+/// # Errors
+/// `EAGAIN` where nothing is taken now; `EOPNOTSUPP` where the kernel cannot do so for this kind of file.
+#[expect(unsafe_code, reason = "nix has no pwritev2(2) with flags")]
+pub fn write_now(file: &impl AsFd, bytes: &[u8]) -> nix::Result<usize> {
+    /// Where the open file's own position is (`pwritev2(2)`), in two halves.
+    const HERE: libc::c_long = -1;
+    let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&file.as_fd());
+    // SAFETY: the kernel only reads the bytes, which outlive the call.
+    let written = unsafe { libc::syscall(libc::SYS_pwritev2, fd, &raw const part, 1, HERE, HERE, libc::RWF_NOWAIT) };
+    Errno::result(written).map(|n| usize::try_from(n).unwrap_or_default())
+}
 
 /// Makes `/dev/null` where it is missing, as in an empty chroot: Go opens it for each child's stdin.
 ///

@@ -3,6 +3,7 @@
 
 pub mod drain;
 pub mod lock;
+mod log;
 pub mod machine;
 mod outside;
 mod pipe;
@@ -33,6 +34,7 @@ use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
 use crate::worker::{FAILED, Message, Preparation, hold};
 use crate::{continuity, report};
 use lock::{Holding, Locks};
+use log::Log;
 use machine::{Action, Event, Holder, Lock, Machine, Role, Rules, Sync};
 use pipe::Pipe;
 use signals::Signals;
@@ -101,6 +103,8 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         children: Vec::new(),
         started: 0,
         pipes: Vec::new(),
+        logs: Vec::new(),
+        logs_at: Duration::ZERO,
         control: None,
         ready: None,
         hold: None,
@@ -151,6 +155,10 @@ struct Shell {
     /// How many children there have been.
     started: ChildId,
     pipes: Vec<(ChildId, Pipe)>,
+    /// What they say for people.
+    logs: Vec<(ChildId, Log)>,
+    /// When that is looked at again.
+    logs_at: Duration,
     /// Where an operator's command asks for something.
     control: Option<UnixDatagram>,
     /// The process that becomes the app when its gate opens.
@@ -178,6 +186,7 @@ impl Shell {
 
     /// Sleeps until something happens or the deadline comes.
     fn wait(&mut self, deadline: Option<Duration>) {
+        let (logs, outlet, deadline) = self.logs_to_wait_for(deadline);
         let (deadline, rests) = self.rest(deadline);
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.pipes.iter().map(|(_, p)| PollFd::new(p.fd.as_fd(), PollFlags::POLLIN)));
@@ -185,6 +194,8 @@ impl Shell {
         if let Some((socket, false)) = &self.hold {
             fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
         }
+        fds.extend(self.logs.iter().filter(|_| logs).map(|(_, log)| PollFd::new(log.as_fd(), PollFlags::POLLIN)));
+        fds.extend(outlet.iter().map(|file| PollFd::new(file.as_fd(), PollFlags::POLLOUT)));
         let timeout = match deadline {
             // Rounded up: a wait that ends before its deadline would spin.
             Some(at) => {
@@ -218,6 +229,7 @@ impl Shell {
     fn events(&mut self, machine: &Machine) -> Vec<(Option<ChildId>, Event)> {
         let mut events: Vec<_> = self.signals.pending().into_iter().map(|signal| (None, Event::Signal(signal))).collect();
         let ended = reap::ended();
+        self.read_logs(&ended);
         for (id, pipe) in &mut self.pipes {
             events.extend(pipe.messages().into_iter().map(|message| (Some(*id), Event::Said(message))));
         }
@@ -339,6 +351,8 @@ impl Shell {
                 None
             }
             Action::Say(text) => {
+                // What it is about may have been said by another a moment ago.
+                self.read_logs(&[]);
                 report::line(&text);
                 self.note(text);
                 None
@@ -390,7 +404,11 @@ impl Shell {
             }
         };
         let channel = Some(channel.as_raw_fd());
-        self.start(role, &Program { path: program, args: &args, env: &env, kind: Kind::Helper, channel })
+        let log = log::of(role);
+        let output = log.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
+        let failed = self.start(role, &Program { path: program, args: &args, env: &env, kind: Kind::Helper { output }, channel });
+        self.logs.extend(log.filter(|_| failed.is_none()).map(|(ours, _)| (self.started, ours)));
+        failed
     }
 
     fn worker(&mut self, role: Role, words: &[&str], more: &[&str]) -> Option<Event> {
@@ -504,6 +522,7 @@ impl Shell {
         ] {
             self.kill(role);
         }
+        self.read_logs(&[]);
         code
     }
 }

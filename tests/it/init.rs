@@ -1,11 +1,10 @@
-//! As PID 1: crowds of orphans, those who will not die, an idle day, and nobody who reads stderr.
+//! As PID 1: crowds of orphans, those who will not die, and an idle day.
 
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::support::contents::Contents;
-use crate::support::process::{self, Process};
+use crate::support::process::Process;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
@@ -13,7 +12,6 @@ both_lines!(
     a_crowd_of_orphans_leaves_no_zombies,
     those_who_fork_and_will_not_die_are_ended_before_the_last_sync,
     it_does_nothing_while_nothing_happens,
-    a_full_pipe_on_stderr_stops_nothing,
     the_apps_end_is_not_mistaken_for_an_orphans,
     where_it_is_not_pid_1_it_reaps_its_own_and_ends_nobody_elses,
 );
@@ -131,34 +129,6 @@ fn it_does_nothing_while_nothing_happens(line: Line) {
     // The clock ticks a hundred times a second: one tick may be anybody's.
     assert!(used <= 0.02, "{used} s in five idle seconds");
     assert_eq!(container.stop(), 143);
-}
-
-fn a_full_pipe_on_stderr_stops_nothing(line: Line) {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(line);
-    let (reader, writer) = nix::unistd::pipe().unwrap();
-    fill(&writer);
-    let mut container = site.writing("--every 1000").start_with_stderr(writer);
-    container.ready();
-    site.write_on(100);
-    // It has something to say, and nobody hears it.
-    process::send(container.running_litestream().pid, nix::sys::signal::Signal::SIGKILL);
-    site.write_on(1000);
-    eventually("Litestream is back", PATIENCE, || when(container.litestream().is_some()));
-    // Litestream writes its own log to the same pipe, and may hang there: then that is reported, in time.
-    let code = container.stop();
-    drop(reader);
-    assert!([0, 74].contains(&code), "{code}");
-    Contents::of(site.database()).assert_complete_up_to(site.acknowledged());
-}
-
-fn fill(pipe: &OwnedFd) {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-    while nix::unistd::write(pipe, &[b'x'; 4096]).is_ok() {}
-    fcntl(pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
 }
 
 /// Orphans end with codes of their own all the time, one of them right before the app.

@@ -36,6 +36,7 @@ mod gate;
 mod init;
 mod jobs;
 mod lock;
+mod log;
 mod migrate;
 mod migrate_beside;
 mod mistakes;

@@ -13,7 +13,7 @@ use crate::support::pty::Terminal;
 use crate::support::s3::Server;
 use crate::support::site::{Mounted, Site, lose};
 use crate::support::slow::SlowLine;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, fill, namespaces, when};
 
 both_lines!(
     an_old_volume_is_refused_and_both_ways_on_work,
@@ -452,8 +452,8 @@ fn progress_is_said_with_percentage_and_rate(line: Line) {
     let mut container = slowly(&site, &slow).start();
     eventually("a line with percentage and rate", PATIENCE, || {
         let said = container.stderr();
-        let line = said.lines().find(|l| l.contains("default: restoring, ") && l.contains(" % ("))?;
-        when(line.contains(" MB of ") && line.ends_with("B/s"))
+        let mut lines = said.lines().filter(|l| l.contains("default: restoring, ") && l.contains(" % ("));
+        when(lines.any(|line| line.contains("B of ") && line.contains(" MB)") && line.ends_with("B/s")))
     });
     // `docker exec` can see it, too.
     let state = fs::read_to_string(site.path("run/restoring")).unwrap();
@@ -479,6 +479,14 @@ fn on_a_terminal_each_restore_has_a_bar(line: Line) {
     assert_eq!(container.wait(PATIENCE), 0, "{}", terminal.screen());
     // What is said after it stands on a line of its own.
     assert!(terminal.screen().contains("\u{1b}[Jlitestream-entry: "), "{:?}", terminal.screen());
+    // One that takes nothing (Ctrl-S) keeps nobody waiting.
+    lose(site.database());
+    fs::remove_file(site.path("ran")).unwrap();
+    let pty = nix::pty::openpty(None, None).unwrap();
+    fill(&pty.slave);
+    let mut container = slowly(&site, &slow).start_on(&pty.slave);
+    assert_eq!(container.wait(PATIENCE), 0);
+    assert!(site.path("ran").exists());
 }
 
 fn a_full_disk_is_named_with_what_is_needed_and_nothing_changes(line: Line) {

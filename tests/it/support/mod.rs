@@ -122,6 +122,15 @@ pub(crate) fn namespaces() -> bool {
     possible
 }
 
+/// What somebody is to write to takes nothing any more, until it is read from.
+pub(crate) fn fill(pipe: &impl std::os::fd::AsFd) {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a descriptor");
+    while nix::unistd::write(pipe, &[b'x'; 4096]).is_ok() {}
+    while nix::unistd::write(pipe, b"x").is_ok() {}
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::empty())).expect("a descriptor");
+}
+
 /// The lines of a log that say something.
 pub(crate) fn lines(log: &str) -> Vec<&str> {
     log.lines().filter(|line| !line.trim().is_empty()).collect()
