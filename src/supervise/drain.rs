@@ -3,26 +3,49 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nix::unistd::Pid;
-
 /// A process as /proc has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// Its id.
     pub pid: i32,
     /// Its parent's.
     pub parent: i32,
+    /// Its process group.
+    pub group: i32,
     /// Whether it has ended and only waits to be reaped.
     pub zombie: bool,
+    /// Its command's name, 15 bytes of it at most.
+    pub name: String,
+}
+
+/// One that is left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// The process.
+    pub process: Process,
+    /// It came into the namespace from outside, as `docker exec` does: the app has not started it.
+    pub outside: bool,
 }
 
 /// Those that are none of ours: in a namespace of our own (`us` is 1) all but our helpers and their
 /// descendants, elsewhere only our own descendants but those.
-pub fn left_behind(all: &[Process], us: i32, helpers: &[i32]) -> Vec<i32> {
+pub fn left_behind(all: &[Process], us: i32, helpers: &[i32]) -> Vec<Left> {
     let spared = with_descendants(all, helpers);
-    let candidates: BTreeSet<i32> = if us == 1 { all.iter().map(|p| p.pid).collect() } else { with_descendants(all, &[us]) };
-    let alive = |pid: &i32| all.iter().any(|p| p.pid == *pid && !p.zombie);
-    candidates.into_iter().filter(|pid| *pid != us && !spared.contains(pid) && alive(pid)).collect()
+    let ours = with_descendants(all, &[us]);
+    let is_left = |p: &&Process| p.pid != us && !p.zombie && !spared.contains(&p.pid) && (us == 1 || ours.contains(&p.pid));
+    all.iter().filter(is_left).map(|p| Left { process: p.clone(), outside: !ours.contains(&p.pid) }).collect()
+}
+
+/// So many are named.
+const NAMED: usize = 5;
+
+/// As `php-fpm (12), sh (14) and 3 more`; none where there are none of these.
+pub fn names(left: &[Left], outside: bool) -> Option<String> {
+    let all: Vec<String> =
+        left.iter().filter(|l| l.outside == outside).map(|l| format!("{} ({})", l.process.name, l.process.pid)).collect();
+    let (named, more) = all.split_at(all.len().min(NAMED));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    (!named.is_empty()).then(|| format!("{}{more}", named.join(", ")))
 }
 
 fn with_descendants(all: &[Process], roots: &[i32]) -> BTreeSet<i32> {
@@ -53,15 +76,18 @@ pub fn processes() -> Vec<Process> {
 
 /// proc(5): pid (comm) state ppid …; a name may hold spaces and brackets.
 fn parse_stat(pid: i32, stat: &str) -> Option<Process> {
-    let (_, rest) = stat.rsplit_once(')')?;
+    let (before, rest) = stat.rsplit_once(')')?;
+    let (_, name) = before.split_once('(')?;
     let mut fields = rest.split_whitespace();
     let state = fields.next()?;
-    Some(Process { pid, parent: fields.next()?.parse().ok()?, zombie: matches!(state, "Z" | "X") })
+    let mut number = || fields.next()?.parse().ok();
+    let name = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    Some(Process { pid, parent: number()?, group: number()?, zombie: matches!(state, "Z" | "X"), name })
 }
 
 /// All that are left.
-pub fn left(us: i32, helpers: &[i32]) -> Vec<Pid> {
-    left_behind(&processes(), us, helpers).into_iter().map(Pid::from_raw).collect()
+pub fn left(us: i32, helpers: &[i32]) -> Vec<Left> {
+    left_behind(&processes(), us, helpers)
 }
 
 #[cfg(test)]
@@ -69,25 +95,42 @@ mod tests {
     use super::*;
 
     fn tree(rows: &[(i32, i32)]) -> Vec<Process> {
-        rows.iter().map(|(pid, parent)| Process { pid: *pid, parent: *parent, zombie: *pid >= 90 }).collect()
+        let process =
+            |(pid, parent): &(i32, i32)| Process { pid: *pid, parent: *parent, group: *pid, zombie: *pid >= 90, name: "sh".into() };
+        rows.iter().map(process).collect()
+    }
+
+    fn pids(left: &[Left]) -> Vec<i32> {
+        left.iter().map(|left| left.process.pid).collect()
     }
 
     #[test]
     fn as_pid_1_all_are_left_but_litestream_its_stand_in_and_the_workers() {
         // 2 Litestream, 3 its stand-in, 4 a worker, 7 a daemon, 8 its child, 50 from `docker exec`, 90 a zombie
         let all = tree(&[(1, 0), (2, 1), (3, 2), (4, 1), (7, 1), (8, 7), (50, 0), (90, 1)]);
-        assert_eq!(left_behind(&all, 1, &[2, 4]), [7, 8, 50]);
+        let left = left_behind(&all, 1, &[2, 4]);
+        assert_eq!(pids(&left), [7, 8, 50]);
+        assert_eq!((names(&left, false), names(&left, true)), (Some("sh (7), sh (8)".into()), Some("sh (50)".into())));
     }
 
     #[test]
     fn elsewhere_only_our_own_descendants_are_left() {
         let all = tree(&[(1, 0), (20, 1), (30, 20), (31, 30), (32, 20), (33, 32), (40, 1)]);
-        assert_eq!(left_behind(&all, 20, &[30]), [32, 33]);
+        let left = left_behind(&all, 20, &[30]);
+        assert_eq!((pids(&left), names(&left, true)), (vec![32, 33], None));
+    }
+
+    #[test]
+    fn of_a_crowd_only_a_few_are_named() {
+        let crowd: Vec<_> = (2..10).map(|pid| (pid, 1)).collect();
+        let names = names(&left_behind(&tree(&crowd), 1, &[]), false).unwrap();
+        assert!(names.starts_with("sh (2), ") && names.ends_with("sh (6) and 3 more"), "{names}");
     }
 
     #[test]
     fn a_name_with_brackets_does_not_shift_the_fields() {
-        assert_eq!(parse_stat(9, "9 (a) b) ) S 4 9 9 0"), Some(Process { pid: 9, parent: 4, zombie: false }));
+        let parsed = Process { pid: 9, parent: 4, group: 8, zombie: false, name: "a) b) ".into() };
+        assert_eq!(parse_stat(9, "9 (a) b) ) S 4 8 9 0"), Some(parsed));
         assert_eq!(parse_stat(9, "garbage"), None);
     }
 }

@@ -218,14 +218,29 @@ pub enum Action {
     Kill(Role),
     /// Close our end of the socket to Litestream's stand-in: Litestream then ends by itself.
     LetGo,
-    /// Send a signal to all that are none of ours, and count those.
+    /// Send a signal to all that are none of ours and have not had it with the app's group, and count those.
     Drain(i32),
+    /// Kill those of them that came from outside, as `docker exec` brings them, and count all.
+    KillOutside,
+    /// Say who of them was left at the last count, if any was.
+    Name(Named),
     /// Try for the lock.
     TryLock,
     /// Say a line.
     Say(String),
     /// End with this code.
     Exit(u8),
+}
+
+/// Why those that are left are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// The app has ended by itself, and well; as if it had been said where it has not.
+    LeftBehind,
+    /// What it left behind is killed.
+    Killed,
+    /// What came from outside is killed.
+    OutsideKilled,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,8 +254,12 @@ enum Phase {
         decides: bool,
     },
     Run,
+    /// What is left is ended: what came from outside by then, the rest by `kill_at`.
     Drain {
+        outside_at: Now,
         kill_at: Now,
+        /// What has been said of it.
+        named: Option<Named>,
         next: Now,
     },
     Sync,
@@ -324,6 +343,8 @@ pub struct Machine {
     /// Signals that came before the app.
     early_signals: Vec<i32>,
     stops: u32,
+    /// The first stop signal, as the app gets it.
+    asked: Option<i32>,
     stop_by: Option<Now>,
     app_by: Option<Now>,
     /// When a Litestream that does not end is given up, so that a pass of our own still has its time.
@@ -405,6 +426,7 @@ impl Machine {
             migrate_by: None,
             early_signals: Vec::new(),
             stops: 0,
+            asked: None,
             stop_by: None,
             app_by: None,
             close_by: None,

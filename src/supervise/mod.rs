@@ -33,6 +33,7 @@ use crate::sys::{self, CHANNEL, Kind, Program};
 use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
 use crate::worker::{FAILED, Message, Preparation, hold};
 use crate::{continuity, report};
+use drain::Left;
 use lock::{Holding, Locks};
 use log::Log;
 use machine::{Action, Event, Holder, Lock, Machine, Role, Rules, Sync};
@@ -113,6 +114,8 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         state: State::default(),
         stale: true,
         doubt: false,
+        told: None,
+        left: Vec::new(),
         rest_at: Some(Duration::ZERO),
     };
     let mut machine = Machine::new(rules);
@@ -173,6 +176,10 @@ struct Shell {
     stale: bool,
     /// The app failed soon after its start, beside pins.
     doubt: bool,
+    /// The app's group, and the signal that the whole of it had last.
+    told: Option<(i32, i32)>,
+    /// Who was left at the last count.
+    left: Vec<Left>,
     /// When the code's pages are given back; none when nothing has happened since.
     rest_at: Option<Duration>,
 }
@@ -344,7 +351,15 @@ impl Shell {
                 self.hold = None;
                 None
             }
-            Action::Drain(signal) => Some(Event::Left(self.drain(signal))),
+            Action::Drain(signal) => {
+                let told = self.told.filter(|(_, told)| *told == signal).map(|(group, _)| group);
+                Some(self.drain(signal, |left| Some(left.process.group) != told))
+            }
+            Action::KillOutside => Some(self.drain(nix::libc::SIGKILL, |left| left.outside)),
+            Action::Name(why) => {
+                self.name_left(why);
+                None
+            }
             Action::TryLock => Some(Event::Lock(if self.try_lock() { Lock::Ours } else { Lock::Theirs(self.holder()) })),
             Action::Pass => {
                 self.boot.locks.iter().for_each(Locks::pass);

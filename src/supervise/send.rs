@@ -5,7 +5,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::Pid;
 
-use super::machine::Role;
+use super::drain::Left;
+use super::machine::{Event, Named, Role};
 use super::{Child, Shell, drain};
 use crate::identity::signal_as_its_user;
 use crate::{report, sys};
@@ -27,8 +28,9 @@ impl Target {
 }
 
 impl Shell {
-    pub(super) fn signal_app(&self, signal: i32) {
+    pub(super) fn signal_app(&mut self, signal: i32) {
         let Some(pid) = self.pid_of(Role::App) else { return };
+        self.told = self.boot.signal_group.then_some((pid.as_raw(), signal));
         Self::send("the app", &[if self.boot.signal_group { Target::Group(pid) } else { Target::One(pid) }], signal);
     }
 
@@ -53,19 +55,33 @@ impl Shell {
         }
     }
 
-    /// Signals (0 sends none) what the app has left behind, and counts it.
-    pub(super) fn drain(&mut self, signal: i32) -> usize {
+    /// Signals (0 sends none) those that are left and that this is for, and counts all.
+    pub(super) fn drain(&mut self, signal: i32, is_for: impl Fn(&Left) -> bool) -> Event {
         // It never became the app.
         if let Some((pid, _)) = self.ready.take() {
             Self::send("the app", &[Target::One(pid)], libc::SIGKILL);
         }
         let helpers: Vec<i32> = self.children.iter().filter(|c| c.role != Role::App).filter_map(|c| Some(c.pid?.as_raw())).collect();
-        let left = drain::left(Pid::this().as_raw(), &helpers);
+        self.left = drain::left(Pid::this().as_raw(), &helpers);
         if signal != 0 {
-            let targets: Vec<Target> = left.iter().copied().map(Target::One).collect();
-            Self::send("what the app has left behind", &targets, signal);
+            let targets = self.left.iter().filter(|left| is_for(left)).map(|left| Target::One(Pid::from_raw(left.process.pid)));
+            Self::send("what the app has left behind", &targets.collect::<Vec<_>>(), signal);
         }
-        left.len()
+        Event::Left(self.left.len())
+    }
+
+    /// Says who is left, if anybody is.
+    pub(super) fn name_left(&mut self, why: Named) {
+        let Some(names) = drain::names(&self.left, why == Named::OutsideKilled) else { return };
+        let said = match why {
+            Named::LeftBehind => format!("the app ended with 0 and left behind {names}, which is ended, too: run it in the foreground"),
+            Named::Killed => format!("what the app left behind has not ended in time: killing {names}"),
+            Named::OutsideKilled => {
+                format!("what was started beside the app (docker exec) has not ended in time: killing {names}")
+            }
+        };
+        report::line(&said);
+        self.note(said);
     }
 
     /// Signals them all; what is gone already needs none.

@@ -1,9 +1,10 @@
 //! No acknowledged row is lost, however the app ends; and the container's code is the app's.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::support::contents::Contents;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, namespaces, trials};
 
@@ -23,6 +24,7 @@ both_lines!(
     term_within_the_first_second,
     child_that_goes_on_writing,
     child_that_ignores_term,
+    child_that_needs_seconds_after_term,
     hot_writer_killed,
     writer_of_docker_exec,
     term_while_starting,
@@ -84,6 +86,46 @@ fn child_that_ignores_term(line: Line) {
         std::thread::sleep(random.millis(300, 2_500));
         assert_eq!(container.stop(), 128 + 15);
         site.assert_saved();
+        assert!(container.stderr().contains("what the app left behind has not ended in time: killing writer ("), "{}", container.stderr());
+    });
+}
+
+/// Behind a shell, which ends at once, the app is what was left behind: it has the time of an app, and one TERM.
+fn child_that_needs_seconds_after_term(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let app = "
+import os, signal, sqlite3, sys, time
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+c.execute('PRAGMA journal_mode=WAL')
+c.execute('CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT)')
+def last_words(*_):
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
+    time.sleep(3)
+    c.execute(\"INSERT INTO t(body) VALUES ('last words')\")
+    os._exit(0)
+signal.signal(signal.SIGTERM, last_words)
+open(sys.argv[2], 'w')
+while True:
+    time.sleep(1)
+";
+    let one_line = |variable: &'static str, value: &'static str, script: &'static str| {
+        let site = Site::new(line);
+        let words = [site.database().to_owned(), site.ready_file()];
+        let mut container = site.recipe().env(variable, value).app(["sh", "-c", script, app]).arguments(words).start();
+        container.ready();
+        let began = Instant::now();
+        assert_eq!(container.stop(), 128 + 15, "{}", container.stderr());
+        assert!(began.elapsed() > Duration::from_secs(3), "{script}: {:?}: {}", began.elapsed(), container.stderr());
+        let here = Contents::of(site.database());
+        assert_eq!((here.last(), here.difference(&site.backup_of(site.database()))), (1, None), "{script}: {}", container.stderr());
+        assert!(!container.stderr().contains("killing"), "{}", container.stderr());
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| one_line("LITESTREAM_ENTRY_STOP_TIMEOUT", "60s", "python3 -c \"$0\" \"$@\"; true"));
+        scope.spawn(|| one_line("LITESTREAM_ENTRY_SIGNAL_GROUP", "true", "python3 -c \"$0\" \"$@\"; true"));
+        scope.spawn(|| one_line("LITESTREAM_ENTRY_SIGNAL_GROUP", "false", "python3 -c \"$0\" \"$@\" & wait"));
     });
 }
 

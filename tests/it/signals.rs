@@ -19,6 +19,7 @@ both_lines!(
     a_stopped_app_is_not_a_dead_one,
     second_term_reaches_the_app,
     what_the_app_left_behind_is_ended,
+    an_app_that_daemonizes_is_told_to_stay,
     a_signal_is_rewritten_and_the_stop_timeout_holds_all_the_same,
     a_storm_while_it_starts_and_while_it_ends_loses_nothing,
 );
@@ -161,6 +162,22 @@ fn what_the_app_left_behind_is_ended(line: Line) {
     let (code, container) = site.recipe().shell(&script).arguments([&daemon]).run();
     assert_eq!(code, 4, "{}", container.stderr());
     assert_eq!(fs::read_to_string(&log).unwrap_or_default(), "up\nterm\n");
+    assert!(!container.stderr().contains("left behind"), "it failed: {}", container.stderr());
+}
+
+fn an_app_that_daemonizes_is_told_to_stay(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    // As php-fpm does: its name is its own from the beginning.
+    let daemon = "import os, sys, time; os.fork() and os._exit(0); os.setsid(); time.sleep(1000)";
+    let (code, container) = site.recipe().app(["python3", "-c", daemon]).run();
+    assert_eq!(code, 0, "{}", container.stderr());
+    let said = container.stderr();
+    assert!(said.contains("the app ended with 0 and left behind python3 (") && said.contains("run it in the foreground"), "{said}");
+    let (_, container) = site.recipe().shell("exit 0").run();
+    assert!(!container.stderr().contains("left behind"), "{}", container.stderr());
 }
 
 fn a_signal_is_rewritten_and_the_stop_timeout_holds_all_the_same(line: Line) {

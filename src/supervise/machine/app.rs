@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::replicator::Replicator;
-use super::{Action, Actions, AppState, DRAIN_EVERY, DRAIN_GRACE, HUP, INT, KILL, Machine, Migration, Now, Phase, QUIT, Role, TERM};
+use super::{Action, Actions, AppState, DRAIN_EVERY, DRAIN_GRACE, HUP, INT, KILL, Machine, Migration, Named, Now, Phase, QUIT, Role, TERM};
 use crate::exit::{self, Ended};
 use crate::worker::Preparation;
 
@@ -75,13 +75,19 @@ impl Machine {
             }
             AppState::Waiting if stops && matches!(self.phase, Phase::Leave { .. }) => self.left_boot(),
             AppState::Running => {
+                let rewritten = self.rewritten(signal);
                 if stops {
                     self.begin_stop(now);
+                    self.asked = self.asked.or_else(|| (rewritten != 0).then_some(rewritten));
                 }
-                let rewritten = self.rules.rewrite.iter().find(|(from, _)| *from == signal).map_or(signal, |(_, to)| *to);
                 let mut actions = if rewritten == 0 { Vec::new() } else { vec![Action::SignalApp(rewritten)] };
                 actions.extend(if stops { self.stop_check() } else { None });
                 actions
+            }
+            // What the app left behind is the app still.
+            AppState::Gone if stops && self.asked.is_some() && matches!(self.phase, Phase::Drain { .. }) => {
+                let rewritten = self.rewritten(signal);
+                if rewritten == 0 { Vec::new() } else { vec![Action::Drain(rewritten)] }
             }
             AppState::Waiting | AppState::Gone if stops && self.stops >= 2 => {
                 self.unsaved.push(format!("{}: the last sync was cut short by a second signal", self.names()));
@@ -89,6 +95,10 @@ impl Machine {
             }
             AppState::Waiting | AppState::Gone => Vec::new(),
         }
+    }
+
+    fn rewritten(&self, signal: i32) -> i32 {
+        self.rules.rewrite.iter().find(|(from, _)| *from == signal).map_or(signal, |(_, to)| *to)
     }
 
     /// The migration is the app until it has ended well.
@@ -166,8 +176,9 @@ impl Machine {
         // KILL is no answer of SQLite's.
         let failed = code != 0 && code != Ended::Signal(KILL).code() && self.stop_by.is_none();
         let doubt = failed && self.pinned_at.is_some_and(|at| now.saturating_sub(at) < SOON);
+        let by_itself = self.app == AppState::Running && self.stop_by.is_none();
         self.app = AppState::Gone;
-        self.app_by = None;
+        let app_by = self.app_by.take();
         self.come_up_by = None;
         (self.heal_at, self.watch_at, self.pulse_at, self.serve_at) = (None, None, None, None);
         if self.code == 0 {
@@ -182,10 +193,18 @@ impl Machine {
             actions.extend(self.stop_preparing());
             self.replicator = Replicator::Off;
         }
-        let left = self.stop_by.unwrap_or(now).saturating_sub(now);
-        let kill_at = now.saturating_add((left / 4).min(DRAIN_GRACE));
-        self.phase = Phase::Drain { kill_at, next: now.saturating_add(DRAIN_EVERY) };
-        actions.push(Action::Drain(TERM));
+        let named = if by_itself && code == 0 { None } else { Some(Named::LeftBehind) };
+        actions.push(self.begin_drain(app_by, named, now));
         actions
+    }
+
+    /// Ends what the app left behind. That has what is left of the app's share where a stop was asked for: behind a shell, it is the
+    /// app. Where the app ended by itself it has a second, and so has what came from outside.
+    fn begin_drain(&mut self, app_by: Option<Now>, named: Option<Named>, now: Now) -> Action {
+        let left = self.stop_by.unwrap_or(now).saturating_sub(now);
+        let outside_at = now.saturating_add((left / 4).min(DRAIN_GRACE));
+        let kill_at = app_by.map_or(outside_at, |by| by.max(outside_at));
+        self.phase = Phase::Drain { outside_at, kill_at, named, next: now.saturating_add(DRAIN_EVERY) };
+        Action::Drain(self.asked.unwrap_or(TERM))
     }
 }

@@ -1,7 +1,7 @@
 //! What is due, and when: deadlines are facts of the state, and a tick does what has come due. Must never wait itself.
 
 use super::replicator::Replicator;
-use super::{Action, Actions, DRAIN_EVERY, KILL, Machine, Now, Phase, Role, Sync, TERM};
+use super::{Action, Actions, DRAIN_EVERY, KILL, Machine, Named, Now, Phase, Role, Sync, TERM};
 
 impl Machine {
     /// When [`Event::Tick`] is due; none while there is nothing to wait for.
@@ -57,6 +57,26 @@ impl Machine {
         actions
     }
 
+    fn tick_drain(&mut self, now: Now) -> Actions {
+        let Phase::Drain { outside_at, kill_at, named: before, .. } = self.phase else { return Vec::new() };
+        // 0 only counts: a second TERM is not what a daemon expects.
+        let (named, action) = if now >= kill_at {
+            (Some(Named::Killed), Action::Drain(KILL))
+        } else if now >= outside_at {
+            (Some(Named::OutsideKilled), Action::KillOutside)
+        } else {
+            (before, Action::Drain(0))
+        };
+        self.phase = Phase::Drain { outside_at, kill_at, named, next: now.saturating_add(DRAIN_EVERY) };
+        let whom: &[Named] = match (before, named) {
+            (before, named) if before == named => &[],
+            (Some(Named::OutsideKilled), _) => &[Named::Killed],
+            (_, Some(Named::Killed)) => &[Named::Killed, Named::OutsideKilled],
+            _ => &[Named::OutsideKilled],
+        };
+        whom.iter().copied().map(Action::Name).chain([action]).collect()
+    }
+
     pub(super) fn tick(&mut self, now: Now) -> Actions {
         let due = |at: Option<Now>| at.is_some_and(|at| at <= now);
         if due(self.stop_by) {
@@ -75,11 +95,7 @@ impl Machine {
                 actions.extend(self.tick_check(now));
                 actions.extend(self.tick_replicator(now));
             }
-            Phase::Drain { kill_at, next } if next <= now => {
-                self.phase = Phase::Drain { kill_at, next: now.saturating_add(DRAIN_EVERY) };
-                // 0 only counts: a second TERM is not what a daemon expects.
-                actions.push(Action::Drain(if now >= kill_at { KILL } else { 0 }));
-            }
+            Phase::Drain { next, .. } if next <= now => actions.extend(self.tick_drain(now)),
             Phase::Leave { by, .. } if by <= now => actions.extend(self.left_boot()),
             Phase::Leave { .. } => actions.extend(self.tick_prepare(now)),
             Phase::Sync => {

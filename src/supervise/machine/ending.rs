@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::gate::Closed;
 use super::replicator::Replicator;
-use super::{Action, Actions, AppState, DRAIN_GRACE, KILL, LEAVE_FOR, Machine, Migration, Now, Phase, Role, Sync};
+use super::{Action, Actions, AppState, DRAIN_GRACE, KILL, LEAVE_FOR, Machine, Migration, Named, Now, Phase, Role, Sync};
 use crate::exit::{self, Ended};
 use crate::worker::Preparation;
 
@@ -16,9 +16,16 @@ const FLUSH_LEAST: Duration = Duration::from_millis(300);
 
 impl Machine {
     pub(super) fn left(&mut self, count: usize, now: Now) -> Actions {
+        match &mut self.phase {
+            Phase::Drain { named: named @ None, .. } if count > 0 => {
+                *named = Some(Named::LeftBehind);
+                return vec![Action::Name(Named::LeftBehind)];
+            }
+            _ => {}
+        }
         match self.phase {
             // A check takes away what it has begun.
-            Phase::Drain { kill_at, .. } if count == 0 && (!self.checking || now >= kill_at) => self.begin_sync(now),
+            Phase::Drain { outside_at, .. } if count == 0 && (!self.checking || now >= outside_at) => self.begin_sync(now),
             // What KILL does not end hangs in the kernel, and writes no more than it.
             Phase::Drain { kill_at, .. } if now >= kill_at.saturating_add(DRAIN_GRACE) => self.begin_sync(now),
             _ => Vec::new(),
@@ -235,6 +242,8 @@ impl Machine {
                 self.code = Ended::Signal(KILL).code();
             }
         }
+        let drains = matches!(self.phase, Phase::Drain { named, .. } if named != Some(Named::Killed));
+        actions.extend(drains.then_some(Action::Name(Named::Killed)));
         actions.extend([Action::Drain(KILL), Action::Kill(Role::Flush), Action::Kill(Role::Prepare), Action::Kill(Role::Litestream)]);
         actions.extend(self.finish());
         actions

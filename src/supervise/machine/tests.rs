@@ -231,10 +231,32 @@ fn a_second_term_goes_to_the_app_while_it_lives_and_cuts_the_sync_short_after() 
 
 #[test]
 fn what_the_app_left_behind_gets_term_then_kill_before_the_sync() {
-    let life = Life::running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(2)).does(&[]);
+    let life = Life::running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(2)).does(&[Action::Name(Named::LeftBehind)]);
     let life = life.after(0.5).does(&[Action::Drain(0)]).then(Event::Left(2)).does(&[]);
-    let life = life.after(0.6).does(&[Action::Drain(KILL)]).then(Event::Left(0));
+    let life = life.after(0.6).does(&[Action::Name(Named::Killed), Action::Name(Named::OutsideKilled), Action::Drain(KILL)]);
+    let life = life.then(Event::Left(1)).does(&[]).after(0.02).does(&[Action::Drain(KILL)]).then(Event::Left(0));
     assert!(matches!(life.last[..], [Action::Flush(Sync::Socket, _)]));
+    // One that failed may well leave something behind.
+    Life::running().then(Event::Ended(Role::App, Ended::Code(1))).then(Event::Left(2)).does(&[]);
+}
+
+#[test]
+fn after_a_stop_what_the_app_left_behind_has_the_rest_of_its_share_and_what_came_from_outside_a_second() {
+    let stopped = || Life::running().then(Event::Signal(TERM)).then(Event::Ended(Role::App, Ended::Signal(TERM)));
+    let life = stopped().does(&[Action::Drain(TERM)]).then(Event::Left(2)).does(&[]);
+    let life = life.after(0.9).does(&[Action::Drain(0)]).then(Event::Left(2)).does(&[]);
+    let life = life.after(0.2).does(&[Action::Name(Named::OutsideKilled), Action::KillOutside]).then(Event::Left(1)).does(&[]);
+    let life = life.after(0.1).does(&[Action::KillOutside]).then(Event::Left(1)).after(5.2).does(&[Action::KillOutside]);
+    let life = life.after(0.2).does(&[Action::Name(Named::Killed), Action::Drain(KILL)]).then(Event::Left(0));
+    assert!(matches!(life.last[..], [Action::Flush(Sync::Socket, _)]));
+    // It is the app still: a second TERM is for it, in the words of the first.
+    stopped().then(Event::Left(1)).then(Event::Signal(TERM)).does(&[Action::Drain(TERM)]);
+    let rewriting = Rules { rewrite: vec![(TERM, QUIT)], ..rules() };
+    let life = Life::begin(rewriting).then(READY).then(Event::Hello).then(Event::Signal(TERM)).does(&[Action::SignalApp(QUIT)]);
+    life.then(Event::Ended(Role::App, ZERO)).does(&[Action::Drain(QUIT)]).then(Event::Signal(INT)).does(&[Action::Drain(INT)]);
+    // The app itself has used its share up.
+    let life = Life::running().then(Event::Signal(TERM)).after(6.5).then(Event::Ended(Role::App, Ended::Signal(KILL)));
+    life.then(Event::Left(1)).after(0.8).does(&[Action::Name(Named::Killed), Action::Name(Named::OutsideKilled), Action::Drain(KILL)]);
 }
 
 #[test]
@@ -580,7 +602,11 @@ fn backups_are_proved_one_check_at_a_time_and_none_outlives_the_app() {
     // It takes away what it has begun, or has had its time.
     let sync = Action::Flush(Sync::Socket, at(29.2));
     gone().then(ended).then(Event::Left(0)).does(std::slice::from_ref(&sync));
-    gone().after(1.0).does(&[Action::Drain(KILL)]).then(Event::Left(0)).does(&[Action::Kill(Role::Check), sync]);
+    gone()
+        .after(1.0)
+        .does(&[Action::Name(Named::OutsideKilled), Action::KillOutside])
+        .then(Event::Left(0))
+        .does(&[Action::Kill(Role::Check), sync]);
 }
 
 #[test]
