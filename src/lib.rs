@@ -227,6 +227,7 @@ const ALONE_WITHIN: Duration = Duration::from_secs(120);
 fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure> {
     // Before anything else, so that no signal is lost.
     let signals = Signals::new().map_err(|e| Failure::new(exit::SYSTEM, format!("signals cannot be blocked: {}", e.desc())))?;
+    let inherited = sys::inherited();
     report::carry();
     let configured = Configured::read(flags)?;
     let own_path = sys::own_path().map_err(|e| Failure::new(exit::SYSTEM, e.to_string()))?;
@@ -240,6 +241,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         locks: None,
         migrate: entry.migrate.clone(),
         signal_group: entry.signal_group,
+        inherited,
         identity: entry.user.as_deref().map(Identity::resolve).transpose()?.flatten(),
         app,
     };

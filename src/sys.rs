@@ -1,6 +1,8 @@
 //! The kernel as this program uses it: starting processes, signals, this binary's own path.
 //! The one place with `unsafe`, for calls that nix has no safe form of. Must never decide.
 
+mod spawn;
+
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -11,91 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
-use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Pid, getppid};
 
 use crate::exit::Ended;
+pub use spawn::{Kind, Program};
 
-/// The descriptor under which a child finds its pipe or socket to PID 1.
+/// The descriptor under which a helper finds its pipe or socket to PID 1.
 pub const CHANNEL: RawFd = 3;
-
-/// What a child is to be, which says what it is given of ours.
-#[derive(Debug, Clone, Copy)]
-pub enum Kind {
-    /// The app, by way of `__exec`, which unblocks the signals: a process group of its own in our session, and ignored what was
-    /// when we came.
-    App(Signals),
-    /// One of our own: a session of its own, since a terminal stops those of its session that write to it from the background
-    /// (`stty tostop`).
-    Helper {
-        /// Our descriptor that becomes its stdout and stderr; it has ours where there is none.
-        output: Option<RawFd>,
-    },
-}
-
-/// A program to start: `posix_spawn(3)`, so that none of our code runs between fork and exec.
-#[derive(Debug)]
-pub struct Program<'a> {
-    /// Absolute path; PATH is not searched.
-    pub path: &'a Path,
-    /// argv, the first word included.
-    pub args: &'a [OsString],
-    /// `NAME=value` strings, handed over as they are.
-    pub env: &'a [CString],
-    /// What it is to be.
-    pub kind: Kind,
-    /// Our descriptor that becomes [`CHANNEL`] there.
-    pub channel: Option<RawFd>,
-}
-
-impl Program<'_> {
-    /// Starts it. Only PID 1 does, whose signals are all blocked, and stay so.
-    ///
-    /// # Errors
-    /// What `posix_spawn(3)` says, exec's errors included; `EINVAL` for a NUL byte in an argument.
-    pub fn spawn(&self) -> nix::Result<Pid> {
-        let path = cstring(self.path.as_os_str())?;
-        let args = self.args.iter().map(|a| cstring(a)).collect::<nix::Result<Vec<_>>>()?;
-        let mut attr = PosixSpawnAttr::init()?;
-        let mut files = PosixSpawnFileActions::init()?;
-        let mut flags = PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
-        match self.kind {
-            Kind::App(ignored) => {
-                flags |= PosixSpawnFlags::POSIX_SPAWN_SETPGROUP;
-                attr.set_pgroup(Pid::from_raw(0))?;
-                attr.set_sigdefault(&set_of(!ignored))?;
-                attr.set_sigmask(&every_signal())?;
-            }
-            Kind::Helper { output } => {
-                // nix has no name for it. A session's leader leads a group, too.
-                flags |= PosixSpawnFlags::from_bits_retain(libc::POSIX_SPAWN_SETSID.into());
-                attr.set_sigdefault(&every_signal())?;
-                attr.set_sigmask(&SigSet::empty())?;
-                // Before the channel, whose number may be this one's here.
-                if let Some(fd) = output {
-                    files.add_dup2(fd, libc::STDOUT_FILENO)?;
-                    files.add_dup2(fd, libc::STDERR_FILENO)?;
-                }
-            }
-        }
-        attr.set_flags(flags)?;
-        if let Some(fd) = self.channel {
-            // dup2 drops CLOEXEC, also where both numbers are the same (POSIX.1-2024; musl, glibc 2.29).
-            files.add_dup2(fd, CHANNEL)?;
-        }
-        let spawned = posix_spawn(path.as_c_str(), &files, &attr, &args, self.env);
-        // musl saves and restores the mask meanwhile, and forgets its own signals at that.
-        let _ = block_all_signals();
-        spawned
-    }
-}
-
-fn cstring(text: &OsStr) -> nix::Result<CString> {
-    CString::new(text.as_bytes()).map_err(|_| Errno::EINVAL)
-}
 
 /// Sends a signal by its number: real-time signals have no name in nix.
 ///
@@ -206,6 +133,31 @@ pub fn take_fd(fd: RawFd) -> io::Result<OwnedFd> {
     fcntl(unsafe { BorrowedFd::borrow_raw(fd) }, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     // SAFETY: it is open, and only its receiver, once, at its start, takes it over.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What we have got besides 0, 1 and 2, as by a socket activation or for a notification. From here on our children do not get it, unless
+/// they are told to. Must be called once, before anything of ours may go through an exec.
+pub fn inherited() -> Vec<OwnedFd> {
+    /// Without /proc, the usual limit of how many there are.
+    const USUAL: RawFd = 1024;
+    let listed = std::fs::read_dir("/proc/self/fd").map(|entries| {
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter_map(|name| name.parse().ok()).collect()
+    });
+    let numbers: Vec<RawFd> = listed.unwrap_or_else(|_| (0..USUAL).collect());
+    numbers
+        .into_iter()
+        .filter(|number| *number > libc::STDERR_FILENO && goes_through_exec(*number))
+        .filter_map(|n| take_fd(n).ok())
+        .collect()
+}
+
+/// What we open ourselves does not; what an exec has let through to us would again.
+#[expect(unsafe_code, reason = "nobody has told us of a descriptor but its number")]
+fn goes_through_exec(number: RawFd) -> bool {
+    // SAFETY: borrowed for one fcntl(2), which answers EBADF where it is not open.
+    let flags = fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_GETFD);
+    flags.is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0)
 }
 
 /// Lets a descriptor through the next exec.

@@ -13,12 +13,13 @@ pub mod signals;
 
 use std::ffi::{CString, OsString};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, pipe2};
 
@@ -30,7 +31,7 @@ use crate::plan::{PLAN_FILE, Plan};
 use crate::restore::{self, Local};
 use crate::state::State;
 use crate::sys::{self, CHANNEL, Kind, Program};
-use crate::worker::exec::{AT_ONCE, GATED, HELPER, OPEN, SAME};
+use crate::worker::exec::{self, HELPER, OPEN, SAME};
 use crate::worker::{FAILED, Message, Preparation, hold};
 use crate::{continuity, report};
 use drain::Left;
@@ -61,6 +62,8 @@ pub struct Boot {
     pub migrate: Option<String>,
     /// Signals go to the app's group.
     pub signal_group: bool,
+    /// The app's descriptors besides 0, 1 and 2, until it has them.
+    pub inherited: Vec<OwnedFd>,
     /// Who Litestream, the workers and the app are, where they are not who we are.
     pub identity: Option<Identity>,
 }
@@ -418,10 +421,12 @@ impl Shell {
                 (own.as_path(), words)
             }
         };
-        let channel = Some(channel.as_raw_fd());
         let log = log::of(role);
-        let output = log.as_ref().map(|(_, theirs)| theirs.as_raw_fd());
-        let failed = self.start(role, &Program { path: program, args: &args, env: &env, kind: Kind::Helper { output }, channel });
+        // The channel last: its number may be the log's here.
+        let output =
+            log.iter().flat_map(|(_, theirs)| [libc::STDOUT_FILENO, libc::STDERR_FILENO].map(|number| (theirs.as_raw_fd(), number)));
+        let descriptors: Vec<_> = output.chain([(channel.as_raw_fd(), CHANNEL)]).collect();
+        let failed = self.start(role, &Program { path: program, args: &args, env: &env, kind: Kind::Helper, descriptors: &descriptors });
         self.logs.extend(log.filter(|_| failed.is_none()).map(|(ours, _)| (self.started, ours)));
         failed
     }
@@ -460,10 +465,12 @@ impl Shell {
     fn exec(&self, app: &[OsString], gate: Option<&UnixStream>) -> nix::Result<Pid> {
         let path = &self.boot.own_path;
         let identity = self.boot.identity.as_ref().map_or_else(|| SAME.into(), Identity::word);
-        let mut args: Vec<OsString> = vec![path.into(), "__exec".into(), if gate.is_some() { GATED } else { AT_ONCE }.into(), identity];
+        // Its number is free for the app, since all that is the app's has one here, too.
+        let gate = gate.map(AsRawFd::as_raw_fd);
+        let mut args: Vec<OsString> = vec![path.into(), "__exec".into(), exec::when(gate), identity];
         args.extend(app.iter().cloned());
-        let channel = gate.map(AsRawFd::as_raw_fd);
-        Program { path, args: &args, env: &self.boot.env, kind: Kind::App(self.signals.ignored), channel }.spawn()
+        let descriptors: Vec<_> = self.boot.inherited.iter().map(AsRawFd::as_raw_fd).chain(gate).map(|fd| (fd, fd)).collect();
+        Program { path, args: &args, env: &self.boot.env, kind: Kind::App(self.signals.ignored), descriptors: &descriptors }.spawn()
     }
 
     /// Where this fails, the app's start makes its own process, and says why it cannot.
@@ -477,7 +484,10 @@ impl Shell {
 
     fn start_app(&mut self) -> Option<Event> {
         let opened = self.ready.take().filter(|(_, gate)| (&mut &*gate).write_all(OPEN).is_ok()).map(|(pid, _)| Ok(pid));
-        self.started(Role::App, &self.boot.own_path.clone(), opened.unwrap_or_else(|| self.exec(&self.boot.app, None)))
+        let spawned = opened.unwrap_or_else(|| self.exec(&self.boot.app, None));
+        // It has them, and whoever is at their other ends is to see when it closes them.
+        self.boot.inherited.clear();
+        self.started(Role::App, &self.boot.own_path.clone(), spawned)
     }
 
     /// In the app's place: its environment, its terminal, its signals.

@@ -3,22 +3,22 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::{execve, getpgrp, tcsetpgrp};
+use nix::unistd::{Pid, execve, getpgrp, getppid, tcsetpgrp};
 
 use crate::exit;
 use crate::identity::Identity;
 use crate::report;
-use crate::sys::{self, CHANNEL, Found};
+use crate::sys::{self, Found};
 
 /// The word before the app's argv: become the app at once.
-pub const AT_ONCE: &str = "now";
-/// Or only when PID 1 opens the gate, a socket at [`CHANNEL`].
-pub const GATED: &str = "gated";
+const AT_ONCE: &str = "now";
+/// Or only when PID 1 opens the gate, a socket at the descriptor behind this.
+const GATED: &str = "gated=";
 /// Or at once, and it is one of our own helpers: the terminal is not for it.
 pub const HELPER: &str = "helper";
 /// In the place of an identity: stay who we are.
@@ -26,17 +26,27 @@ pub const SAME: &str = "-";
 /// What opens the gate.
 pub const OPEN: &[u8] = b"o";
 
+/// The word for an app that waits at that gate, or for one that does not.
+pub fn when(gate: Option<RawFd>) -> OsString {
+    gate.map_or_else(|| AT_ONCE.into(), |gate| format!("{GATED}{gate}").into())
+}
+
 /// `WHEN IDENTITY APP…`: waits where it is told to, then becomes the app. PID 1 that is gone or does not want the app ends it.
 pub fn run(args: &[OsString]) -> u8 {
     // Before the gate, where there is time.
     let env = sys::raw_environment();
     let [when, identity, app @ ..] = args else { return exit::USAGE };
-    if when == GATED && !opened() {
+    if let Some(gate) = when.to_str().and_then(|when| when.strip_prefix(GATED))
+        && !gate.parse().is_ok_and(opened)
+    {
         return exit::SYSTEM;
     }
-    if when != HELPER {
+    let env = if when == HELPER {
+        env
+    } else {
         take_terminal();
-    }
+        named_by_pid(env, getppid(), Pid::this())
+    };
     match Identity::from_word(identity) {
         None if identity == SAME => become_app(app, &env),
         // Never as root what was to be somebody else's.
@@ -52,9 +62,23 @@ pub fn run(args: &[OsString]) -> u8 {
 }
 
 /// Whether the gate has been opened. All signals are blocked, but for KILL and STOP.
-fn opened() -> bool {
+fn opened(gate: RawFd) -> bool {
     let mut word = [0; OPEN.len()];
-    sys::take_fd(CHANNEL).is_ok_and(|gate| File::from(gate).read_exact(&mut word).is_ok() && word == OPEN)
+    sys::take_fd(gate).is_ok_and(|gate| File::from(gate).read_exact(&mut word).is_ok() && word == OPEN)
+}
+
+/// What was meant for PID 1, by its number, is meant for the app: the sockets that were opened for it (`sd_listen_fds(3)`), and the watchdog
+/// that it is to feed (`sd_watchdog_enabled(3)`). Without a number of the process itself (pidfs), the plain one counts.
+fn named_by_pid(env: Vec<CString>, meant: Pid, app: Pid) -> Vec<CString> {
+    let names = ["LISTEN_PID", "WATCHDOG_PID"];
+    let is = |entry: &CString, name: &str, pid: Pid| entry.to_bytes() == format!("{name}={pid}").as_bytes();
+    let listens = env.iter().any(|entry| is(entry, "LISTEN_PID", meant));
+    let env = env.into_iter().filter(|entry| !(listens && entry.to_bytes().starts_with(b"LISTEN_PIDFDID=")));
+    env.map(|entry| match names.iter().find(|name| is(&entry, name, meant)) {
+        Some(name) => CString::new(format!("{name}={app}")).unwrap_or(entry),
+        None => entry,
+    })
+    .collect()
 }
 
 /// Becomes the app. PID 1 has put us into a group of our own and has all signals blocked, so none can end us half-way.
@@ -103,5 +127,23 @@ fn become_program(path: &Path, args: &[OsString], env: &[CString]) -> Errno {
     match execve(&path, &args, env) {
         Ok(never) => match never {},
         Err(errno) => errno,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant_for_pid_1_is_meant_for_the_app() {
+        let read = |text: &str| text.split(' ').map(|entry| CString::new(entry).unwrap()).collect::<Vec<_>>();
+        let named = |text: &str| named_by_pid(read(text), Pid::from_raw(1), Pid::from_raw(77));
+        assert_eq!(
+            named("A=1 LISTEN_PID=1 LISTEN_FDS=2 LISTEN_PIDFDID=9 WATCHDOG_PID=1 B=1"),
+            read("A=1 LISTEN_PID=77 LISTEN_FDS=2 WATCHDOG_PID=77 B=1")
+        );
+        // Somebody else's, as an app's that is not the first of its line.
+        let others = "LISTEN_PID=11 LISTEN_FDS=2 LISTEN_PIDFDID=9 WATCHDOG_PID=12 LISTEN_PID= XLISTEN_PID=1";
+        assert_eq!(named(others), read(others));
     }
 }

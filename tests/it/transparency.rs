@@ -6,7 +6,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use nix::sys::signal::Signal;
+
 use crate::support::container::{Recipe, said};
+use crate::support::process;
 use crate::support::site::{Site, lose};
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
@@ -19,6 +22,8 @@ both_lines!(
     signal_mask_and_dispositions,
     limits,
     no_stray_descriptors,
+    what_it_is_given_is_the_apps_alone,
+    a_socket_that_was_opened_for_the_app_is_the_apps,
     exit_codes,
     deaths_by_signal,
     not_found_is_127,
@@ -180,7 +185,66 @@ fn limits(line: Line) {
 /// Those that the test process was started with are there in both cases.
 fn no_stray_descriptors(line: Line) {
     if namespaces() {
-        assert_same(line, |recipe| recipe.shell("ls /proc/$$/fd; ls -l /proc/$$/fd | sed -n s/.*socket.*/socket/p"));
+        let script = "ls /proc/$$/fd; ls -l /proc/$$/fd | sed -n s/.*socket.*/socket/p";
+        assert_same(line, |recipe| recipe.shell(script));
+        // Those of a supervisor or an engine, the number included under which our own helpers find theirs.
+        let seen = assert_same(line, |recipe| recipe.shell(script).behind(&GIVING_DESCRIPTORS));
+        assert!(["3", "4", "9", "200"].iter().all(|number| seen.lines().any(|each| each == *number)), "{seen}");
+    }
+}
+
+/// Starts a program with these descriptors open, on files that no other is open on.
+const GIVING_DESCRIPTORS: [&str; 4] = ["bash", "-c", "exec 3<>given-3 4<>given-4 9<>given-9 200<>given-200; exec \"$@\"", "bash"];
+
+fn what_it_is_given_is_the_apps_alone(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = site.writing("--every 1000").behind(&GIVING_DESCRIPTORS).start();
+    container.ready();
+    site.write_on(100);
+    let given = |pid: i32| {
+        let links =
+            fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links.filter(|link| link.to_string_lossy().contains("/given-")).count()
+    };
+    assert_eq!(given(container.app().pid), 4);
+    let app = container.app().pid;
+    for process in container.processes().iter().filter(|process| process.pid != app) {
+        assert_eq!(given(process.pid), 0, "{process:?}");
+    }
+    // Whoever is at a pipe's or socket's other end sees when the app closes its own.
+    assert_eq!(given(container.pid1()), 0, "PID 1");
+    process::send(container.running_litestream().pid, Signal::SIGKILL);
+    eventually("Litestream is back", PATIENCE, || when(container.stderr().contains("replication is back")));
+    assert_eq!(given(container.running_litestream().pid), 0);
+    assert_eq!(container.stop(), 0);
+    site.assert_saved();
+}
+
+/// `sd_listen_fds(3)`: a socket is somebody's who has the number that a variable names, which is PID 1's where nothing wraps the app.
+fn a_socket_that_was_opened_for_the_app_is_the_apps(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let opener = "import os, socket, sys
+listener = socket.socket(); listener.bind(('127.0.0.1', 0)); listener.listen()
+if listener.fileno() != 3: os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), WATCHDOG_PID=str(os.getpid()), LISTEN_FDNAMES='web')
+os.execvp(sys.argv[1], sys.argv[1:])";
+    let app = "import os, socket
+named = [os.environ[name] == str(os.getpid()) for name in ('LISTEN_PID', 'WATCHDOG_PID')]
+listener = socket.socket(fileno=3)
+client = socket.create_connection(listener.getsockname()); listener.accept()[0].sendall(b'served')
+print(named, os.environ['LISTEN_FDS'], os.environ['LISTEN_FDNAMES'], client.recv(9))";
+    let recipe = site.recipe().app(["/usr/bin/python3", "-c", app]).behind(&["/usr/bin/python3", "-c", opener]);
+    for recipe in [recipe.clone(), recipe.unwrapped()] {
+        let (code, container) = recipe.run();
+        assert_eq!(code, 0, "{}", container.stderr());
+        assert_eq!(String::from_utf8_lossy(&container.stdout()), "[True, True] 1 web b'served'\n");
     }
 }
 
