@@ -2,10 +2,11 @@
 //! take what it does not know for somebody.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -230,6 +231,25 @@ impl Identity {
         directory.parent().map_or(Ok(()), |parent| self.make_directory(parent))?;
         fs::create_dir(directory)?;
         self.own(directory)
+    }
+
+    /// Gives it stdin, stdout and stderr, as an engine does for its `--user`, so that it can open them by name (`/dev/stdout`). Not
+    /// what is everybody's, as `/dev/null`, nor a file that is only read. One that cannot be given can be used all the same.
+    pub fn own_stdio(&self) {
+        let give = |stream: BorrowedFd<'_>, is_terminal: bool, is_read: bool| {
+            let theirs = || File::from(stream.try_clone_to_owned()?).metadata();
+            let is_own = |meta: &fs::Metadata| {
+                let kind = meta.file_type();
+                is_terminal || kind.is_fifo() || kind.is_socket() || (kind.is_file() && !is_read)
+            };
+            if theirs().is_ok_and(|meta| is_own(&meta) && meta.uid() != self.uid) {
+                let _ = std::os::unix::fs::fchown(stream, Some(self.uid), None);
+            }
+        };
+        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+        give(stdin.as_fd(), stdin.is_terminal(), true);
+        give(stdout.as_fd(), stdout.is_terminal(), false);
+        give(stderr.as_fd(), stderr.is_terminal(), false);
     }
 
     /// Gives it a file.

@@ -245,6 +245,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         identity: entry.user.as_deref().map(Identity::resolve).transpose()?.flatten(),
         app,
     };
+    boot.identity.iter().for_each(Identity::own_stdio);
     let mut rules = plain_rules(&entry, !boot.app.is_empty());
     if entry.hide_secrets {
         boot.env.retain(|entry| !settings::holds_secret(plan::name_of(entry)));

@@ -1,10 +1,12 @@
 //! `LITESTREAM_ENTRY_USER`: PID 1 is root, and nobody else is.
 
 use std::ffi::OsString;
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use crate::support::container::Recipe;
+use crate::support::pty::Terminal;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
 
@@ -12,6 +14,7 @@ both_lines!(
     signals_arrive_without_the_capability_to_send_them_to_everybody,
     so_they_do_where_the_app_changes_its_user_itself,
     a_signal_that_cannot_be_sent_is_said,
+    stdin_stdout_and_stderr_can_be_opened_by_name,
     what_is_lacking_is_named_before_anything_starts
 );
 
@@ -89,6 +92,34 @@ fn a_signal_that_cannot_be_sent_is_said(line: Line) {
         assert!(said.contains(&format!("the app cannot be signalled ({signal}): Operation not permitted")), "{said}");
     }
     assert!(said.contains("NOT SAVED: "), "{said}");
+}
+
+/// As nginx, httpd and php-fpm do it for their logs.
+fn stdin_stdout_and_stderr_can_be_opened_by_name(line: Line) {
+    let Some(site) = site_of_nobody(line) else { return };
+    let recipe = || site.recipe().env("LITESTREAM_ENTRY_USER", "nobody");
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let by_name = "echo by-name > /dev/stderr && echo by-number > /proc/self/fd/2 || exit 9; : < /dev/null";
+    let mut container = recipe().shell(by_name).start_with_stderr(writer);
+    assert_eq!(container.wait(PATIENCE), 0);
+    let mut said = String::new();
+    File::from(reader).read_to_string(&mut said).unwrap();
+    assert!(said.contains("by-name\n") && said.contains("by-number\n"), "{said}");
+    // What is everybody's stays root's.
+    assert_eq!(fs::metadata("/dev/null").unwrap().uid(), 0);
+
+    let (code, container) = recipe().shell("echo in-a-file >> /dev/stdout").run();
+    assert_eq!((code, container.stdout().as_slice()), (0, b"in-a-file\n".as_slice()), "{}", container.stderr());
+
+    let mut terminal = Terminal::new();
+    let script =
+        "echo out > /dev/stdout && echo err > /dev/stderr && read line < /dev/stdin && echo \"=$line=\" > /proc/self/fd/1 || exit 9";
+    let mut container = recipe().shell(script).start_on(&terminal.line);
+    terminal.typed("typed\n");
+    assert_eq!(container.wait(PATIENCE), 0, "{}", terminal.screen());
+    for word in ["out", "err", "=typed="] {
+        terminal.shows(word);
+    }
 }
 
 fn what_is_lacking_is_named_before_anything_starts(line: Line) {
