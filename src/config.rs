@@ -36,6 +36,9 @@ pub struct Listed {
     pub has_own_meta: bool,
 }
 
+/// Where 0.3 serves its metrics unless something else is set.
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// Renders the configuration for databases that variables named.
 ///
 /// `socket` is where 0.5 shall listen; `last_sync` bounds its own try at a last sync, which comes
@@ -53,7 +56,7 @@ pub fn render(databases: &[Database], tuning: &[Tuning], line: Line, socket: Opt
     }
     if line == Line::V03 {
         // Its metrics alone tell how far a replica is. The kernel chooses a port, which `status` finds.
-        document.set(Section::Top, "addr", "127.0.0.1:0".into(), "");
+        document.set(Section::Top, "addr", ANY_PORT.into(), "");
     }
     for tuning in tuning.iter().filter(|t| t.key.is_known_to(line)) {
         document.set(tuning.key.section, tuning.key.name, tuning.value.clone(), tuning.from);
@@ -315,6 +318,13 @@ impl Document {
     /// Where it serves its metrics, if it does.
     pub fn address(&self) -> Option<&str> {
         self.top.get("addr").and_then(Value::as_str)
+    }
+
+    /// Its metrics on this port, where the kernel would have chosen one.
+    pub fn choose_port(&mut self, port: Option<u16>) {
+        if let Some(port) = port.filter(|_| self.address() == Some(ANY_PORT)) {
+            self.set(Section::Top, "addr", format!("127.0.0.1:{port}").into(), "");
+        }
     }
 
     /// For a pass after the app's end: one database (0.5's `-once` stops at the first that fails), no port and no socket of its own, and on 0.3 intervals that do not wait.

@@ -20,6 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod continuity;
 pub mod exit;
+pub mod facilities;
 pub mod habits;
 pub mod identity;
 pub mod interrupt;
@@ -57,6 +58,7 @@ use std::time::{Duration, SystemTime};
 use cli::Invocation;
 use config::Document;
 use exit::Failure;
+use facilities::Facilities;
 use identity::Identity;
 use litestream::Line;
 use plan::{Plan, Planned};
@@ -170,7 +172,9 @@ impl Configured {
         let litestream = litestream::find(self.settings.litestream.as_deref())?;
         let file = self.users_file()?;
         let runtime = runtime::take(runtime_dir, self.first_database().as_deref())?;
-        let planned = plan::make(&self.settings, litestream, &runtime.path, file.as_deref())?;
+        let facilities = Facilities::look(&runtime.path);
+        let mut planned = plan::make(&self.settings, litestream, &runtime.path, file.as_deref(), &facilities)?;
+        planned.notes.extend(facilities.lines(std::process::id() == 1));
         check_paths(&planned.plan)?;
         if let Some(google) = &self.settings.secrets.google {
             runtime::write(&runtime.path.join(plan::GOOGLE_FILE), google).map_err(|e| unwritten(&planned.plan, &e))?;

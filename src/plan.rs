@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Document};
 use crate::exit::{self, Failure};
+use crate::facilities::Facilities;
 use crate::lint;
 use crate::litestream::call::Config;
 use crate::litestream::{Ability, Line, Litestream};
@@ -173,15 +174,18 @@ impl Plan {
 ///
 /// # Errors
 /// 78 where the user's file is not a configuration.
-pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: Option<&str>) -> Result<Planned, Failure> {
+pub fn make(
+    settings: &Settings,
+    litestream: Litestream,
+    runtime: &Path,
+    file: Option<&str>,
+    facilities: &Facilities,
+) -> Result<Planned, Failure> {
     let line = litestream.line;
     let has_socket = litestream.can(Ability::Socket);
-    let socket = has_socket.then(|| runtime.join(SOCKET_FILE)).filter(|p| p.as_os_str().len() <= LONGEST_SOCKET);
     let mut notes = notes(settings, &litestream);
     let mut findings = Vec::new();
-    if has_socket && socket.is_none() {
-        notes.push(format!("{}: too long for a control socket; every start makes a full snapshot", runtime.display()));
-    }
+    let socket = if has_socket { control_socket(runtime, facilities, &mut notes) } else { None };
     let mut plan = Plan {
         litestream,
         config: runtime.join(CONFIG_FILE),
@@ -221,7 +225,9 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
             findings.extend(ignored.map_err(|refused| Failure::new(exit::CONFIG, refused.join("\n")))?);
             plan.databases = databases.iter().filter(|d| !d.is_dir).map(|d| named(d, &settings.secrets)).collect();
             plan.directories = databases.iter().filter(|d| d.is_dir).map(|d| directory(d, &settings.secrets)).collect();
-            config::render(databases, &settings.tuning, line, plan.socket.as_deref(), plan.reserve())
+            let mut document = config::render(databases, &settings.tuning, line, plan.socket.as_deref(), plan.reserve());
+            document.choose_port(facilities.port);
+            document
         }
         Source::Nothing(why) => return Err(Failure::new(exit::CONFIG, why.clone())),
     };
@@ -229,6 +235,19 @@ pub fn make(settings: &Settings, litestream: Litestream, runtime: &Path, file: O
         return Err(Failure::new(exit::CONFIG, format!("{}: names no database; add one under `dbs:`", plan.config.display())));
     }
     Ok(Planned { plan, document, notes, findings })
+}
+
+/// Where 0.5 shall listen, if it can; without it the last sync is a pass, and each start makes a full snapshot.
+fn control_socket(runtime: &Path, facilities: &Facilities, notes: &mut Vec<String>) -> Option<PathBuf> {
+    let path = runtime.join(SOCKET_FILE);
+    let why = match &facilities.no_sockets {
+        _ if path.as_os_str().len() > LONGEST_SOCKET => "too long for a control socket".to_owned(),
+        Some(error) => format!("no control socket can be made there ({error})"),
+        None => return Some(path),
+    };
+    notes
+        .push(format!("{}: {why}; every start makes a full snapshot. LITESTREAM_ENTRY_RUNTIME_DIR names another place", runtime.display()));
+    None
 }
 
 fn named(database: &settings::Database, secrets: &Secrets) -> Database {
@@ -397,7 +416,7 @@ mod tests {
 
     fn plan(vars: &[(&str, &str)]) -> Plan {
         let settings = settings::read(&Environment::of(vars), &|_| false).unwrap();
-        make(&settings, litestream(Line::V05), Path::new("/run/x"), None).unwrap().plan
+        make(&settings, litestream(Line::V05), Path::new("/run/x"), None, &Facilities::ALL).unwrap().plan
     }
 
     #[test]

@@ -337,6 +337,12 @@ pub fn raw_environment() -> Vec<CString> {
     entries.into_iter().filter(|e| !e.is_empty()).filter_map(|e| CString::new(e).ok()).collect()
 }
 
+/// Whether `/proc` is there, and of our own PID namespace: another's numbers are other processes'.
+pub fn has_own_proc() -> bool {
+    let own = std::fs::read_link("/proc/self").ok();
+    own.and_then(|pid| pid.to_str()?.parse::<i32>().ok()).is_some_and(|pid| pid == Pid::this().as_raw())
+}
+
 /// What an ordinary user may still write to the file system of this path, in bytes; none where it does not tell.
 pub fn free_bytes(path: &Path) -> Option<u64> {
     nix::sys::statvfs::statvfs(path).ok().map(|s| s.blocks_available().saturating_mul(s.fragment_size()))

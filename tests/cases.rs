@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use litestream_entry::exit::Failure;
+use litestream_entry::facilities::Facilities;
 use litestream_entry::litestream::{Line, Litestream};
 use litestream_entry::plan::{self, Planned};
 use litestream_entry::settings::{self, Environment, Source};
@@ -38,7 +39,7 @@ fn plan(env: &Environment, line: Line) -> Result<Option<Planned>, Failure> {
     }
     let version = if line == Line::V05 { "0.5.17" } else { "0.3.13" };
     let litestream = Litestream { path: "/bin/litestream".into(), version: version.parse().unwrap(), line, env: None };
-    plan::make(&settings, litestream, Path::new("/run/litestream-entry"), None).map(Some)
+    plan::make(&settings, litestream, Path::new("/run/litestream-entry"), None, &Facilities::ALL).map(Some)
 }
 
 /// The files that a folder should hold beside `env`.

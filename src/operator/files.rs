@@ -8,6 +8,7 @@ use clap::ArgMatches;
 
 use crate::config::{HEADER, Style};
 use crate::exit::{self, Failure};
+use crate::facilities::Facilities;
 use crate::plan::{self, Planned};
 use crate::settings::Source;
 use crate::{Configured, litestream, report, runtime};
@@ -19,7 +20,7 @@ fn planned(configured: &Configured) -> Result<Planned, Failure> {
     let settings = &configured.settings;
     let litestream = litestream::find(settings.litestream.as_deref())?;
     let place = settings.entry.runtime_dir.clone().unwrap_or_else(|| PathBuf::from(runtime::USUAL));
-    plan::make(settings, litestream, &place, configured.users_file()?.as_deref())
+    plan::make(settings, litestream, &place, configured.users_file()?.as_deref(), &Facilities::ALL)
 }
 
 /// Prints the configuration, or checks it.

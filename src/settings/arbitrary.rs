@@ -7,6 +7,7 @@ use serde_yaml::Value;
 
 use super::*;
 use crate::config::Style;
+use crate::facilities::Facilities;
 use crate::litestream::schema::KEYS;
 use crate::litestream::{Line, Litestream};
 use crate::plan;
@@ -76,7 +77,7 @@ proptest! {
         };
         for (line, version) in [(Line::V05, "0.5.17"), (Line::V03, "0.3.13")] {
             let litestream = Litestream { path: "/l".into(), version: version.parse().unwrap(), line, env: None };
-            let Ok(planned) = plan::make(&settings, litestream, Path::new("/run/x"), None) else { continue };
+            let Ok(planned) = plan::make(&settings, litestream, Path::new("/run/x"), None, &Facilities::ALL) else { continue };
             let said = [planned.notes.clone(), planned.findings.clone(), planned.plan.lines()].concat().join("\n");
             let shown = planned.document.written(Style::Explained);
             prop_assert!(!said.contains(&mark), "{said}");

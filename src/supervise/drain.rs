@@ -3,6 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nix::errno::Errno;
+use nix::unistd::{Pid, getpgid, getsid};
+
+use crate::sys;
+
 /// A process as /proc has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
@@ -63,8 +68,11 @@ fn with_descendants(all: &[Process], roots: &[i32]) -> BTreeSet<i32> {
     found
 }
 
-/// Everything in /proc; nothing where it is not mounted.
-pub fn processes() -> Vec<Process> {
+/// Everything in /proc. Where that is not ours, what answers to its number.
+fn processes(newest: i32) -> Vec<Process> {
+    if !sys::has_own_proc() {
+        return probed(newest);
+    }
     let entries = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     entries
         .filter_map(|entry| {
@@ -72,6 +80,22 @@ pub fn processes() -> Vec<Process> {
             parse_stat(pid, &std::fs::read_to_string(entry.path().join("stat")).ok()?)
         })
         .collect()
+}
+
+/// Numbers are given in turn, so that what was started since we last started something has one that is not much higher.
+const AHEAD: i32 = 1 << 16;
+
+/// Without /proc, parents are not known; but our helpers lead sessions of their own, in which their children stay, and who comes from outside
+/// of the namespace has none there. Whoever leads a session is taken for our own child.
+fn probed(newest: i32) -> Vec<Process> {
+    let there = |pid: &i32| !matches!(sys::kill(Pid::from_raw(*pid), 0), Err(Errno::ESRCH));
+    let process = |pid| {
+        let of = |found: nix::Result<Pid>| found.map_or(0, Pid::as_raw);
+        let (session, group) = (of(getsid(Some(Pid::from_raw(pid)))), of(getpgid(Some(Pid::from_raw(pid)))));
+        let parent = if session == pid { Pid::this().as_raw() } else { session };
+        Process { pid, parent, group, zombie: false, name: "a process".to_owned() }
+    };
+    (1..=newest.saturating_add(AHEAD)).filter(there).map(process).collect()
 }
 
 /// proc(5): pid (comm) state ppid …; a name may hold spaces and brackets.
@@ -85,9 +109,9 @@ fn parse_stat(pid: i32, stat: &str) -> Option<Process> {
     Some(Process { pid, parent: number()?, group: number()?, zombie: matches!(state, "Z" | "X"), name })
 }
 
-/// All that are left.
-pub fn left(us: i32, helpers: &[i32]) -> Vec<Left> {
-    left_behind(&processes(), us, helpers)
+/// All that are left; `newest` is the highest number of a process that we have seen.
+pub fn left(us: i32, newest: i32, helpers: &[i32]) -> Vec<Left> {
+    left_behind(&processes(newest), us, helpers)
 }
 
 #[cfg(test)]

@@ -106,6 +106,7 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         signals,
         children: Vec::new(),
         started: 0,
+        newest: 0,
         pipes: Vec::new(),
         logs: Vec::new(),
         logs_at: Duration::ZERO,
@@ -160,6 +161,8 @@ struct Shell {
     children: Vec<Child>,
     /// How many children there have been.
     started: ChildId,
+    /// The highest number of a process that we have seen.
+    newest: i32,
     pipes: Vec<(ChildId, Pipe)>,
     /// What they say for people.
     logs: Vec<(ChildId, Log)>,
@@ -258,6 +261,7 @@ impl Shell {
             }
         }
         for (pid, how) in ended {
+            self.newest = self.newest.max(pid.as_raw());
             // Killed before it was needed: the app's start makes another.
             let _ = self.ready.take_if(|(ready, _)| *ready == pid);
             if let Some(child) = self.children.iter_mut().find(|c| c.pid == Some(pid)) {
@@ -389,6 +393,7 @@ impl Shell {
     fn started(&mut self, role: Role, path: &Path, spawned: nix::Result<Pid>) -> Option<Event> {
         match spawned {
             Ok(pid) => {
+                self.newest = self.newest.max(pid.as_raw());
                 self.started = self.started.saturating_add(1);
                 self.children.push(Child { id: self.started, role, pid: Some(pid) });
                 None

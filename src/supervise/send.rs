@@ -62,7 +62,7 @@ impl Shell {
             Self::send("the app", &[Target::One(pid)], libc::SIGKILL);
         }
         let helpers: Vec<i32> = self.children.iter().filter(|c| c.role != Role::App).filter_map(|c| Some(c.pid?.as_raw())).collect();
-        self.left = drain::left(Pid::this().as_raw(), &helpers);
+        self.left = drain::left(Pid::this().as_raw(), self.newest, &helpers);
         if signal != 0 {
             let targets = self.left.iter().filter(|left| is_for(left)).map(|left| Target::One(Pid::from_raw(left.process.pid)));
             Self::send("what the app has left behind", &targets.collect::<Vec<_>>(), signal);

@@ -1,14 +1,103 @@
-//! Places that give less than the usual: limits, kernel facilities that are missing or refused, streams that take nothing.
+//! Places that give less than the usual: limits, kernel facilities that are missing or refused, streams that take nothing. The same lives in
+//! each, judged by what is in the backup.
 
 use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::support::container::Recipe;
-use crate::support::site::Site;
-use crate::support::{Line, namespaces};
+use nix::sys::signal::Signal;
+
+use crate::support::container::{Recipe, said};
+use crate::support::contents::Contents;
+use crate::support::process;
+use crate::support::site::{Site, lose};
+use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+
+both_lines!(
+    without_proc,
+    with_the_proc_of_another_namespace,
+    without_unix_sockets,
+    with_few_descriptors,
+    with_children_that_are_not_reported,
+    without_capabilities,
+    without_stdin,
+);
 
 /// Behind these words of the shell's.
 fn after(recipe: Recipe, words: &str) -> Recipe {
     recipe.behind(&["sh", "-c", &format!("{words} exec \"$@\""), "sh"])
+}
+
+/// To which the kernel denies system calls (`deny.py`).
+fn denied(recipe: Recipe, calls: &str) -> Recipe {
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/deny.py");
+    recipe.behind(&["python3", &script.display().to_string(), calls])
+}
+
+fn without_proc(line: Line) {
+    lives(line, |recipe| after(recipe, "mount -t tmpfs none /proc;"));
+}
+
+fn with_the_proc_of_another_namespace(line: Line) {
+    lives(line, |recipe| after(recipe, "umount -l /proc;"));
+}
+
+fn without_unix_sockets(line: Line) {
+    lives(line, |recipe| denied(recipe, "unix=13"));
+}
+
+fn with_few_descriptors(line: Line) {
+    lives(line, |recipe| recipe.behind(&["prlimit", "--nofile=24:24"]));
+}
+
+fn with_children_that_are_not_reported(line: Line) {
+    lives(line, |recipe| recipe.behind(&["env", "--ignore-signal=CHLD"]));
+}
+
+fn without_capabilities(line: Line) {
+    lives(line, |recipe| recipe.behind(&["setpriv", "--bounding-set", "-all"]));
+}
+
+fn without_stdin(line: Line) {
+    lives(line, |recipe| after(recipe, "exec 0<&-;"));
+}
+
+/// An app that leaves its writer behind; a kept volume, Litestream's death, a proof, a stop; and a lost volume.
+fn lives(line: Line, place: impl Fn(Recipe) -> Recipe) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    leaves_a_writer_behind(&site, &place);
+    let mut container = place(site.writing("--every 2000")).start();
+    container.ready();
+    let litestream = container.running_litestream().pid;
+    process::send(litestream, Signal::SIGKILL);
+    eventually("another Litestream", PATIENCE, || when(container.litestream().is_some_and(|new| new.pid != litestream)));
+    let before = site.acknowledged();
+    eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > before));
+    eventually("health is 0", PATIENCE, || when(container.exec(["health"]).status.success()));
+    let proof = container.exec(["verify", "default"]);
+    assert!(proof.status.success(), "{}\n{}", said(&proof), container.stderr());
+    let stop = std::time::Instant::now();
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    assert!(stop.elapsed() < Duration::from_secs(9), "the whole budget is used up");
+    assert!(!container.stderr().contains("hangs"), "{}", container.stderr());
+    site.assert_saved();
+    let was = Contents::of(site.database());
+    lose(site.database());
+    let (code, container) = place(site.recipe().shell("exit 0")).run();
+    assert_eq!(code, 0, "{}", container.stderr());
+    assert_eq!(Contents::of(site.database()).difference(&was), None);
+}
+
+fn leaves_a_writer_behind(site: &Site, place: &impl Fn(Recipe) -> Recipe) {
+    let script = format!("setsid \"$@\" & while ! [ -e {} ]; do sleep 0.01; done; sleep 0.2; exit 0", site.ready_file().display());
+    let app = site.recipe().shell(&script).arguments(["sh"]).arguments(site.writer("--every 1000"));
+    let (code, container) = place(app).run();
+    assert_eq!(code, 0, "{}", container.stderr());
+    assert!(site.acknowledged() > 0);
+    site.assert_saved();
 }
 
 #[test]
@@ -18,8 +107,8 @@ fn a_log_at_its_size_limit_is_no_signal_to_the_app() {
     }
     let site = Site::new(Line::V05);
     let plain = site.recipe().without("DATABASE_PATH").without("LITESTREAM_REPLICA_URL");
-    let (code, container) =
-        after(plain.shell(&format!("echo ran > /dev/null; : > {}; sleep 0.3", site.path("ran").display())), "ulimit -f 0;").run();
+    let app = plain.shell(&format!("echo ran > /dev/null; : > {}; sleep 0.3", site.path("ran").display()));
+    let (code, container) = after(app, "ulimit -f 0;").run();
     assert_eq!((code, container.stderr()), (0, String::new()));
     assert!(fs::metadata(site.path("ran")).is_ok());
 }
