@@ -160,6 +160,14 @@ fn goes_through_exec(number: RawFd) -> bool {
     flags.is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0)
 }
 
+/// Whether one of ours is closed at an exec. One that is not open needs neither.
+#[expect(unsafe_code, reason = "what PID 1 has inherited is known by its number")]
+fn close_on_exec(fd: RawFd, closes: bool) {
+    let flags = if closes { FdFlag::FD_CLOEXEC } else { FdFlag::empty() };
+    // SAFETY: borrowed for one fcntl(2), which answers EBADF where it is not open.
+    let _ = fcntl(unsafe { BorrowedFd::borrow_raw(fd) }, FcntlArg::F_SETFD(flags));
+}
+
 /// Lets a descriptor through the next exec.
 ///
 /// # Errors

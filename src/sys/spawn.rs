@@ -66,11 +66,14 @@ impl Program<'_> {
         }
         attr.set_flags(flags)?;
         let mut files = PosixSpawnFileActions::init()?;
-        for (ours, theirs) in self.descriptors {
-            // dup2 drops CLOEXEC, also where both numbers are the same (POSIX.1-2024; musl, glibc 2.29).
-            files.add_dup2(*ours, *theirs)?;
+        // Those that keep their number are not for dup2, which refuses one that is above RLIMIT_NOFILE, as an inherited one may be.
+        let (kept, moved): (Vec<_>, Vec<_>) = self.descriptors.iter().copied().partition(|(ours, theirs)| ours == theirs);
+        for (ours, theirs) in moved {
+            files.add_dup2(ours, theirs)?;
         }
+        kept.iter().for_each(|(fd, _)| super::close_on_exec(*fd, false));
         let spawned = posix_spawn(path.as_c_str(), &files, &attr, &args, self.env);
+        kept.iter().for_each(|(fd, _)| super::close_on_exec(*fd, true));
         // musl saves and restores the mask meanwhile, and forgets its own signals at that.
         let _ = block_all_signals();
         spawned
