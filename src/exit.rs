@@ -25,6 +25,11 @@ pub const NOT_EXECUTABLE: u8 = 126;
 /// The app was not found, as shells and Docker have it.
 pub const NOT_FOUND: u8 = 127;
 
+/// Whether this program says something by it, where it is not the app's.
+pub fn is_ours(code: u8) -> bool {
+    (USAGE..=CONFIG).contains(&code)
+}
+
 /// What a signal's number is added to for the code of what it ended, as shells and Docker have it.
 pub const SIGNAL_BASE: u8 = 128;
 

@@ -63,7 +63,7 @@ use identity::Identity;
 use litestream::Line;
 use plan::{Plan, Planned};
 use runtime::Runtime;
-use settings::{Entry, Environment, LockPolicy, Settings, Source};
+use settings::{Entry, Environment, LockPolicy, LogTo, Settings, Source};
 use supervise::Boot;
 use supervise::lock::Locks;
 use supervise::machine::{Check, Rules};
@@ -75,6 +75,7 @@ pub fn run(args: &[OsString]) -> u8 {
         Some((word, rest)) if worker::is_internal(word) => worker::run(word, rest),
         _ => dispatch(args).unwrap_or_else(|failure| {
             report::lines(&failure.message);
+            report::tell();
             failure.code
         }),
     };
@@ -223,6 +224,23 @@ pub fn leave_plan(plan: &Plan, document: &Document) -> Result<(), Failure> {
     written.map_err(|e| unwritten(plan, &e))
 }
 
+/// Where stderr is the app's alone.
+fn leave_stderr(log: &LogTo) -> Result<(), Failure> {
+    let file = match log {
+        LogTo::Stderr => return Ok(()),
+        LogTo::Nowhere => None,
+        LogTo::File(path) => Some(path),
+    };
+    report::leave_stderr(file.map(PathBuf::as_path)).map_err(|error| {
+        let path = file.map(|path| path.display().to_string()).unwrap_or_default();
+        let why = match error.raw_os_error() {
+            Some(nix::libc::ELOOP) => "it is a symbolic link; name what it leads to".to_owned(),
+            _ => error.to_string(),
+        };
+        Failure::new(exit::CONFIG, format!("LITESTREAM_ENTRY_LOG: {path}: {why}"))
+    })
+}
+
 /// How long a migration that is to be rolled back where it fails waits for another container to leave. One that is started before
 /// the other is stopped would wait for ever.
 const ALONE_WITHIN: Duration = Duration::from_secs(120);
@@ -234,6 +252,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     let inherited = sys::inherited();
     report::carry();
     let configured = Configured::read(flags)?;
+    leave_stderr(&configured.settings.entry.log)?;
     let own_path = sys::own_path().map_err(|e| Failure::new(exit::SYSTEM, e.to_string()))?;
     let entry = configured.settings.entry.clone();
     let mut boot = Boot {

@@ -5,13 +5,14 @@ mod outlet;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use outlet::{Outlet, PIPE_BUF};
+use outlet::{OURS, Outlet, PIPE_BUF};
 
 /// Says one line on stderr. Where nobody reads it PID 1 keeps it for a while, and any other process drops it: a full pipe must stop
 /// nobody, and `O_NONBLOCK` would change the app's stderr too, since it is the same open file.
@@ -19,7 +20,7 @@ pub fn line(text: impl fmt::Display) {
     if let Some(clear) = BEFORE.get() {
         clear();
     }
-    let mut bytes = one_line(&format!("litestream-entry: {text}"));
+    let mut bytes = one_line(&format!("{OURS}{text}"));
     if let Some(outlet) = outlet().as_mut() {
         outlet.push(bytes.as_bytes());
         outlet.flush();
@@ -41,6 +42,33 @@ fn outlet() -> MutexGuard<'static, Option<Outlet>> {
 /// From here on nothing that this process says waits for its reader.
 pub fn carry() {
     let _ = outlet().get_or_insert_with(Outlet::stderr);
+}
+
+/// From here on what this process says and passes on goes to the end of a file, or nowhere: stderr is the app's alone.
+///
+/// # Errors
+/// What keeps the file from being opened.
+pub fn leave_stderr(file: Option<&Path>) -> io::Result<()> {
+    *outlet() = Some(file.map_or_else(|| Ok(Outlet::nowhere()), Outlet::file)?);
+    Ok(())
+}
+
+/// Whether lines go to stderr.
+pub fn is_on_stderr() -> bool {
+    outlet().as_ref().is_none_or(Outlet::is_stderr)
+}
+
+/// The app starts: why it might not have is nobody's concern any more.
+pub fn forget() {
+    outlet().iter_mut().for_each(Outlet::forget);
+}
+
+/// Why this ends, for those who see nothing but stderr and the exit code. The app has no more use for it.
+pub fn tell() {
+    let told = outlet().as_mut().and_then(Outlet::told);
+    if let Some(mut stderr) = told {
+        stderr.finish();
+    }
 }
 
 /// Takes another process's line, without its end. [`flush`] sends it.

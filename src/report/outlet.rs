@@ -1,9 +1,11 @@
 //! Where PID 1's lines and its helpers' go. Must never wait for whoever reads them, nor begin a line before the last one is whole.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,13 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// At the end, what is still read is waited for: so long for a sign of it, and so long in all.
 const LAST_SIGN: Duration = Duration::from_millis(100);
 const LAST: Duration = Duration::from_secs(1);
+
+/// So often a log file is looked for by its name, which may be another's since (logrotate).
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So many lines say why this ends.
+const REASON: usize = 5;
+/// What our own lines begin with.
+pub(super) const OURS: &str = "litestream-entry: ";
 
 /// How a write is kept from waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +57,23 @@ pub(super) struct Outlet {
     failed: Option<Instant>,
     /// It is full.
     full: bool,
+    /// Where it is a file of its own name.
+    name: Option<Name>,
+    /// Our last lines, where stderr is not for them.
+    kept: Option<VecDeque<Vec<u8>>>,
+}
+
+/// A log file's name, and which file had it.
+#[derive(Debug)]
+struct Name {
+    path: PathBuf,
+    file: (u64, u64),
+    looked: Instant,
 }
 
 impl Outlet {
     fn new(to: Option<(Arc<File>, Way)>) -> Self {
-        Self { to, queue: Vec::new(), dropped: 0, failed: None, full: false }
+        Self { to, queue: Vec::new(), dropped: 0, failed: None, full: false, name: None, kept: None }
     }
 
     /// To stderr, which the app has, too.
@@ -72,8 +93,40 @@ impl Outlet {
         Self::new(Some((Arc::new(to.0), to.1)))
     }
 
+    /// To nobody.
+    pub(super) fn nowhere() -> Self {
+        Self { kept: Some(VecDeque::new()), ..Self::new(None) }
+    }
+
+    /// To the end of a file, which is made where there is none.
+    pub(super) fn file(path: &Path) -> io::Result<Self> {
+        let (file, way, id) = open(path)?;
+        let name = Name { path: path.to_owned(), file: id, looked: Instant::now() };
+        Ok(Self { to: Some((Arc::new(file), way)), name: Some(name), ..Self::nowhere() })
+    }
+
+    pub(super) fn is_stderr(&self) -> bool {
+        self.kept.is_none()
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.kept.iter_mut().for_each(VecDeque::clear);
+    }
+
+    /// Our last lines for stderr, where they were not for it.
+    pub(super) fn told(&mut self) -> Option<Self> {
+        let kept = self.kept.as_mut().map(std::mem::take)?;
+        let mut stderr = Self::stderr();
+        kept.iter().rev().for_each(|line| stderr.push(line));
+        Some(stderr)
+    }
+
     /// Takes a line without its end, or drops and counts it. [`Self::flush`] sends it.
     pub(super) fn push(&mut self, line: &[u8]) {
+        if let Some(kept) = self.kept.as_mut().filter(|_| line.starts_with(OURS.as_bytes())) {
+            kept.truncate(REASON.saturating_sub(1));
+            kept.push_front(line.to_vec());
+        }
         if self.to.is_none() {
             return;
         }
@@ -96,6 +149,9 @@ impl Outlet {
             return;
         }
         self.failed = None;
+        if !self.queue.is_empty() {
+            self.look();
+        }
         while let (Some((file, way)), false) = (&self.to, self.queue.is_empty()) {
             match write(file, *way, part(&self.queue)) {
                 Ok(written) => drop(self.queue.drain(..written.min(self.queue.len()))),
@@ -119,6 +175,18 @@ impl Outlet {
         }
     }
 
+    /// Begins the file anew where it was moved away, once a line of it is not half there. What cannot be opened any more leaves the old one.
+    fn look(&mut self) {
+        let Some(name) = self.name.as_mut().filter(|name| name.looked.elapsed() >= LOOK_EVERY) else { return };
+        name.looked = Instant::now();
+        let is_it = |m: std::fs::Metadata| (m.dev(), m.ino()) == name.file;
+        if !std::fs::symlink_metadata(&name.path).is_ok_and(is_it)
+            && let Ok((file, way, id)) = open(&name.path)
+        {
+            (self.to, name.file) = (Some((Arc::new(file), way)), id);
+        }
+    }
+
     /// What is not taken is left out.
     pub(super) fn draw(&mut self, text: &[u8]) {
         self.flush();
@@ -129,7 +197,7 @@ impl Outlet {
 
     fn say_dropped(&mut self) {
         let lines = if self.dropped == 1 { "1 line was".to_owned() } else { format!("{} lines were", self.dropped) };
-        self.queue.extend_from_slice(format!("litestream-entry: {lines} dropped here, since nobody took them\n").as_bytes());
+        self.queue.extend_from_slice(format!("{OURS}{lines} dropped here, since nobody took them\n").as_bytes());
         self.dropped = 0;
     }
 
@@ -151,6 +219,18 @@ impl Outlet {
             self.flush();
         }
     }
+}
+
+/// Opens a log file, and no other that somebody has put in its place.
+fn open(path: &Path) -> io::Result<(File, Way, (u64, u64))> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let file = File::options().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
+    let it = file.metadata()?;
+    if it.is_file() && it.nlink() > 1 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it has another name, too"));
+    }
+    let way = if it.is_file() { Way::File } else { Way::Own };
+    Ok((file, way, (it.dev(), it.ino())))
 }
 
 /// What is written at once: lines that a pipe does not split, or a part of a longer one.

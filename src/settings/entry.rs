@@ -66,6 +66,17 @@ pub struct Job {
     pub from: String,
 }
 
+/// Where this program's lines go, and Litestream's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogTo {
+    /// To the stderr that the app has, too.
+    Stderr,
+    /// Nowhere.
+    Nowhere,
+    /// To the end of this file.
+    File(PathBuf),
+}
+
 /// The settings, with their defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a variable of its own")]
@@ -122,6 +133,8 @@ pub struct Entry {
     pub required: bool,
     /// The app gets the databases' paths in its environment, default no.
     pub export_paths: bool,
+    /// Default stderr.
+    pub log: LogTo,
     /// Say more, default no.
     pub debug: bool,
 }
@@ -156,6 +169,7 @@ struct Raw {
     runtime_dir: Option<String>,
     required: Option<String>,
     export_paths: Option<String>,
+    log: Option<String>,
     debug: Option<String>,
 }
 
@@ -226,6 +240,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
         runtime_dir: raw.runtime_dir.map(PathBuf::from),
         required: check.flag("REQUIRED", raw.required),
         export_paths: check.flag("EXPORT_PATHS", raw.export_paths),
+        log: check.log("LOG", raw.log.as_deref()),
         debug: check.flag("DEBUG", raw.debug),
     };
     if entry.migrate_rollback && entry.lock == LockPolicy::Off {
@@ -318,6 +333,16 @@ impl Check<'_> {
             Some(owner)
         } else {
             self.bad(name, "USER or USER:GROUP, by name or number", None)
+        }
+    }
+
+    /// A path has a slash, so that `true` or `off` makes no file of that name.
+    fn log(&mut self, name: &str, value: Option<&str>) -> LogTo {
+        match value {
+            None | Some("stderr") => LogTo::Stderr,
+            Some("none") => LogTo::Nowhere,
+            Some(path) if path.contains('/') && !path.contains(char::is_control) => LogTo::File(path.into()),
+            Some(_) => self.bad(name, "stderr, none, or a path as /var/log/litestream-entry.log", LogTo::Stderr),
         }
     }
 
@@ -417,7 +442,7 @@ mod tests {
             let value = match form {
                 "DURATION" => "17s",
                 "SIZE" | "N" | "MODE" | "USER[:GROUP]" => "7",
-                "PATH" | "COMMAND" => "/x",
+                "PATH" | "COMMAND" | "stderr|none|PATH" => "/x",
                 "URL" => "https://h/x",
                 "TIME" => "2026-01-31T12:00:00Z",
                 "TXID" => "000000000000002a",

@@ -17,7 +17,7 @@ mod values;
 use std::path::{Path, PathBuf};
 
 pub use databases::Database;
-pub use entry::{Entry, Job, LockPolicy, OnFailure, RestorePolicy, StalePolicy, duration};
+pub use entry::{Entry, Job, LockPolicy, LogTo, OnFailure, RestorePolicy, StalePolicy, duration};
 pub use environment::Environment;
 pub use options::{OPTIONS, variable};
 pub use replica::Replica;

@@ -5,7 +5,7 @@
 pub(super) const PREFIX: &str = "LITESTREAM_ENTRY_";
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 30] = [
+pub const OPTIONS: [(&str, &str, &str); 31] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
     ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 16 [auto]"),
@@ -35,6 +35,7 @@ pub const OPTIONS: [(&str, &str, &str); 30] = [
     ("runtime-dir", "PATH", "where the configuration and the control socket are [/run/litestream-entry]"),
     ("required", "true|false", "refuse to start when nothing is configured to be replicated [false]"),
     ("export-paths", "true|false", "give the app LITESTREAM_DB_PATH, and LITESTREAM_DB_PATH_ALIAS for each database [false]"),
+    ("log", "stderr|none|PATH", "where this program's lines and Litestream's go; `none`: only why it ends, on stderr [stderr]"),
     ("debug", "true|false", "say more on stderr [false]"),
 ];
 

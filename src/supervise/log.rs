@@ -109,7 +109,7 @@ impl AsFd for Log {
 
 /// For a helper that starts. A restore's bars are drawn on the terminal itself; without a pipe, too, it says what it says there.
 pub(super) fn of(role: Role) -> Option<(Log, OwnedFd)> {
-    let draws = role == Role::Prepare && std::io::stderr().is_terminal();
+    let draws = role == Role::Prepare && report::is_on_stderr() && std::io::stderr().is_terminal();
     if draws { None } else { Log::new().ok() }
 }
 

@@ -267,6 +267,9 @@ enum Phase {
     End,
 }
 
+/// What the last line begins with where something is not saved.
+pub const UNSAVED: &str = "NOT SAVED: ";
+
 /// How long an app waits for a Litestream that neither reports in nor ends.
 const COME_UP: Duration = Duration::from_secs(10);
 /// When an unproven backup is tried to be made whole, and how the pause grows.

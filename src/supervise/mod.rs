@@ -24,7 +24,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, pipe2};
 
 use crate::config::Document;
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use crate::identity::Identity;
 use crate::litestream::call;
 use crate::plan::{PLAN_FILE, Plan};
@@ -37,7 +37,7 @@ use crate::{continuity, report};
 use drain::Left;
 use lock::{Holding, Locks};
 use log::Log;
-use machine::{Action, Event, Holder, Lock, Machine, Role, Rules, Sync};
+use machine::{Action, Event, Holder, Lock, Machine, Role, Rules, Sync, UNSAVED};
 use pipe::Pipe;
 use signals::Signals;
 
@@ -114,6 +114,8 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         ready: None,
         hold: None,
         exit: None,
+        app_code: None,
+        unsaved: false,
         began: Instant::now(),
         state: State::default(),
         stale: true,
@@ -175,6 +177,9 @@ struct Shell {
     /// Our end of the socket to Litestream's stand-in, and whether it has reported in.
     hold: Option<(UnixStream, bool)>,
     exit: Option<u8>,
+    /// How the app ended; and whether it was said that something is not saved.
+    app_code: Option<u8>,
+    unsaved: bool,
     began: Instant,
     /// What has been left for those who ask.
     state: State,
@@ -266,6 +271,9 @@ impl Shell {
             let _ = self.ready.take_if(|(ready, _)| *ready == pid);
             if let Some(child) = self.children.iter_mut().find(|c| c.pid == Some(pid)) {
                 child.pid = None;
+                if child.role == Role::App {
+                    self.app_code = Some(how.code());
+                }
                 events.push((Some(child.id), Event::Ended(child.role, how)));
             }
         }
@@ -375,6 +383,7 @@ impl Shell {
             Action::Say(text) => {
                 // What it is about may have been said by another a moment ago.
                 self.read_logs(&[]);
+                self.unsaved |= text.starts_with(UNSAVED);
                 report::line(&text);
                 self.note(text);
                 None
@@ -488,6 +497,7 @@ impl Shell {
     }
 
     fn start_app(&mut self) -> Option<Event> {
+        report::forget();
         let opened = self.ready.take().filter(|(_, gate)| (&mut &*gate).write_all(OPEN).is_ok()).map(|(pid, _)| Ok(pid));
         let spawned = opened.unwrap_or_else(|| self.exec(&self.boot.app, None));
         // It has them, and whoever is at their other ends is to see when it closes them.
@@ -553,6 +563,9 @@ impl Shell {
             self.kill(role);
         }
         self.read_logs(&[]);
+        if self.unsaved || (exit::is_ours(code) && self.app_code != Some(code)) {
+            report::tell();
+        }
         code
     }
 }

@@ -25,6 +25,9 @@ both_lines!(
     lines_arrive_whole_beside_the_apps,
     a_flood_is_carried_and_starves_nothing,
     the_last_words_come_before_ours,
+    stderr_is_the_apps_alone_where_that_is_asked_for,
+    why_it_ends_is_on_stderr_wherever_the_log_is,
+    a_log_that_cannot_be_is_refused,
 );
 
 /// Litestream says much, and each row is to be in the backup.
@@ -296,4 +299,84 @@ fn the_last_words_come_before_ours(line: Line) {
     assert_eq!(said.lines().filter(|l| *l == "last words").count(), 1, "{said}");
     assert!(at("words 2000") < at("last words") && at("last words") < at("litestream ended"), "{said}");
     site.assert_saved();
+}
+
+fn stderr_is_the_apps_alone_where_that_is_asked_for(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let (log, old) = (site.path("entry.log"), site.path("entry.log.1"));
+    for place in ["none".to_owned(), log.display().to_string()] {
+        let writer = site.writer("--every 2000").iter().map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
+        let script = format!("echo out; echo err >&2; exec {writer}");
+        let mut container = site.recipe().env("LITESTREAM_ENTRY_LOG", &place).env("LITESTREAM_ENTRY_DEBUG", "true").shell(&script).start();
+        container.ready();
+        eventually("a backup", PATIENCE, || when(site.backed_up() > 0));
+        if place != "none" {
+            // As logrotate does it.
+            fs::rename(&log, &old).unwrap();
+        }
+        let first = container.running_litestream().pid;
+        process::send(first, Signal::SIGKILL);
+        eventually("another Litestream", PATIENCE, || when(container.litestream().is_some_and(|it| it.pid != first)));
+        let row = site.acknowledged();
+        eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > row));
+        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        assert_eq!((container.stderr().as_str(), container.stdout().as_slice()), ("err\n", &b"out\n"[..]), "{place}");
+        site.assert_saved();
+    }
+    let read = |path: &std::path::Path| fs::read_to_string(path).unwrap();
+    assert!(read(&old).contains("litestream-entry: default: ") && read(&old).contains("level=INFO"), "{}", read(&old));
+    assert!(read(&log).contains("level=INFO"), "{}", read(&log));
+    assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o027, 0, "others may not read it");
+}
+
+/// Whoever sees nothing but the exit code and stderr is told, once the app has no more use for it.
+fn why_it_ends_is_on_stderr_wherever_the_log_is(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    for place in ["none", "./entry.log"] {
+        let site = Site::new(line);
+        let refused = site.recipe().env("LITESTREAM_ENTRY_LOG", place).env("LITESTREAM_ENTRY_RESTORE", "required").shell("echo ran");
+        let (code, container) = refused.run();
+        assert_eq!((code, container.stdout().as_slice()), (66, &b""[..]), "{}", container.stderr());
+        assert!(container.stderr().contains("default: ") && !container.stderr().contains("level=INFO"), "{}", container.stderr());
+        let wrong = site.recipe().env("LITESTREAM_ENTRY_LOG", place).env("LITESTREAM_BIN", "/no/such/litestream").shell("echo ran");
+        let (code, container) = wrong.run();
+        assert!(code == 78 && container.stderr().contains("/no/such/litestream"), "{code}: {}", container.stderr());
+        // The app's own code stays, and what it does not say is said.
+        let unsaved = site
+            .recipe()
+            .env("LITESTREAM_ENTRY_LOG", place)
+            .env("LITESTREAM_REPLICA_URL", "s3://bucket/x?endpoint=http://127.0.0.1:9&region=us-east-1")
+            .env("LITESTREAM_ACCESS_KEY_ID", "i")
+            .env("LITESTREAM_SECRET_ACCESS_KEY", "s")
+            .env("LITESTREAM_ENTRY_RESTORE", "never")
+            .env("LITESTREAM_ENTRY_STOP_TIMEOUT", "2s")
+            .shell(&format!("sqlite3 {} 'create table if not exists t(id)'; echo err >&2; exit 3", site.database().display()));
+        let (code, container) = unsaved.run();
+        assert_eq!(code, 3, "{}", container.stderr());
+        let said = container.stderr();
+        assert!(said.starts_with("err\n") && said.contains("NOT SAVED: default: ") && said.lines().count() <= 6, "{said}");
+    }
+}
+
+fn a_log_that_cannot_be_is_refused(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let (symlink, target, twin) = (site.path("link.log"), site.path("target"), site.path("twin.log"));
+    fs::write(&target, "").unwrap();
+    std::os::unix::fs::symlink(&target, &symlink).unwrap();
+    fs::hard_link(&target, &twin).unwrap();
+    let paths = [symlink, twin, site.path(""), site.path("no/such/directory")].map(|path| path.display().to_string());
+    for place in paths.into_iter().chain(["true".to_owned(), "stdout".to_owned()]) {
+        let (code, container) = site.recipe().env("LITESTREAM_ENTRY_LOG", &place).shell("echo ran").run();
+        assert_eq!((code, container.stdout().as_slice()), (78, &b""[..]), "{place}: {}", container.stderr());
+        assert!(container.stderr().starts_with("litestream-entry: LITESTREAM_ENTRY_LOG: "), "{place}: {}", container.stderr());
+    }
+    assert_eq!(fs::read_to_string(&target).unwrap(), "");
 }

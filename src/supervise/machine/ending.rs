@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::gate::Closed;
 use super::replicator::Replicator;
-use super::{Action, Actions, AppState, DRAIN_GRACE, KILL, LEAVE_FOR, Machine, Migration, Named, Now, Phase, Role, Sync};
+use super::{Action, Actions, AppState, DRAIN_GRACE, KILL, LEAVE_FOR, Machine, Migration, Named, Now, Phase, Role, Sync, UNSAVED};
 use crate::exit::{self, Ended};
 use crate::worker::Preparation;
 
@@ -149,7 +149,7 @@ impl Machine {
         self.phase = Phase::End;
         let mut actions = Vec::new();
         if !self.unsaved.is_empty() {
-            actions.push(Action::Say(format!("NOT SAVED: {}", self.unsaved.join("; "))));
+            actions.push(Action::Say(format!("{UNSAVED}{}", self.unsaved.join("; "))));
             if self.code == 0 {
                 self.code = exit::UNSAVED;
             }
