@@ -71,9 +71,13 @@ impl Program<'_> {
         for (ours, theirs) in moved {
             files.add_dup2(ours, theirs)?;
         }
-        kept.iter().for_each(|(fd, _)| super::close_on_exec(*fd, false));
+        for (fd, _) in &kept {
+            super::close_on_exec(*fd, false);
+        }
         let spawned = posix_spawn(path.as_c_str(), &files, &attr, &args, self.env);
-        kept.iter().for_each(|(fd, _)| super::close_on_exec(*fd, true));
+        for (fd, _) in &kept {
+            super::close_on_exec(*fd, true);
+        }
         // musl saves and restores the mask meanwhile, and forgets its own signals at that.
         let _ = block_all_signals();
         spawned

@@ -1,0 +1,142 @@
+//! Starts PID 1's children: Litestream, the workers, the app. Must never wait for one.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::unistd::{Pid, pipe2};
+
+use super::machine::{Event, Role};
+use super::pipe::Pipe;
+use super::{Child, Shell, log};
+use crate::identity::Identity;
+use crate::litestream::call;
+use crate::plan::PLAN_FILE;
+use crate::report;
+use crate::sys::{CHANNEL, Kind, Program};
+use crate::worker::exec::{self, HELPER, OPEN, SAME};
+use crate::worker::hold;
+
+impl Shell {
+    fn start(&mut self, role: Role, program: &Program<'_>) -> Option<Event> {
+        self.started(role, program.path, program.spawn())
+    }
+
+    fn started(&mut self, role: Role, path: &Path, spawned: nix::Result<Pid>) -> Option<Event> {
+        match spawned {
+            Ok(pid) => {
+                self.newest = self.newest.max(pid.as_raw());
+                self.started = self.started.saturating_add(1);
+                self.children.push(Child { id: self.started, role, pid: Some(pid) });
+                None
+            }
+            Err(errno) => {
+                report::line(format_args!("{}: cannot be started: {}", path.display(), errno.desc()));
+                Some(Event::NotStarted(role))
+            }
+        }
+    }
+
+    /// Once, when Litestream has been started: it does not wait for what it does not read.
+    pub(super) fn leave_plan(&mut self) -> bool {
+        let (Some(plan), Some(document)) = (&self.boot.plan, self.boot.document.take()) else { return true };
+        let left = crate::leave_plan(plan, &document).map_err(|failure| report::lines(&failure.message)).is_ok();
+        self.boot.share();
+        left
+    }
+
+    /// Starts one of our helpers, by way of `__exec` where it is to be another user.
+    fn helper(&mut self, role: Role, path: &Path, args: Vec<OsString>, channel: &impl AsRawFd) -> Option<Event> {
+        let env = self.boot.helper_env.clone();
+        let own = self.boot.own_path.clone();
+        let (program, args) = match &self.boot.identity {
+            None => (path, args),
+            Some(identity) => {
+                let mut words: Vec<OsString> = vec![own.clone().into(), "__exec".into(), HELPER.into(), identity.word()];
+                words.push(path.into());
+                words.extend(args.into_iter().skip(1));
+                (own.as_path(), words)
+            }
+        };
+        let log = log::of(role);
+        // The channel last: its number may be the log's here.
+        let output =
+            log.iter().flat_map(|(_, theirs)| [libc::STDOUT_FILENO, libc::STDERR_FILENO].map(|number| (theirs.as_raw_fd(), number)));
+        let descriptors: Vec<_> = output.chain([(channel.as_raw_fd(), CHANNEL)]).collect();
+        let failed = self.start(role, &Program { path: program, args: &args, env: &env, kind: Kind::Helper, descriptors: &descriptors });
+        self.logs.extend(log.filter(|_| failed.is_none()).map(|(ours, _)| (self.started, ours)));
+        failed
+    }
+
+    pub(super) fn worker(&mut self, role: Role, words: &[&str], more: &[&str]) -> Option<Event> {
+        if !self.leave_plan() {
+            return Some(Event::NotStarted(role));
+        }
+        let plan = self.boot.plan.as_ref()?.runtime.join(PLAN_FILE);
+        let Ok((ours, theirs)) = pipe2(OFlag::O_CLOEXEC) else { return Some(Event::NotStarted(role)) };
+        let mut args = vec![self.boot.own_path.clone().into_os_string()];
+        args.extend(words.iter().map(OsString::from));
+        args.push(plan.into());
+        args.extend(more.iter().map(OsString::from));
+        let failed = self.helper(role, &self.boot.own_path.clone(), args, &theirs);
+        if failed.is_none() {
+            self.pipes.extend(Pipe::new(ours).map(|pipe| (self.started, pipe)));
+        }
+        failed
+    }
+
+    pub(super) fn replicate(&mut self) -> Option<Event> {
+        let plan = self.boot.plan.as_ref()?;
+        let Ok((ours, theirs)) = UnixStream::pair() else { return Some(Event::NotStarted(Role::Litestream)) };
+        let Ok(command) = hold::command(CHANNEL) else { return Some(Event::NotStarted(Role::Litestream)) };
+        let again = plan.config_again();
+        let config = if self.pid_of(Role::App).is_some() { call::Config { path: &again, ..plan.config() } } else { plan.config() };
+        let args = call::replicate(&plan.litestream, &config, command);
+        let path = plan.litestream.path.clone();
+        let _ = ours.set_nonblocking(true);
+        self.hold = Some((ours, false));
+        self.helper(Role::Litestream, &path, args, &theirs)
+    }
+
+    /// The app starts by way of `__exec`, which unblocks signals only when it becomes the app.
+    fn exec(&self, app: &[OsString], gate: Option<&UnixStream>) -> nix::Result<Pid> {
+        let path = &self.boot.own_path;
+        let identity = self.boot.identity.as_ref().map_or_else(|| SAME.into(), Identity::word);
+        // Its number is free for the app, since all that is the app's has one here, too.
+        let gate = gate.map(AsRawFd::as_raw_fd);
+        let mut args: Vec<OsString> = vec![path.into(), "__exec".into(), exec::when(gate), identity];
+        args.extend(app.iter().cloned());
+        let descriptors: Vec<_> = self.boot.inherited.iter().map(AsRawFd::as_raw_fd).chain(gate).map(|fd| (fd, fd)).collect();
+        Program { path, args: &args, env: &self.boot.env, kind: Kind::App(self.signals.ignored), descriptors: &descriptors }.spawn()
+    }
+
+    /// Where this fails, the app's start makes its own process, and says why it cannot.
+    pub(super) fn ready_app(&mut self) {
+        if self.ready.is_none()
+            && let Ok((ours, theirs)) = UnixStream::pair()
+        {
+            self.ready = self.exec(&self.boot.app, Some(&theirs)).ok().map(|pid| (pid, ours));
+        }
+    }
+
+    pub(super) fn start_app(&mut self) -> Option<Event> {
+        report::forget();
+        let opened = self.ready.take().filter(|(_, gate)| (&mut &*gate).write_all(OPEN).is_ok()).map(|(pid, _)| Ok(pid));
+        let spawned = opened.unwrap_or_else(|| self.exec(&self.boot.app, None));
+        // It has them, and whoever is at their other ends is to see when it closes them.
+        self.boot.inherited.clear();
+        self.started(Role::App, &self.boot.own_path.clone(), spawned)
+    }
+
+    /// In the app's place: its environment, its terminal, its signals.
+    pub(super) fn start_migration(&mut self) -> Option<Event> {
+        let command = self.boot.migrate.clone().unwrap_or_default();
+        let words: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), command.into()];
+        let spawned = self.exec(&words, None);
+        self.started(Role::App, &self.boot.own_path.clone(), spawned)
+    }
+}
