@@ -82,6 +82,11 @@ pub fn answers(socket: &Path, timeout: Duration) -> Result<(), String> {
     request(socket, "GET", "/debug/sync-status", "", timeout).map(drop)
 }
 
+/// The same for who does not care what it says: `true` for any answer at all.
+pub fn is_alive(socket: &Path, timeout: Duration) -> bool {
+    request(socket, "GET", "/", "", timeout).is_ok()
+}
+
 /// One database in `/list`.
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default)]

@@ -27,6 +27,7 @@ use crate::{interrupt, position, progress, tenants};
 pub use lag::{Lag, Unknown, note};
 use replicated::{Own, Replicated};
 pub use replicated::{Uploaded, uploaded};
+pub use upload::written_by;
 use verified::Verified;
 
 /// Everything that is told.

@@ -33,7 +33,7 @@ fn percent(done: u64, whole: u64) -> Option<u8> {
 }
 
 /// Bytes that a process has written to files and sockets (proc(5): `wchar` in `io`).
-fn written_by(pid: i32) -> Option<u64> {
+pub fn written_by(pid: i32) -> Option<u64> {
     let file = format!("/proc/{pid}/io");
     // Root without CAP_SYS_PTRACE, as in a container, may not look into another user's process, and that user may.
     let read = || fs::read_to_string(&file).ok();

@@ -356,6 +356,9 @@ pub struct Machine {
     flush: Option<(Sync, Now)>,
     flush_tries: u32,
     flush_at: Option<Now>,
+    /// When the worker that the end waits for is taken for one that is stopped, unless it says something; and how long that is.
+    silent_by: Option<Now>,
+    silence: Duration,
     /// The last sync has been tried; what it could not save is in `unsaved`.
     synced: bool,
     unsaved: Vec<String>,
@@ -403,6 +406,8 @@ impl Machine {
             flush: None,
             flush_tries: 0,
             flush_at: None,
+            silent_by: None,
+            silence: Duration::ZERO,
             rules,
             phase: Phase::Boot,
             replicator: Replicator::Off,
@@ -513,6 +518,7 @@ impl Machine {
     }
 
     fn said(&mut self, message: Message, now: Now) -> Actions {
+        self.heard(now);
         match message {
             Message::Ready { held, unproven } => self.ready(held, unproven, now),
             Message::Released => {
@@ -536,7 +542,7 @@ impl Machine {
             Message::Begin(why) => self.begin_anew(&why),
             Message::ByPass => self.by_pass(now),
             Message::Flushed if self.phase == Phase::Sync => self.flush_done(now),
-            Message::Flushed => Vec::new(),
+            Message::Flushed | Message::Beat => Vec::new(),
         }
     }
 }

@@ -132,11 +132,15 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
             return shell.leave(code);
         }
         shell.wait(machine.deadline());
+        let ends = machine.ends();
         for (source, event) in shell.events(&machine) {
             if shell.is_news(source, &event) {
                 let actions = machine.step(event, shell.now());
                 shell.perform(&mut machine, actions);
             }
+        }
+        if machine.ends() && !ends {
+            shell.wake();
         }
     }
 }
@@ -330,6 +334,7 @@ impl Shell {
                     Sync::Pass => "pass",
                     Sync::Rollback => "rollback",
                 };
+                self.wake();
                 // It writes to the same marks.
                 self.kill(Role::Look);
                 let more: &[&str] = if self.doubt { &[word, &left, FAILED] } else { &[word, &left] };
@@ -361,6 +366,7 @@ impl Shell {
             }
             Action::LetGo => {
                 self.hold = None;
+                self.wake();
                 None
             }
             Action::Drain(signal) => {

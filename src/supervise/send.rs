@@ -41,6 +41,13 @@ impl Shell {
         }
     }
 
+    /// Lets those of our helpers go on that somebody has stopped: at the end there is no time for that.
+    pub(super) fn wake(&self) {
+        for (role, pid) in self.children.iter().filter(|c| c.role != Role::App).filter_map(|c| Some((c.role, c.pid?))) {
+            Self::send(role.name(), &[Target::Group(pid)], libc::SIGCONT);
+        }
+    }
+
     /// Kills a helper with its group, and forgets it.
     pub(super) fn kill(&mut self, role: Role) {
         let killed: Vec<Child> = self.children.extract_if(.., |c| c.role == role).collect();

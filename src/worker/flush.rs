@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::hang::{self, Waiting};
 use super::{Channel, Message, in_parallel, pass};
 use crate::continuity::{self, Mark, Need};
 use crate::exit::Failure;
@@ -14,6 +15,7 @@ use crate::position;
 use crate::report;
 use crate::restore::rollback::Undone;
 use crate::restore::{self, Local, Source, present, rollback};
+use crate::state::State;
 use crate::watched::Owed;
 use crate::{resnapshot, runtime, watch};
 
@@ -44,9 +46,15 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     }
     say_what_never_came(plan, channel);
     let by_socket = word(0) == "socket" && plan.socket.is_some();
+    let waiting = Waiting::default();
+    if let Some(socket) = plan.socket.as_deref().filter(|_| by_socket) {
+        let litestream = State::read(&plan.runtime).map_or(0, |state| state.litestream);
+        hang::watch(litestream, socket, &waiting, deadline, channel);
+    }
     // Each for itself, so that one whose replica is gone does not cost the others theirs; and said at once, should there be no time for the rest.
     let outcomes = in_parallel(&databases, AT_ONCE, |database| {
-        let outcome = if by_socket { by_running(plan, database, deadline, channel) } else { by_pass(plan, database, deadline, channel) };
+        let outcome =
+            if by_socket { by_running(plan, database, deadline, (channel, &waiting)) } else { by_pass(plan, database, deadline, channel) };
         channel.say(&match &outcome {
             Ok(()) => Message::Saved(database.alias.clone()),
             Err(why) => Message::Unsaved(format!("{}: {why}", database.alias)),
@@ -111,13 +119,13 @@ pub(super) fn has_content(path: &Path) -> bool {
 
 /// By the Litestream that runs, which must have the very file open, and a replica that still has what it put there: or else a snapshot
 /// is owed.
-fn by_running(plan: &Plan, database: &Database, deadline: Instant, channel: &Channel) -> Result<(), String> {
+fn by_running(plan: &Plan, database: &Database, deadline: Instant, (channel, waiting): (&Channel, &Waiting)) -> Result<(), String> {
     if let Some(why) = owed(plan, database) {
         Owed::note(plan, &database.path, &why);
         return Err(why);
     }
     let socket = plan.socket.as_deref().unwrap_or(Path::new(""));
-    by_socket(database, socket, deadline)?;
+    waiting.during(|| by_socket(database, socket, deadline))?;
     match looked_at(plan, database, deadline, channel) {
         Some(why) => {
             let why = format!("{}: {why}, though it was uploaded", database.alias);

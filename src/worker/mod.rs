@@ -4,6 +4,7 @@
 mod check;
 pub mod exec;
 pub mod flush;
+mod hang;
 pub mod hold;
 pub mod memory;
 mod pass;
@@ -53,6 +54,8 @@ pub enum Message {
     Saved(String),
     /// `__flush`: all has been said.
     Flushed,
+    /// A worker at the end of a life, from time to time: it is not stopped.
+    Beat,
     /// `__check`, or an operator by way of [`CONTROL_FILE`]: a backup is different, begin it anew.
     Resnapshot,
     /// `__check`: something to be said.
@@ -109,6 +112,9 @@ pub const FAILED: &str = "failed";
 /// A socket in the runtime directory, by which an operator's command asks PID 1 for something.
 pub const CONTROL_FILE: &str = "control";
 
+/// How often a worker at the end of a life says that it is not stopped.
+const BEAT_EVERY: Duration = Duration::from_millis(250);
+
 /// No message is longer: an alias and a reason.
 pub const LONGEST: usize = 2048;
 
@@ -129,6 +135,7 @@ impl Message {
             Self::Begin(text) => format!("begin {}\n", short(text)),
             Self::ByPass => "by-pass\n".to_owned(),
             Self::Flushed => "flushed\n".to_owned(),
+            Self::Beat => "beat\n".to_owned(),
         }
     }
 
@@ -154,6 +161,7 @@ impl Message {
             ("unsaved", text) if !text.is_empty() => Some(Self::Unsaved(text.to_owned())),
             ("saved", name) if !name.is_empty() => Some(Self::Saved(name.to_owned())),
             ("flushed", "") => Some(Self::Flushed),
+            ("beat", "") => Some(Self::Beat),
             ("hung", text) if !text.is_empty() => Some(Self::Hung(text.to_owned())),
             ("begin", text) if !text.is_empty() => Some(Self::Begin(text.to_owned())),
             ("by-pass", "") => Some(Self::ByPass),
@@ -179,6 +187,29 @@ impl Channel {
         crate::sys::take_fd(CHANNEL).map(|fd| Self(File::from(fd)))
     }
 
+    /// The same for another thread.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn another(&self) -> std::io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Says from time to time that this process is not stopped. Without a thread, PID 1 takes it for one that is, and starts another.
+    fn beat(&self) {
+        let beating = self.another().map(|channel| {
+            std::thread::spawn(move || {
+                loop {
+                    channel.say(&Message::Beat);
+                    std::thread::sleep(BEAT_EVERY);
+                }
+            })
+        });
+        if let Err(error) = beating {
+            report::debug(format_args!("a worker cannot say that it lives: {error}"));
+        }
+    }
+
     /// Says a message. PID 1 that is gone takes us with it.
     pub fn say(&self, message: &Message) {
         let _ = (&self.0).write_all(message.encode().as_bytes());
@@ -198,6 +229,9 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
         Some("__prepare") => with_plan(args, |plan, channel, rest| {
             note_failure(plan, rest);
             let preparation = rest.first().and_then(|word| Preparation::parse(word));
+            if preparation == Some(Preparation::Ending) {
+                channel.beat();
+            }
             let unknown = || Failure::new(exit::INTERNAL, "__prepare: no such preparation");
             prepare::run(plan, channel, preparation.ok_or_else(unknown)?).map(|()| 0)
         }),
@@ -217,6 +251,7 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
         }),
         Some("__watch") => with_plan(args, |plan, _, _| watch::run(plan)),
         Some("__flush") => with_plan(args, |plan, channel, rest| {
+            channel.beat();
             note_failure(plan, rest);
             each(plan, |plan| flush::run(plan, channel, rest)).map(|()| 0)
         }),
@@ -307,6 +342,7 @@ mod tests {
             Message::Waits,
             Message::Refused(69),
             Message::Flushed,
+            Message::Beat,
             Message::Unsaved("default: refused".into()),
             Message::Saved("default".into()),
             Message::Hung("no answer".into()),

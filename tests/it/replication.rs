@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::container::Container;
 use crate::support::contents::Contents;
-use crate::support::process;
+use crate::support::process::{self, Process};
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
@@ -17,6 +17,8 @@ both_lines!(
     comes_back_again_and_again,
     comes_back_after_a_hang,
     comes_back_after_a_hang_in_its_start,
+    a_litestream_that_hangs_at_the_stop_is_replaced_by_a_pass,
+    a_worker_of_the_last_sync_that_hangs_is_replaced,
     comes_back_when_its_binary_does,
     comes_back_when_it_has_memory_again,
     a_database_that_it_cannot_open_is_saved_at_the_end,
@@ -279,4 +281,62 @@ while not stop:
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     let here = Contents::of(site.database());
     assert_eq!(site.backup_of(site.database()).difference(&here), None);
+}
+
+/// Stopped, and stopped again whenever somebody lets it go on, until it is gone.
+fn keep_stopped(pid: i32, name: &str) {
+    while Process::read(pid).is_some_and(|process| process.runs(name) && !process.is_zombie()) {
+        process::send(pid, Signal::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// It was sound until then, so that nobody has found it out yet.
+fn a_litestream_that_hangs_at_the_stop_is_replaced_by_a_pass(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    for for_good in [false, true] {
+        let site = Site::new(line);
+        let mut container = site.writing("--every 2000").env("LITESTREAM_ENTRY_STOP_TIMEOUT", "8s").start();
+        container.ready();
+        let litestream = container.running_litestream().pid;
+        eventually("it replicates", PATIENCE, || when(site.backed_up() > 0));
+        process::send(litestream, Signal::SIGSTOP);
+        site.write_on(200);
+        let began = Instant::now();
+        let code = std::thread::scope(|scope| {
+            if for_good {
+                scope.spawn(|| keep_stopped(litestream, "litestream"));
+            }
+            container.stop()
+        });
+        assert_eq!(code, 0, "{:?}: {}", began.elapsed(), container.stderr());
+        site.assert_saved();
+        assert!(!for_good || container.stderr().contains("litestream does not"), "{}", container.stderr());
+        println!("{line:?}, for good {for_good}: {:?}", began.elapsed());
+    }
+}
+
+/// Litestream hangs, too, so that there is time to stop the worker.
+fn a_worker_of_the_last_sync_that_hangs_is_replaced(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = site.writing("--every 2000").env("LITESTREAM_ENTRY_STOP_TIMEOUT", "10s").start();
+    container.ready();
+    let litestream = container.running_litestream().pid;
+    site.write_on(200);
+    let is_it = |process: &Process| process.arguments.iter().any(|word| word == b"__flush");
+    let code = std::thread::scope(|scope| {
+        scope.spawn(|| keep_stopped(litestream, "litestream"));
+        container.signal(Signal::SIGTERM);
+        let worker = eventually("the worker", PATIENCE, || container.processes().into_iter().find(is_it));
+        process::send(worker.pid, Signal::SIGSTOP);
+        container.wait(PATIENCE)
+    });
+    assert_eq!(code, 0, "{}", container.stderr());
+    site.assert_saved();
+    assert!(container.stderr().contains("a worker of the last sync has said nothing for long"), "{}", container.stderr());
 }

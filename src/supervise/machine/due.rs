@@ -1,7 +1,7 @@
 //! What is due, and when: deadlines are facts of the state, and a tick does what has come due. Must never wait itself.
 
 use super::replicator::Replicator;
-use super::{Action, Actions, DRAIN_EVERY, KILL, Machine, Named, Now, Phase, Role, Sync, TERM};
+use super::{Action, Actions, DRAIN_EVERY, KILL, Machine, Named, Now, Phase, TERM};
 
 impl Machine {
     /// When [`Event::Tick`] is due; none while there is nothing to wait for.
@@ -30,7 +30,7 @@ impl Machine {
             Phase::Drain { next, .. } => Some(next),
             Phase::Close => self.close_by,
             Phase::Leave { by, .. } => [Some(by), self.prepare_at].into_iter().flatten().min(),
-            Phase::Sync => [standby, self.prepare_at, self.flush_at].into_iter().flatten().min(),
+            Phase::Sync => [standby, self.prepare_at, self.flush_at, self.silent_by].into_iter().flatten().min(),
             Phase::End => None,
         };
         let ends = if self.phase == Phase::End { [None, None] } else { [self.app_by, self.stop_by] };
@@ -101,17 +101,12 @@ impl Machine {
             Phase::Sync => {
                 actions.extend(self.tick_prepare(now));
                 actions.extend(self.tick_flush(now));
+                actions.extend(self.tick_silent(now));
                 if matches!(self.replicator, Replicator::Standby(at) if at <= now) {
                     actions.extend(self.try_lock(now));
                 }
             }
-            // 0.3 hangs at its end when the replica takes no writes.
-            Phase::Close if due(self.close_by) => {
-                self.close_by = None;
-                self.replicator = Replicator::Off;
-                actions.push(Action::Kill(Role::Litestream));
-                actions.extend(self.flush(Sync::Pass, now));
-            }
+            Phase::Close => actions.extend(self.tick_close(now)),
             _ => {}
         }
         actions

@@ -14,6 +14,13 @@ const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 /// With less time than this left, it could do nothing.
 const FLUSH_LEAST: Duration = Duration::from_millis(300);
 
+/// How long something that is waited for may be silent: half of what is left, so that what is done without it has its time.
+const SILENT_AT_MOST: Duration = Duration::from_secs(5);
+
+fn patience(by: Now, now: Now) -> Duration {
+    (by.saturating_sub(now) / 2).min(SILENT_AT_MOST)
+}
+
 impl Machine {
     pub(super) fn left(&mut self, count: usize, now: Now) -> Actions {
         match &mut self.phase {
@@ -57,14 +64,12 @@ impl Machine {
         match (self.gate.check(), self.replicator) {
             (Err(Closed::Undecided), _) => {
                 self.phase = Phase::Sync;
+                self.listen(self.stop_by.unwrap_or(now), now);
                 vec![self.prepare(Preparation::Ending)]
             }
             (Err(_), _) => self.finish_unsaved(),
             (Ok(()), Replicator::Starting | Replicator::Up) if self.rules.confirms => self.flush(Sync::Socket, now),
-            (Ok(()), replicator) if replicator.runs() => {
-                self.close_by = Some(now.saturating_add(self.stop_by.unwrap_or(now).saturating_sub(now) / 2));
-                self.close()
-            }
+            (Ok(()), replicator) if replicator.runs() => self.close(now),
             (Ok(()), _) => self.flush(Sync::Pass, now),
         }
     }
@@ -79,6 +84,7 @@ impl Machine {
         let end = (stop_by.saturating_sub(now) / 10).min(Duration::from_millis(300));
         let by = stop_by.saturating_sub(end);
         (self.flush, self.flush_tries, self.flush_at) = (Some((sync, by)), 0, None);
+        self.listen(by, now);
         let mut actions = Vec::new();
         if sync != Sync::Socket && self.held {
             // A pin would keep the pass from emptying the WAL.
@@ -106,16 +112,45 @@ impl Machine {
         let again = now.saturating_add(FLUSH_PAUSE * (1 << self.flush_tries.min(6)));
         if self.flush.is_some_and(|(_, by)| again.saturating_add(FLUSH_LEAST) <= by) {
             self.flush_tries = self.flush_tries.saturating_add(1);
-            self.flush_at = Some(again);
+            (self.flush_at, self.silent_by) = (Some(again), None);
             return vec![Action::Say(format!("the worker of the last sync ended with {ended}: starting it again"))];
         }
         self.unsaved.push(format!("{}: the last sync ended with {ended}", self.names()));
-        self.flushed()
+        self.flushed(now)
     }
 
     pub(super) fn tick_flush(&mut self, now: Now) -> Option<Action> {
         self.flush_at.take_if(|at| *at <= now)?;
-        self.flush.map(|(sync, by)| Action::Flush(sync, by))
+        let (sync, by) = self.flush?;
+        self.listen(by, now);
+        Some(Action::Flush(sync, by))
+    }
+
+    /// A worker begins what has to be done by then: it says from time to time that it lives.
+    pub(super) fn listen(&mut self, by: Now, now: Now) {
+        self.silence = patience(by, now);
+        self.silent_by = (self.silence >= FLUSH_LEAST).then(|| now.saturating_add(self.silence));
+    }
+
+    /// Somebody has said something.
+    pub(super) fn heard(&mut self, now: Now) {
+        self.silent_by = self.silent_by.map(|_| now.saturating_add(self.silence));
+    }
+
+    /// The worker that the end waits for is stopped, or hangs in the kernel: another one.
+    pub(super) fn tick_silent(&mut self, now: Now) -> Actions {
+        if self.silent_by.take_if(|by| *by <= now).is_none() {
+            return Vec::new();
+        }
+        let (role, again) = match (self.preparation, self.flush) {
+            (Some(preparation), _) => (Role::Prepare, Action::Prepare(preparation)),
+            (None, Some((sync, by))) => (Role::Flush, Action::Flush(sync, by)),
+            (None, None) => return Vec::new(),
+        };
+        self.forget_outcomes();
+        self.listen(self.flush.map_or_else(|| self.stop_by.unwrap_or(now), |(_, by)| by), now);
+        let said = "a worker of the last sync has said nothing for long: killing it, and starting it again";
+        vec![Action::Say(said.to_owned()), Action::Kill(role), again]
     }
 
     /// Ends without a last sync, and says why there is none.
@@ -126,23 +161,35 @@ impl Machine {
         self.finish()
     }
 
-    /// Lets Litestream end by itself.
-    pub(super) fn close(&mut self) -> Actions {
+    /// Lets Litestream end by itself, while it does.
+    pub(super) fn close(&mut self, now: Now) -> Actions {
         self.phase = Phase::Close;
+        self.close_by = Some(now.saturating_add(patience(self.stop_by.unwrap_or(now), now)));
         vec![Action::LetGo]
+    }
+
+    /// It does not end: 0.3 hangs at its end when the replica takes no writes.
+    pub(super) fn tick_close(&mut self, now: Now) -> Actions {
+        if self.close_by.take_if(|by| *by <= now).is_none() {
+            return Vec::new();
+        }
+        self.replicator = Replicator::Off;
+        let mut actions = vec![Action::Say("litestream does not end: killing it".to_owned()), Action::Kill(Role::Litestream)];
+        actions.extend(if self.synced { self.finish() } else { self.flush(Sync::Pass, now) });
+        actions
     }
 
     /// Its worker has come to its end. What an earlier life wrote and was killed with is in a database that has been put back, too.
     pub(super) fn flush_done(&mut self, now: Now) -> Actions {
         match self.flush {
             Some((Sync::Rollback, _)) if self.unsaved.is_empty() => self.flush(Sync::Pass, now),
-            _ => self.flushed(),
+            _ => self.flushed(now),
         }
     }
 
-    pub(super) fn flushed(&mut self) -> Actions {
+    pub(super) fn flushed(&mut self, now: Now) -> Actions {
         self.synced = true;
-        if self.replicator.runs() { self.close() } else { self.finish() }
+        if self.replicator.runs() { self.close(now) } else { self.finish() }
     }
 
     pub(super) fn finish(&mut self) -> Actions {

@@ -32,6 +32,9 @@ impl Machine {
 
     pub(super) fn tick_prepare(&mut self, now: Now) -> Option<Action> {
         self.prepare_at.take_if(|at| *at <= now)?;
+        if self.phase == Phase::Sync {
+            self.listen(self.stop_by.unwrap_or(now), now);
+        }
         self.preparation.map(Action::Prepare)
     }
 
@@ -44,6 +47,7 @@ impl Machine {
             return self.left_boot();
         }
         let Some(preparation) = self.preparation else { return Vec::new() };
+        self.silent_by = None;
         if self.prepare_tries < TRIES {
             self.prepare_at = Some(now.saturating_add(PAUSE * (1 << self.prepare_tries)));
             self.prepare_tries = self.prepare_tries.saturating_add(1);

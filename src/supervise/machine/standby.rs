@@ -30,7 +30,7 @@ impl Machine {
             return Vec::new();
         }
         match (self.phase, lock) {
-            (Phase::Boot | Phase::Run | Phase::Sync, Lock::Ours) => self.take_over(),
+            (Phase::Boot | Phase::Run | Phase::Sync, Lock::Ours) => self.take_over(now),
             (Phase::Boot, Lock::Theirs(holder)) if !self.rules.wait => self.beside(holder, now),
             // It sees our last writes.
             (Phase::Sync, Lock::Theirs(Holder::Passed | Holder::Silent { .. })) => self.finish(),
@@ -38,8 +38,11 @@ impl Machine {
         }
     }
 
-    fn take_over(&mut self) -> Actions {
+    fn take_over(&mut self, now: Now) -> Actions {
         self.gate.lock();
+        if self.phase == Phase::Sync {
+            self.listen(self.stop_by.unwrap_or(now), now);
+        }
         self.wait_by = None;
         let mut actions: Actions = self.stop_preparing().into_iter().collect();
         let preparation = match self.phase {

@@ -198,7 +198,26 @@ fn a_litestream_that_does_not_end_leaves_time_for_a_pass() {
     let life = Life::begin(Rules { confirms: false, repairs: false, ..rules() }).then(READY).then(Event::Hello);
     let life = life.then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[Action::LetGo]).after(4.0).does(&[]);
     let flush = Action::Flush(Sync::Pass, at(9.2));
-    life.after(0.75).does(&[Action::Kill(Role::Litestream), flush]);
+    life.after(0.75).says_and(&[Action::Kill(Role::Litestream), flush]);
+    // With more time there is no need to wait for half of it.
+    let life = Life::begin(Rules { confirms: false, stop_timeout: Duration::from_secs(60), ..rules() }).then(READY).then(Event::Hello);
+    let life = life.then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).after(4.9).does(&[]).after(0.1);
+    assert!(matches!(life.last[..], [Action::Say(_), Action::Kill(Role::Litestream), Action::Flush(Sync::Pass, _)]));
+    // One that has made the last sync owes nothing any more.
+    let life = Life::running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).then(Event::Said(Message::Flushed));
+    life.does(&[Action::LetGo]).after(4.8).says_and(&[Action::Kill(Role::Litestream), Action::Exit(0)]);
+}
+
+#[test]
+fn a_worker_of_the_last_sync_that_says_nothing_is_replaced() {
+    let life = Life::running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0));
+    let life = life.after(4.0).does(&[]).then(Event::Said(Message::Beat)).does(&[]).after(4.0).does(&[]).after(0.7);
+    let life = life.says_and(&[Action::Kill(Role::Flush), Action::Flush(Sync::Socket, at(9.2))]);
+    // With next to no time left another one could do nothing, either.
+    life.after(0.3).does(&[]).after(0.2).does(&[]);
+    let alone = Life::begin(Rules { here: true, ..rules() }).then(Event::Said(Message::Waits)).then(Event::Ended(Role::App, ZERO));
+    let life = alone.then(Event::Left(0)).does(&[Action::Prepare(Preparation::Ending)]).after(4.8);
+    life.says_and(&[Action::Kill(Role::Prepare), Action::Prepare(Preparation::Ending)]);
 }
 
 #[test]
@@ -312,8 +331,8 @@ fn a_litestream_that_was_to_be_started_again_does_not_keep_pid_1_awake_at_the_en
     let life = Life::begin(rules()).then(READY).then(Event::Hello).then(died()).then(READY).then(died());
     let life = life.after(0.2).then(Event::Ended(Role::App, ZERO)).then(Event::Left(0));
     assert!(matches!(life.last[..], [Action::Flush(Sync::Pass, _)]));
-    // Nothing but the stop timeout is due: a deadline that nobody clears is one that PID 1 wakes for again and again.
-    assert_eq!(life.machine.deadline(), life.machine.stop_by);
+    // Nothing but the worker's silence is due: a deadline that nobody clears is one that PID 1 wakes for again and again.
+    assert_eq!(life.machine.deadline(), life.machine.silent_by);
 }
 
 #[test]

@@ -5,6 +5,11 @@ use super::{AppState, Machine, Migration, Phase};
 use crate::state::{self, Replication, View};
 
 impl Machine {
+    /// Whether the end has begun.
+    pub fn ends(&self) -> bool {
+        self.stop_by.is_some()
+    }
+
     /// How things stand.
     pub fn view(&self) -> View {
         let phase = match self.phase {
