@@ -143,6 +143,8 @@ pub enum Event {
     Lock(Lock),
     /// A deadline has come.
     Tick,
+    /// Everything here has stood still for a while (a frozen cgroup, a paused machine): `Now` leaves that out, the clocks of workers do not.
+    StoodStill,
 }
 
 /// What a try for the lock came to.
@@ -484,6 +486,7 @@ impl Machine {
             Event::Left(count) => self.left(count, now),
             Event::Lock(lock) => self.lock(lock, now),
             Event::Tick => self.tick(now),
+            Event::StoodStill => self.stood_still(now),
         }
     }
 

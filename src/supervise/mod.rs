@@ -114,6 +114,7 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         app_code: None,
         unsaved: false,
         began: Instant::now(),
+        stood_still: Duration::ZERO,
         state: State::default(),
         stale: true,
         doubt: false,
@@ -131,7 +132,10 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         if let Some(code) = shell.exit {
             return shell.leave(code);
         }
-        shell.wait(machine.deadline());
+        if shell.wait(machine.deadline(), machine.is_in_haste()) {
+            let actions = machine.step(Event::StoodStill, shell.now());
+            shell.perform(&mut machine, actions);
+        }
         let ends = machine.ends();
         for (source, event) in shell.events(&machine) {
             if shell.is_news(source, &event) {
@@ -144,6 +148,9 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         }
     }
 }
+
+/// How long PID 1 sleeps while something with a time limit is under way; by how much it has overslept where everything stood still.
+const LONGEST_NAP: Duration = Duration::from_secs(1);
 
 /// A child whose end is news. One that was killed on purpose is forgotten at once, with all that it has said.
 #[derive(Debug)]
@@ -182,6 +189,7 @@ struct Shell {
     app_code: Option<u8>,
     unsaved: bool,
     began: Instant,
+    stood_still: Duration,
     /// What has been left for those who ask.
     state: State,
     /// It is to be left again.
@@ -197,14 +205,18 @@ struct Shell {
 }
 
 impl Shell {
+    /// Without the time for which everything stood still.
     fn now(&self) -> Duration {
-        self.began.elapsed()
+        self.began.elapsed().saturating_sub(self.stood_still)
     }
 
     // ---- events
 
-    /// Sleeps until something happens or the deadline comes.
-    fn wait(&mut self, deadline: Option<Duration>) {
+    /// Sleeps until something happens or the deadline comes; in haste, a second at most. Whether it has overslept by more than that: then
+    /// nobody here has had that time, and it does not count.
+    fn wait(&mut self, deadline: Option<Duration>, in_haste: bool) -> bool {
+        let before = self.now();
+        let deadline = deadline.into_iter().chain(in_haste.then(|| before.saturating_add(LONGEST_NAP))).min();
         let (logs, outlet, deadline) = self.logs_to_wait_for(deadline);
         let (deadline, rests) = self.rest(deadline);
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
@@ -230,6 +242,13 @@ impl Shell {
         if poll(&mut fds, timeout).is_err() {
             std::thread::sleep(Duration::from_millis(1));
         }
+        let wanted = deadline.map(|at| at.saturating_sub(before));
+        let overslept = wanted.map_or(Duration::ZERO, |wanted| self.now().saturating_sub(before).saturating_sub(wanted));
+        let stood_still = overslept > LONGEST_NAP;
+        if stood_still {
+            self.stood_still = self.stood_still.saturating_add(overslept);
+        }
+        stood_still
     }
 
     /// Whether the code's pages are given back before this sleep: when the app runs and nothing is due soon, a tenth of a second

@@ -21,6 +21,7 @@ both_lines!(
     with_children_that_are_not_reported,
     without_capabilities,
     without_stdin,
+    a_container_that_stands_still_in_its_stop_goes_on_where_it_was,
 );
 
 /// Behind these words of the shell's.
@@ -89,6 +90,39 @@ fn lives(line: Line, place: impl Fn(Recipe) -> Recipe) {
     let (code, container) = place(site.recipe().shell("exit 0")).run();
     assert_eq!(code, 0, "{}", container.stderr());
     assert_eq!(Contents::of(site.database()).difference(&was), None);
+}
+
+/// Longer than the whole stop timeout, as a frozen cgroup or a paused machine may.
+fn a_container_that_stands_still_in_its_stop_goes_on_where_it_was(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let (told, done) = (site.path("told"), site.path("done"));
+    let script = format!(
+        "\"$@\" & trap 'touch {}; sleep 2; kill $!; wait $!; touch {}; exit 0' TERM; while :; do wait $!; done",
+        told.display(),
+        done.display()
+    );
+    let app = site.recipe().shell(&script).arguments(["sh"]).arguments(site.writer("--every 1000"));
+    let mut container = app.start();
+    container.ready();
+    site.write_on(100);
+    container.signal(Signal::SIGTERM);
+    eventually("the app is told", PATIENCE, || when(told.exists()));
+    let everybody: Vec<i32> = std::iter::once(container.pid1()).chain(container.processes().into_iter().map(|p| p.pid)).collect();
+    let all = |signal| {
+        for pid in &everybody {
+            process::send(*pid, signal);
+        }
+    };
+    all(Signal::SIGSTOP);
+    // It is the time itself that is tried.
+    std::thread::sleep(Duration::from_secs(12));
+    all(Signal::SIGCONT);
+    assert_eq!(container.wait(PATIENCE), 0, "{}", container.stderr());
+    assert!(done.exists() && container.stderr().contains("stood still"), "{}", container.stderr());
+    site.assert_saved();
 }
 
 fn leaves_a_writer_behind(site: &Site, place: &impl Fn(Recipe) -> Recipe) {

@@ -1,7 +1,7 @@
 //! What is due, and when: deadlines are facts of the state, and a tick does what has come due. Must never wait itself.
 
 use super::replicator::Replicator;
-use super::{Action, Actions, DRAIN_EVERY, KILL, Machine, Named, Now, Phase, TERM};
+use super::{Action, Actions, DRAIN_EVERY, KILL, Machine, Named, Now, PULSE_AGAIN, Phase, Role, TERM};
 
 impl Machine {
     /// When [`Event::Tick`] is due; none while there is nothing to wait for.
@@ -35,6 +35,27 @@ impl Machine {
         };
         let ends = if self.phase == Phase::End { [None, None] } else { [self.app_by, self.stop_by] };
         [phase, ends[0], ends[1]].into_iter().flatten().min()
+    }
+
+    /// Whether it has to be noticed soon that everything has stood still: what is under way has a time limit, which has passed meanwhile.
+    pub fn is_in_haste(&self) -> bool {
+        self.phase != Phase::Run || self.stop_by.is_some()
+    }
+
+    /// Workers that have a time limit are started again with what is left of it; a check, and a look for a hang, are made another time.
+    pub(super) fn stood_still(&mut self, now: Now) -> Actions {
+        let mut actions = vec![Action::Say("everything here stood still for a while: going on where it was".to_owned())];
+        match (self.phase, self.preparation) {
+            (Phase::Sync, _) => actions.extend(self.worker_again(now)),
+            (_, Some(preparation)) => actions.extend([Action::Kill(Role::Prepare), self.prepare(preparation)]),
+            _ => {}
+        }
+        if self.phase == Phase::Run && self.replicator == Replicator::Up && self.stop_by.is_none() {
+            (self.hung, self.pulse_at) = ((0, false), Some(now.saturating_add(PULSE_AGAIN)));
+            actions.push(Action::Kill(Role::Pulse));
+        }
+        actions.extend(self.checking.then_some(Action::Stop(Role::Check)));
+        actions
     }
 
     /// What is looked at from time to time while the app runs.

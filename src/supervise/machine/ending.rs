@@ -142,15 +142,22 @@ impl Machine {
         if self.silent_by.take_if(|by| *by <= now).is_none() {
             return Vec::new();
         }
+        let again = self.worker_again(now);
+        let said = "a worker of the last sync has said nothing for long: killing it, and starting it again";
+        (!again.is_empty()).then(|| Action::Say(said.to_owned())).into_iter().chain(again).collect()
+    }
+
+    /// Another worker of the last sync in the place of the one that there is, with the time that is left.
+    pub(super) fn worker_again(&mut self, now: Now) -> Actions {
         let (role, again) = match (self.preparation, self.flush) {
             (Some(preparation), _) => (Role::Prepare, Action::Prepare(preparation)),
             (None, Some((sync, by))) => (Role::Flush, Action::Flush(sync, by)),
             (None, None) => return Vec::new(),
         };
         self.forget_outcomes();
+        (self.prepare_at, self.flush_at) = (None, None);
         self.listen(self.flush.map_or_else(|| self.stop_by.unwrap_or(now), |(_, by)| by), now);
-        let said = "a worker of the last sync has said nothing for long: killing it, and starting it again";
-        vec![Action::Say(said.to_owned()), Action::Kill(role), again]
+        vec![Action::Kill(role), again]
     }
 
     /// Ends without a last sync, and says why there is none.

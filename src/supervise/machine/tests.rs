@@ -578,6 +578,20 @@ fn past_the_deadline_only_what_the_last_sync_has_not_said_to_be_saved_is_named()
 }
 
 #[test]
+fn a_last_sync_that_stood_still_is_made_again_with_the_time_that_is_left() {
+    let life = Life::running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0));
+    let [Action::Flush(sync, by)] = life.last[..] else { panic!("{:?}", life.last) };
+    let life = life.then(Event::Said(Message::Unsaved("default: x".into()))).then(Event::StoodStill);
+    let life = life.says_and(&[Action::Kill(Role::Flush), Action::Flush(sync, by)]);
+    life.then(Event::Said(Message::Flushed)).does(&[Action::LetGo]);
+    // And so are a restore, and a look for a hang; pins that are held stay.
+    let restoring = Life::begin(rules()).then(Event::StoodStill);
+    restoring.says_and(&[Action::Kill(Role::Prepare), Action::Prepare(Preparation::Boot)]);
+    let pinned = Life::begin(rules()).then(HELD).then(Event::Hello).does(&STARTED).then(Event::StoodStill);
+    pinned.says_and(&[Action::Kill(Role::Pulse)]);
+}
+
+#[test]
 fn nothing_configured_is_a_plain_init() {
     let plain = Rules { replicates: false, ..rules() };
     let life = Life::begin(plain.clone()).does(&[Action::StartApp]).then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]);
@@ -673,6 +687,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         (0..3_usize).prop_map(Event::Left),
         prop_oneof![Just(OURS), Just(PASSED), Just(UNDECIDED), Just(SILENT)],
         Just(Event::Tick),
+        Just(Event::StoodStill),
     ]
 }
 
