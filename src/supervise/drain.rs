@@ -19,6 +19,8 @@ pub struct Process {
     pub group: i32,
     /// Whether it has ended and only waits to be reaped.
     pub zombie: bool,
+    /// Whether it may be stopped, as by Ctrl-Z: then it takes no signal but KILL before it goes on.
+    pub stopped: bool,
     /// Its command's name, 15 bytes of it at most.
     pub name: String,
 }
@@ -68,18 +70,22 @@ fn with_descendants(all: &[Process], roots: &[i32]) -> BTreeSet<i32> {
     found
 }
 
+/// Whether it is stopped; one of which it is not known may be.
+pub fn may_be_stopped(pid: i32) -> bool {
+    !sys::has_own_proc() || process(pid).is_some_and(|process| process.stopped)
+}
+
+fn process(pid: i32) -> Option<Process> {
+    parse_stat(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
 /// Everything in /proc. Where that is not ours, what answers to its number.
 fn processes(newest: i32) -> Vec<Process> {
     if !sys::has_own_proc() {
         return probed(newest);
     }
     let entries = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-    entries
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            parse_stat(pid, &std::fs::read_to_string(entry.path().join("stat")).ok()?)
-        })
-        .collect()
+    entries.filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?)).collect()
 }
 
 /// Numbers are given in turn, so that what was started since we last started something has one that is not much higher.
@@ -93,7 +99,7 @@ fn probed(newest: i32) -> Vec<Process> {
         let of = |found: nix::Result<Pid>| found.map_or(0, Pid::as_raw);
         let (session, group) = (of(getsid(Some(Pid::from_raw(pid)))), of(getpgid(Some(Pid::from_raw(pid)))));
         let parent = if session == pid { Pid::this().as_raw() } else { session };
-        Process { pid, parent, group, zombie: false, name: "a process".to_owned() }
+        Process { pid, parent, group, zombie: false, stopped: true, name: "a process".to_owned() }
     };
     (1..=newest.saturating_add(AHEAD)).filter(there).map(process).collect()
 }
@@ -106,7 +112,7 @@ fn parse_stat(pid: i32, stat: &str) -> Option<Process> {
     let state = fields.next()?;
     let mut number = || fields.next()?.parse().ok();
     let name = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    Some(Process { pid, parent: number()?, group: number()?, zombie: matches!(state, "Z" | "X"), name })
+    Some(Process { pid, parent: number()?, group: number()?, zombie: matches!(state, "Z" | "X"), stopped: state == "T", name })
 }
 
 /// All that are left; `newest` is the highest number of a process that we have seen.
@@ -119,8 +125,14 @@ mod tests {
     use super::*;
 
     fn tree(rows: &[(i32, i32)]) -> Vec<Process> {
-        let process =
-            |(pid, parent): &(i32, i32)| Process { pid: *pid, parent: *parent, group: *pid, zombie: *pid >= 90, name: "sh".into() };
+        let process = |(pid, parent): &(i32, i32)| Process {
+            pid: *pid,
+            parent: *parent,
+            group: *pid,
+            zombie: *pid >= 90,
+            stopped: false,
+            name: "sh".into(),
+        };
         rows.iter().map(process).collect()
     }
 
@@ -153,8 +165,9 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_does_not_shift_the_fields() {
-        let parsed = Process { pid: 9, parent: 4, group: 8, zombie: false, name: "a) b) ".into() };
-        assert_eq!(parse_stat(9, "9 (a) b) ) S 4 8 9 0"), Some(parsed));
+        let parsed = Process { pid: 9, parent: 4, group: 8, zombie: false, stopped: false, name: "a) b) ".into() };
+        assert_eq!(parse_stat(9, "9 (a) b) ) S 4 8 9 0"), Some(parsed.clone()));
+        assert_eq!(parse_stat(9, "9 (a) b) ) T 4 8 9 0"), Some(Process { stopped: true, ..parsed }));
         assert_eq!(parse_stat(9, "garbage"), None);
     }
 }

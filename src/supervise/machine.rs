@@ -214,6 +214,8 @@ pub enum Action {
     Flush(Sync, Now),
     /// Send a signal to the app.
     SignalApp(i32),
+    /// Ask the app to end by a signal, also where it is stopped.
+    EndApp(i32),
     /// Ask a child to end, with its group.
     Stop(Role),
     /// Kill a child, with its group.

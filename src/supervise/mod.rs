@@ -375,6 +375,11 @@ impl Shell {
                 self.signal_app(signal);
                 None
             }
+            Action::EndApp(signal) => {
+                self.signal_app(signal);
+                self.wake_app();
+                None
+            }
             Action::Stop(role) => {
                 self.stop(role);
                 None

@@ -3,7 +3,7 @@
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid};
 
 use super::drain::Left;
 use super::machine::{Event, Named, Role};
@@ -27,11 +27,24 @@ impl Target {
     }
 }
 
+/// The group that the app was started with, and the app where it has left that for another one (setpgid(2)).
+fn group_of(app: Pid) -> Vec<Target> {
+    let has_left = getpgid(Some(app)).is_ok_and(|group| group != app);
+    [Target::Group(app)].into_iter().chain(has_left.then_some(Target::One(app))).collect()
+}
+
 impl Shell {
     pub(super) fn signal_app(&mut self, signal: i32) {
         let Some(pid) = self.pid_of(Role::App) else { return };
         self.told = self.boot.signal_group.then_some((pid.as_raw(), signal));
-        Self::send("the app", &[if self.boot.signal_group { Target::Group(pid) } else { Target::One(pid) }], signal);
+        Self::send("the app", &if self.boot.signal_group { group_of(pid) } else { vec![Target::One(pid)] }, signal);
+    }
+
+    /// What has stopped the app has stopped its group, as a terminal's Ctrl-Z does.
+    pub(super) fn wake_app(&self) {
+        if let Some(pid) = self.pid_of(Role::App).filter(|pid| drain::may_be_stopped(pid.as_raw())) {
+            Self::send("the app", &group_of(pid), libc::SIGCONT);
+        }
     }
 
     /// Asks a helper to end, with its group.
@@ -73,6 +86,8 @@ impl Shell {
         if signal != 0 {
             let targets = self.left.iter().filter(|left| is_for(left)).map(|left| Target::One(Pid::from_raw(left.process.pid)));
             Self::send("what the app has left behind", &targets.collect::<Vec<_>>(), signal);
+            let stopped = self.left.iter().filter(|left| left.process.stopped).map(|left| Target::One(Pid::from_raw(left.process.pid)));
+            Self::send("what the app has left behind", &stopped.collect::<Vec<_>>(), libc::SIGCONT);
         }
         Event::Left(self.left.len())
     }

@@ -17,6 +17,8 @@ both_lines!(
     a_flood_of_queued_signals_arrives,
     litestream_has_a_group_of_its_own,
     a_stopped_app_is_not_a_dead_one,
+    a_stopped_app_can_be_asked_to_end,
+    an_app_that_has_left_its_group_is_signalled,
     second_term_reaches_the_app,
     what_the_app_left_behind_is_ended,
     an_app_that_daemonizes_is_told_to_stay,
@@ -134,6 +136,57 @@ fn a_stopped_app_is_not_a_dead_one(line: Line) {
     eventually("it goes on", PATIENCE, || when(site.acknowledged() > acknowledged));
     assert!(container.ended().is_none());
     assert_eq!(container.stop(), 0);
+}
+
+/// A stopped process takes no TERM before it goes on.
+fn a_stopped_app_can_be_asked_to_end(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    for whole in ["false", "true"] {
+        let site = Site::new(line);
+        // Behind a shell, too, as one that a terminal's Ctrl-Z has stopped with the whole group.
+        let behind_a_shell = site.recipe().app(["/bin/sh", "-c", "\"$@\"; exit 6", "sh"]).arguments(site.writer("--every 1000"));
+        for (recipe, code) in [(site.writing("--every 1000"), 0), (behind_a_shell, 143)] {
+            let recipe = recipe.env("LITESTREAM_ENTRY_STOP_TIMEOUT", "60s").env("LITESTREAM_ENTRY_SIGNAL_GROUP", whole);
+            let mut container = recipe.start();
+            container.ready();
+            site.write_on(100);
+            let app = container.app().pid;
+            nix::sys::signal::killpg(nix::unistd::Pid::from_raw(app), Signal::SIGSTOP).unwrap();
+            eventually("it is stopped", PATIENCE, || when(container.app().state == 'T'));
+            assert_eq!(container.stop(), code, "{}", container.stderr());
+            assert!(!container.stderr().contains("killing"), "{}", container.stderr());
+            site.assert_saved();
+        }
+    }
+}
+
+/// It has joined its child's.
+fn an_app_that_has_left_its_group_is_signalled(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let script = "import os, signal, subprocess, sys, time
+child = subprocess.Popen(['sleep', '1000'], process_group=0)
+os.setpgid(0, child.pid)
+def told(*_):
+    open(sys.argv[2], 'a').write('told ')
+    if sys.argv[3] == 'obedient': os._exit(5)
+signal.signal(signal.SIGTERM, told)
+open(sys.argv[1], 'w')
+while True: time.sleep(1)";
+    let (told, ready) = (site.path("told"), site.ready_file());
+    for (manner, code) in [("obedient", 5), ("deaf", 137)] {
+        let words = ["/usr/bin/python3", "-c", script, ready.to_str().unwrap(), told.to_str().unwrap(), manner];
+        let recipe = site.recipe().app(words).env("LITESTREAM_ENTRY_SIGNAL_GROUP", "true").env("LITESTREAM_ENTRY_STOP_TIMEOUT", "6s");
+        let mut container = recipe.start();
+        container.ready();
+        assert_eq!(container.stop(), code, "{}", container.stderr());
+        assert!(!container.stderr().contains("NOT SAVED"), "{}", container.stderr());
+    }
+    assert_eq!(fs::read_to_string(told).unwrap(), "told told ", "once each");
 }
 
 fn second_term_reaches_the_app(line: Line) {

@@ -80,7 +80,8 @@ impl Machine {
                     self.begin_stop(now);
                     self.asked = self.asked.or_else(|| (rewritten != 0).then_some(rewritten));
                 }
-                let mut actions = if rewritten == 0 { Vec::new() } else { vec![Action::SignalApp(rewritten)] };
+                let action = if stops { Action::EndApp(rewritten) } else { Action::SignalApp(rewritten) };
+                let mut actions = if rewritten == 0 { Vec::new() } else { vec![action] };
                 actions.extend(if stops { self.stop_check() } else { None });
                 actions
             }

@@ -165,7 +165,7 @@ impl Machine {
         self.begin_stop(now);
         let mut actions = vec![Action::Say(format!("{}: stopping the app, and leaving the backup as it is; see above", self.names()))];
         actions.extend(match self.app {
-            AppState::Running => vec![Action::SignalApp(TERM)],
+            AppState::Running => vec![Action::EndApp(TERM)],
             _ => self.app_ended(code, now),
         });
         actions

@@ -197,7 +197,7 @@ impl Machine {
                     "litestream ended with {ended}: stopping the app (LITESTREAM_ENTRY_ON_REPLICATION_FAILURE=exit)"
                 ))];
                 actions.extend(match self.app {
-                    AppState::Running => vec![Action::SignalApp(TERM)],
+                    AppState::Running => vec![Action::EndApp(TERM)],
                     _ => self.app_ended(exit::INTERNAL, now),
                 });
                 actions

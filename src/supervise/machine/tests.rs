@@ -135,7 +135,7 @@ fn signals_are_rewritten_on_their_way_and_a_stop_stays_one() {
     let rules = Rules { rewrite: vec![(TERM, QUIT), (10, 0)], ..rules() };
     let running = || Life::begin(rules.clone()).then(READY).then(Event::Hello).does(&STARTED);
     running().then(Event::Signal(10)).does(&[]).then(Event::Signal(12)).does(&[Action::SignalApp(12)]);
-    let life = running().then(Event::Signal(TERM)).does(&[Action::SignalApp(QUIT)]);
+    let life = running().then(Event::Signal(TERM)).does(&[Action::EndApp(QUIT)]);
     assert!(life.machine.deadline().is_some_and(|at| at < self::at(10.0)), "the stop timeout runs");
     Life::begin(rules.clone()).then(Event::Signal(12)).then(READY).then(Event::Hello).does(&[
         Action::StartApp,
@@ -170,11 +170,11 @@ fn a_migration_runs_in_the_apps_place_and_only_a_good_end_starts_the_app() {
     let life = life.then(Event::Said(Message::Flushed)).does(&[Action::Flush(Sync::Pass, at(9.2))]);
     life.then(Event::Said(Message::Flushed)).does(&[Action::Exit(7)]);
     // It gets signals as the app does; a stop is no success, and neither is one that takes too long.
-    let life = migrating(false).then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]).then(ended(0)).says_and(&[Action::Drain(TERM)]);
+    let life = migrating(false).then(Event::Signal(TERM)).does(&[Action::EndApp(TERM)]).then(ended(0)).says_and(&[Action::Drain(TERM)]);
     let life = life.then(Event::Left(0)).then(Event::Said(Message::Flushed)).then(Event::Ended(Role::Litestream, ZERO));
     life.does(&[Action::Exit(143)]);
     let life = migrating(false).after(5.0).then(Event::Ended(Role::Pulse, ZERO)).after(55.0);
-    assert!(matches!(life.last.as_slice(), [Action::Pulse, Action::Say(_), Action::SignalApp(TERM)]), "{:?}", life.last);
+    assert!(matches!(life.last.as_slice(), [Action::Pulse, Action::Say(_), Action::EndApp(TERM)]), "{:?}", life.last);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn what_is_not_saved_turns_0_into_74_and_is_the_last_line_but_keeps_any_other_co
 
 #[test]
 fn an_app_that_ignores_term_is_killed_early_enough_for_the_last_sync() {
-    let life = Life::running().then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]);
+    let life = Life::running().then(Event::Signal(TERM)).does(&[Action::EndApp(TERM)]);
     assert_eq!(life.machine.deadline(), Some(at(6.5)));
     let life = life.after(6.5).says_and(&[Action::SignalApp(KILL)]);
     life.then(Event::Ended(Role::App, Ended::Signal(9))).does(&[Action::Drain(TERM)]);
@@ -240,7 +240,7 @@ fn an_app_that_ignores_term_is_killed_early_enough_for_the_last_sync() {
 
 #[test]
 fn a_second_term_goes_to_the_app_while_it_lives_and_cuts_the_sync_short_after() {
-    let life = Life::running().then(Event::Signal(TERM)).then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]);
+    let life = Life::running().then(Event::Signal(TERM)).then(Event::Signal(TERM)).does(&[Action::EndApp(TERM)]);
     let life = life.then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).then(Event::Signal(TERM));
     life.says_and(&[Action::Exit(74)]);
     // The first one after an app that ended by itself only asks for what is under way.
@@ -271,7 +271,7 @@ fn after_a_stop_what_the_app_left_behind_has_the_rest_of_its_share_and_what_came
     // It is the app still: a second TERM is for it, in the words of the first.
     stopped().then(Event::Left(1)).then(Event::Signal(TERM)).does(&[Action::Drain(TERM)]);
     let rewriting = Rules { rewrite: vec![(TERM, QUIT)], ..rules() };
-    let life = Life::begin(rewriting).then(READY).then(Event::Hello).then(Event::Signal(TERM)).does(&[Action::SignalApp(QUIT)]);
+    let life = Life::begin(rewriting).then(READY).then(Event::Hello).then(Event::Signal(TERM)).does(&[Action::EndApp(QUIT)]);
     life.then(Event::Ended(Role::App, ZERO)).does(&[Action::Drain(QUIT)]).then(Event::Signal(INT)).does(&[Action::Drain(INT)]);
     // The app itself has used its share up.
     let life = Life::running().then(Event::Signal(TERM)).after(6.5).then(Event::Ended(Role::App, Ended::Signal(KILL)));
@@ -394,7 +394,7 @@ fn the_policies_exit_and_ignore_do_what_they_say() {
     let with = |on_failure| Life::begin(Rules { on_failure, ..rules() }).then(READY).then(Event::Hello);
     let died = || Event::Ended(Role::Litestream, Ended::Signal(9));
     let life =
-        with(OnFailure::Exit).then(died()).says_and(&[Action::SignalApp(TERM)]).then(Event::Ended(Role::App, ZERO)).then(Event::Left(0));
+        with(OnFailure::Exit).then(died()).says_and(&[Action::EndApp(TERM)]).then(Event::Ended(Role::App, ZERO)).then(Event::Left(0));
     let life = life.does(&[Action::Flush(Sync::Pass, at(9.2))]);
     life.then(Event::Said(Message::Flushed)).does(&[Action::Exit(exit::INTERNAL)]);
     with(OnFailure::Ignore).then(died()).says_and(&[]).after(60.0).does(&[]);
@@ -481,7 +481,7 @@ fn beside_one_that_says_nothing_the_standby_decides_for_its_app_and_uploads_noth
 #[test]
 fn a_take_over_that_is_refused_stops_the_app_and_uploads_nothing() {
     let taken = || Life::begin(standby()).then(PASSED).after(1.1).then(OURS);
-    let life = taken().then(Event::Said(Message::Refused(65))).says_and(&[Action::SignalApp(TERM)]);
+    let life = taken().then(Event::Said(Message::Refused(65))).says_and(&[Action::EndApp(TERM)]);
     let life = life.then(Event::Ended(Role::App, ZERO)).does(&[Action::Drain(TERM)]).then(Event::Left(0));
     assert!(matches!(life.last.as_slice(), [Action::Say(said), Action::Exit(65)] if said.starts_with("NOT SAVED: default: ")));
     // Not decided yet, and the app ends: decided first.
@@ -531,7 +531,7 @@ fn a_boot_that_is_stopped_saves_what_an_earlier_life_left_if_that_is_decided_in_
 fn where_the_replica_does_not_answer_the_app_starts_and_litestream_when_it_is_decided() {
     let waits = || Life::begin(rules()).then(Event::Said(Message::Waits)).does(&[Action::StartApp]);
     waits().after(600.0).does(&[]).then(HELD).does(&[Action::Replicate]);
-    let life = waits().then(Event::Said(Message::Refused(65))).says_and(&[Action::SignalApp(TERM)]);
+    let life = waits().then(Event::Said(Message::Refused(65))).says_and(&[Action::EndApp(TERM)]);
     let life = life.then(Event::Ended(Role::App, Ended::Signal(TERM))).then(Event::Left(0));
     assert!(matches!(&life.last[..], [Action::Say(_), Action::Exit(65)]), "{:?}", life.last);
     let life = waits().then(Event::Ended(Role::App, ZERO)).does(&[Action::Kill(Role::Prepare), Action::Drain(TERM)]).then(Event::Left(0));
@@ -594,7 +594,7 @@ fn a_last_sync_that_stood_still_is_made_again_with_the_time_that_is_left() {
 #[test]
 fn nothing_configured_is_a_plain_init() {
     let plain = Rules { replicates: false, ..rules() };
-    let life = Life::begin(plain.clone()).does(&[Action::StartApp]).then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]);
+    let life = Life::begin(plain.clone()).does(&[Action::StartApp]).then(Event::Signal(TERM)).does(&[Action::EndApp(TERM)]);
     life.then(Event::Ended(Role::App, Ended::Signal(15))).then(Event::Left(0)).does(&[Action::Exit(143)]);
     assert_eq!(Life::begin(plain).machine.deadline(), None);
 }
@@ -605,7 +605,7 @@ fn a_job_gets_its_databases_and_uploads_nothing_whatever_ends_it() {
     let begin = || Life::begin(rules()).does(&[Action::Prepare(Preparation::Job)]);
     let end = [Action::Say("not kept".into()), Action::Exit(7)];
     begin().then(READY).does(&[Action::StartApp]).then(Event::Ended(Role::App, Ended::Code(7))).then(Event::Left(0)).does(&end);
-    let life = begin().then(READY).then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM)]).then(Event::Signal(TERM));
+    let life = begin().then(READY).then(Event::Signal(TERM)).does(&[Action::EndApp(TERM)]).then(Event::Signal(TERM));
     life.then(Event::Ended(Role::App, Ended::Code(7))).then(Event::Left(0)).does(&end);
     let refused = [Action::Kill(Role::Prepare), Action::Kill(Role::Litestream), Action::Exit(69)];
     begin().then(Event::Said(Message::Refused(69))).does(&refused);
@@ -630,7 +630,7 @@ fn backups_are_proved_one_check_at_a_time_and_none_outlives_the_app() {
     // Litestream has died: later.
     let down = begin().then(Event::Ended(Role::Litestream, Ended::Signal(KILL)));
     down.after(20.0).does(&[]).then(READY).then(Event::Hello).after(4.9).does(&[Action::Pulse]).after(0.1).does(&[Action::Check]);
-    let stopped = || checking().then(Event::Signal(TERM)).does(&[Action::SignalApp(TERM), Action::Stop(Role::Check)]);
+    let stopped = || checking().then(Event::Signal(TERM)).does(&[Action::EndApp(TERM), Action::Stop(Role::Check)]);
     let gone = || stopped().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[]);
     // It takes away what it has begun, or has had its time.
     let sync = Action::Flush(Sync::Socket, at(29.2));
@@ -753,7 +753,7 @@ proptest! {
                         assert!(!checking, "the last sync beside a check");
                         syncing = true;
                     }
-                    Action::SignalApp(_) => assert!(app_lives, "a signal to an app that is gone"),
+                    Action::SignalApp(_) | Action::EndApp(_) => assert!(app_lives, "a signal to an app that is gone"),
                     _ => {}
                 }
             }
