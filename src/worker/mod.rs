@@ -268,11 +268,15 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
         // PID 1's death must not leave a pin or a restore behind.
         let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
         let internal = |what: String| Failure::new(exit::INTERNAL, what);
+        let channel = Channel::inherited().map_err(|e| internal(format!("a worker without a channel: {e}")))?;
+        // It may have died before that: then its end of the pipe is closed, since the kernel closes it before it tells the children.
+        if until_closed(&channel.0, Duration::ZERO) {
+            return Err(Failure::new(exit::SYSTEM, "a worker whose parent is gone"));
+        }
         let (path, rest) = args.split_first().ok_or_else(|| internal("a worker without a plan".into()))?;
         let text = std::fs::read_to_string(Path::new(path)).map_err(|e| internal(format!("{}: {e}", path.to_string_lossy())))?;
         let plan: Plan = serde_yaml::from_str(&text).map_err(|e| internal(format!("{}: {e}", path.to_string_lossy())))?;
         report::set_debug(plan.entry.debug);
-        let channel = Channel::inherited().map_err(|e| internal(format!("a worker without a channel: {e}")))?;
         match work(&plan, &channel, rest) {
             Err(failure) => {
                 report::lines(&failure.message);

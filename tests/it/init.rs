@@ -14,6 +14,7 @@ both_lines!(
     it_does_nothing_while_nothing_happens,
     the_apps_end_is_not_mistaken_for_an_orphans,
     where_it_is_not_pid_1_it_reaps_its_own_and_ends_nobody_elses,
+    a_worker_that_starts_when_pid_1_is_gone_ends,
 );
 
 /// Each child forks one more and ends, so that the grandchild is an orphan. `ORPHANS=100000` makes as many.
@@ -169,4 +170,28 @@ fn where_it_is_not_pid_1_it_reaps_its_own_and_ends_nobody_elses(line: Line) {
     assert_eq!(code, 5, "{stderr}");
     assert_eq!(String::from_utf8_lossy(&container.stdout()), "alive\n0\n", "{stderr}");
     assert!(stderr.contains("not PID 1: running as a subreaper"), "{stderr}");
+}
+
+/// Where it is not PID 1, the kernel does not end its workers with it; one that has just been started is told by the pipe to it.
+fn a_worker_that_starts_when_pid_1_is_gone_ends(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = site.recipe().shell(&format!("echo > {}; exec sleep 1000", site.ready_file().display())).start();
+    container.ready();
+    let plan = site.path("run/plan.yml");
+    eventually("the plan is left", PATIENCE, || when(plan.exists()));
+    let alone = "import os, sys
+reader, writer = os.pipe()
+os.dup2(writer, 3)
+os.set_inheritable(3, True)
+os.close(reader) if reader != 3 else None
+os.execv(sys.argv[1], sys.argv[1:])";
+    let program = crate::support::entry();
+    let mut worker =
+        container.exec_program(["/usr/bin/python3", "-c", alone, program.to_str().unwrap(), "__watch", plan.to_str().unwrap()]);
+    let ended = eventually("it has ended", PATIENCE, || worker.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(71));
+    assert_eq!(container.stop(), 143);
 }
