@@ -22,7 +22,9 @@ use crate::worker::exec::{self, HELPER, OPEN, SAME};
 use crate::worker::hold;
 
 impl Shell {
+    /// There are never two of one role: two that write one replica destroy it.
     fn start(&mut self, role: Role, program: &Program<'_>) -> Option<Event> {
+        self.kill(role);
         self.started(role, program.path, program.spawn())
     }
 
@@ -98,8 +100,9 @@ impl Shell {
         let args = call::replicate(&plan.litestream, &config, command);
         let path = plan.litestream.path.clone();
         let _ = ours.set_nonblocking(true);
-        self.hold = Some((ours, false));
-        self.helper(Role::Litestream, &path, args, &theirs)
+        let failed = self.helper(Role::Litestream, &path, args, &theirs);
+        self.hold = failed.is_none().then_some((ours, false));
+        failed
     }
 
     /// The app starts by way of `__exec`, which unblocks signals only when it becomes the app.

@@ -189,7 +189,10 @@ impl Machine {
     /// Its worker has come to its end. What an earlier life wrote and was killed with is in a database that has been put back, too.
     pub(super) fn flush_done(&mut self, now: Now) -> Actions {
         match self.flush {
-            Some((Sync::Rollback, _)) if self.unsaved.is_empty() => self.flush(Sync::Pass, now),
+            Some((Sync::Rollback, _)) if self.unsaved.is_empty() => {
+                // Its end is still to come, and must not be taken for the next one's.
+                std::iter::once(Action::Kill(Role::Flush)).chain(self.flush(Sync::Pass, now)).collect()
+            }
             _ => self.flushed(now),
         }
     }

@@ -167,7 +167,7 @@ fn a_migration_runs_in_the_apps_place_and_only_a_good_end_starts_the_app() {
     life.then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Exit(7)]);
     let life = failed(true).does(&[Action::Kill(Role::Litestream), Action::Flush(Sync::Rollback, at(9.2))]);
     // And then what it was put back to.
-    let life = life.then(Event::Said(Message::Flushed)).does(&[Action::Flush(Sync::Pass, at(9.2))]);
+    let life = life.then(Event::Said(Message::Flushed)).does(&[Action::Kill(Role::Flush), Action::Flush(Sync::Pass, at(9.2))]);
     life.then(Event::Said(Message::Flushed)).does(&[Action::Exit(7)]);
     // It gets signals as the app does; a stop is no success, and neither is one that takes too long.
     let life = migrating(false).then(Event::Signal(TERM)).does(&[Action::EndApp(TERM)]).then(ended(0)).says_and(&[Action::Drain(TERM)]);
