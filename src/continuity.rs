@@ -18,10 +18,12 @@ use nix::libc;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::files::{Dir, name_of};
 use crate::litestream::backup::Position;
 use crate::litestream::{Line, ltx};
+pub use crate::mark::{Mark, mark_path, more, note_more};
 use crate::plan::Database;
-use crate::report;
+use crate::{files, report, sqlite};
 
 /// A WAL's salts: they change whenever it is restarted (SQLite's file format, section 4.1).
 pub type Salts = [u8; 8];
@@ -89,11 +91,6 @@ pub fn meta_dir(database: &Path) -> PathBuf {
     hidden(database, "-litestream")
 }
 
-/// Our file beside a database: the lock, and what is known of its backup.
-pub fn mark_path(database: &Path) -> PathBuf {
-    hidden(database, "-litestream-entry")
-}
-
 /// `app.db` → `.app.dbSUFFIX`.
 pub fn hidden(database: &Path, suffix: &str) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
@@ -104,14 +101,14 @@ pub fn hidden(database: &Path, suffix: &str) -> PathBuf {
 
 fn salts_at(file: &Path, offset: u64) -> Option<Salts> {
     let mut salts = Salts::default();
-    File::open(file).ok()?.read_exact_at(&mut salts, offset).ok()?;
+    files::open(file).ok()?.read_exact_at(&mut salts, offset).ok()?;
     Some(salts)
 }
 
 /// An LTX file's header has the WAL's salts at byte 64, after the magic `LTX1` at 0.
 fn ltx_salts(file: &Path) -> Option<Salts> {
     let mut magic = [0; 4];
-    File::open(file).ok()?.read_exact_at(&mut magic, 0).ok()?;
+    files::open(file).ok()?.read_exact_at(&mut magic, 0).ok()?;
     if &magic == b"LTX1" { salts_at(file, 64) } else { None }
 }
 
@@ -149,6 +146,11 @@ impl Ltx {
     }
 }
 
+/// The last transaction in it.
+pub fn newest_txid(database: &Path) -> Option<u64> {
+    newest_ltx(database).map(|ltx| ltx.txid)
+}
+
 fn newest_ltx(database: &Path) -> Option<Ltx> {
     every_ltx(database).max_by_key(|ltx| ltx.txid)
 }
@@ -157,7 +159,7 @@ fn newest_ltx(database: &Path) -> Option<Ltx> {
 /// number and its flags (github.com/superfly/ltx).
 pub fn has_flags(database: &Path) -> bool {
     let mut flags = [0; 2];
-    let read = |ltx: Ltx| File::open(ltx.path).and_then(|file| file.read_exact_at(&mut flags, 104));
+    let read = |ltx: Ltx| files::open(&ltx.path).and_then(|file| file.read_exact_at(&mut flags, 104));
     newest_ltx(database).map(read).is_some_and(|read| read.is_ok()) && flags != [0; 2]
 }
 
@@ -177,7 +179,7 @@ pub fn every_ltx(database: &Path) -> impl Iterator<Item = Ltx> {
 ///
 /// Must not be called while this process has it open.
 pub fn is_open_elsewhere(database: &Path) -> bool {
-    File::options().read(true).write(true).open(beside(database, "-shm")).is_ok_and(|file| is_locked(&file, 128, 1))
+    files::open_with_locks(&beside(database, "-shm")).is_ok_and(|file| is_locked(&file, 128, 1))
 }
 
 /// Whether another process holds any lock in this range. Unknown is held: to empty a WAL, and to replace nothing, is right either way.
@@ -208,103 +210,7 @@ pub fn is_held_alone(database: &File) -> bool {
 ///
 /// Must not be called while this process has it open.
 pub fn is_in_use(database: &Path) -> bool {
-    is_open_elsewhere(database)
-        || File::options().read(true).write(true).open(database).is_ok_and(|file| is_locked(&file, 0x4000_0000, 512))
-}
-
-/// What is known of a backup's past, kept beside the database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mark {
-    /// Nothing: earlier boots, not under us, may have left a gap.
-    None,
-    /// Under us, and without gap so far.
-    Open,
-    /// Ended well under us at this transaction: a later one here means that somebody else replicated.
-    Clean(u64),
-    /// Restored by us from a backup that ended here; Litestream has no position of its own yet.
-    Restored(Position),
-    /// The same from before the backup's end, which it takes the place of: a snapshot is owed before Litestream starts.
-    Rewound(Position),
-    /// Started without proof, because neither pin nor truncation could be had.
-    Unproven,
-}
-
-/// A mark is a line of this many bytes at most.
-const LONGEST_MARK: usize = 200;
-
-impl Mark {
-    /// Reads it.
-    pub fn read(database: &Path) -> Self {
-        let text = std::fs::read_to_string(mark_path(database)).unwrap_or_default();
-        let mut words = text.split_whitespace();
-        match (words.next(), words.next().and_then(|n| n.parse().ok())) {
-            (Some("open"), _) => Self::Open,
-            (Some("clean"), Some(txid)) => Self::Clean(txid),
-            (Some("unproven"), _) => Self::Unproven,
-            (Some("restored"), _) => text.split_whitespace().nth(1).and_then(|p| p.parse().ok()).map_or(Self::None, Self::Restored),
-            (Some("rewound"), _) => text.split_whitespace().nth(1).and_then(|p| p.parse().ok()).map_or(Self::None, Self::Rewound),
-            _ => Self::None,
-        }
-    }
-
-    /// Writes it. In place, since the file is also the lock that PID 1 holds, and without cutting it short, which makes ext4
-    /// write it out at once: blanks cover what was longer.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn write(&self, database: &Path) -> io::Result<()> {
-        let text = match self {
-            Self::None => "none".to_owned(),
-            Self::Open => "open".to_owned(),
-            Self::Clean(txid) => format!("clean {txid}"),
-            Self::Restored(position) => format!("restored {position}"),
-            Self::Rewound(position) => format!("rewound {position}"),
-            Self::Unproven => "unproven".to_owned(),
-        };
-        write_mark(database, &text, &more(database))
-    }
-
-    /// The mark of a clean end: the position that Litestream's own files show, 0 where 0.3 has none of this kind.
-    pub fn clean(database: &Path) -> Self {
-        Self::Clean(newest_ltx(database).map_or(0, |ltx| ltx.txid))
-    }
-
-    fn proves(&self, newest: Option<u64>) -> bool {
-        match self {
-            Self::Open | Self::Restored(_) | Self::Rewound(_) => true,
-            Self::Clean(txid) => newest.is_none_or(|n| n == *txid),
-            Self::None | Self::Unproven => false,
-        }
-    }
-}
-
-/// Between the mark and what else is noted behind it.
-const MORE: &str = " | ";
-
-fn write_mark(database: &Path, mark: &str, more: &str) -> io::Result<()> {
-    let file = File::options().write(true).create(true).truncate(false).open(mark_path(database))?;
-    let length = usize::try_from(file.metadata()?.len()).unwrap_or_default().clamp(1, LONGEST_MARK);
-    let text = if more.is_empty() { mark.to_owned() } else { format!("{mark}{MORE}{more}") };
-    file.write_all_at(format!("{text:<length$}\n").as_bytes(), 0)
-}
-
-/// What is noted beside the mark, in words. An older release writes over it.
-pub fn more(database: &Path) -> String {
-    let text = std::fs::read_to_string(mark_path(database)).unwrap_or_default();
-    text.lines().next().and_then(|line| line.split_once(MORE)).map(|(_, more)| more.trim().to_owned()).unwrap_or_default()
-}
-
-/// Notes a word beside the mark, in the place of those that begin so; an empty one only takes them away.
-///
-/// # Errors
-/// What the kernel says.
-pub fn note_more(database: &Path, place_of: &[&str], word: &str) -> io::Result<()> {
-    let text = std::fs::read_to_string(mark_path(database)).unwrap_or_default();
-    let mark = text.lines().next().unwrap_or_default().split(MORE).next().unwrap_or_default().trim();
-    let noted = more(database);
-    let stay = noted.split_whitespace().filter(|noted| !place_of.iter().any(|start| noted.starts_with(start)));
-    let all: Vec<&str> = stay.chain((!word.is_empty()).then_some(word)).collect();
-    write_mark(database, if mark.is_empty() { "none" } else { mark }, &all.join(" "))
+    is_open_elsewhere(database) || files::open_with_locks(database).is_ok_and(|file| is_locked(&file, 0x4000_0000, 512))
 }
 
 /// A life begins under 0.3: after a crash the last clean end proves nothing. The generation that it goes on in is noted: 0.3 takes
@@ -348,7 +254,7 @@ fn shadow_position(database: &Path) -> Option<Position> {
 
 /// The newest copy of the WAL that 0.3 keeps.
 pub fn shadow_wal(database: &Path) -> Option<PathBuf> {
-    let generation = std::fs::read_to_string(generation_path(database)).ok()?;
+    let generation = files::read_to_string(&generation_path(database)).ok()?;
     let entries = std::fs::read_dir(meta_dir(database).join("generations").join(generation.trim()).join("wal")).ok()?;
     let copies = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.extension().is_some_and(|e| e == "wal"));
     // Numbers of eight digits: their order is that of their names.
@@ -365,7 +271,7 @@ pub fn begin_anew(database: &Path) -> io::Result<()> {
     if let Some(position) = shadow_position(database) {
         Mark::Restored(position).write(database)?;
     }
-    match std::fs::remove_file(generation_path(database)) {
+    match Dir::real(&meta_dir(database)).and_then(|dir| dir.remove(name_of(&generation_path(database)))) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -373,7 +279,7 @@ pub fn begin_anew(database: &Path) -> io::Result<()> {
 
 /// The name of 0.3's generation.
 pub fn generation(database: &Path) -> Option<String> {
-    let name = std::fs::read_to_string(generation_path(database)).ok()?.trim().to_owned();
+    let name = files::read_to_string(&generation_path(database)).ok()?.trim().to_owned();
     (!name.is_empty()).then_some(name)
 }
 
@@ -444,7 +350,7 @@ pub fn touch(database: &Path) -> rusqlite::Result<()> {
 /// # Errors
 /// What SQLite says.
 pub fn open(database: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let connection = sqlite::open(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // If the app is gone already, the last to close would delete the WAL, and with it Litestream's place.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)

@@ -141,7 +141,7 @@ fn seen(wal: bool, was_wal: bool, alone: bool) -> Option<Habit> {
 
 /// A database with content, and whether its header says that it is in WAL mode (SQLite's file format, section 1.3.3).
 fn open(path: &Path) -> Option<(File, bool)> {
-    let file = File::open(path).ok()?;
+    let file = crate::files::open(path).ok()?;
     let mut header = [0; 20];
     file.read_exact_at(&mut header, 0).ok()?;
     header.starts_with(b"SQLite format 3\0").then(|| (file, header.ends_with(&[2, 2])))

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -16,6 +16,7 @@ use nix::unistd::{
 };
 
 use crate::exit::{self, Failure};
+use crate::files::{self, Owner};
 use crate::sys;
 
 /// What root needs to share its files with another user and to become that user, as the documentation has it.
@@ -42,13 +43,21 @@ pub struct Named {
     pub user: Option<User>,
 }
 
+impl Named {
+    /// The numbers of the user and the group that are meant; none where no group is known.
+    pub fn owner(&self) -> Option<(u32, u32)> {
+        Some((self.uid, self.group.or_else(|| self.user.as_ref().map(|user| user.gid.as_raw()))?))
+    }
+}
+
 /// Acts on a file system as a file's owner where this process is root, so that what SQLite makes beside a database is the
 /// app's. SQLite gives such files away itself, but may not without CHOWN, and then the app cannot open its own WAL.
 ///
 /// # Errors
 /// What to do, where root may not become somebody else.
 pub fn as_owner_of<T>(file: &Path, work: impl FnOnce() -> T) -> Result<T, String> {
-    let Ok(meta) = fs::metadata(file) else { return Ok(work()) };
+    // Of a link in its place its own, which somebody else has made.
+    let Ok(meta) = fs::symlink_metadata(file) else { return Ok(work()) };
     let (us, owner) = (Uid::effective(), Uid::from_raw(meta.uid()));
     if !us.is_root() || owner.is_root() {
         return Ok(work());
@@ -210,27 +219,14 @@ impl Identity {
         env.iter().filter(|e| !e.to_bytes().starts_with(b"HOME=")).cloned().chain(home).collect()
     }
 
-    /// Lets it read and write what is in a directory of root's.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn share(&self, directory: &Path) -> io::Result<()> {
-        std::os::unix::fs::chown(directory, None, Some(self.gid))?;
-        fs::set_permissions(directory, fs::Permissions::from_mode(0o770))?;
-        fs::read_dir(directory)?.flatten().try_for_each(|entry| self.own(&entry.path()))
+    /// To whom belongs what root makes for it.
+    pub fn owner(&self) -> Owner {
+        Owner::Is(self.uid, self.gid)
     }
 
-    /// Makes a directory that is missing, and those above it, its own.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn make_directory(&self, directory: &Path) -> io::Result<()> {
-        if directory.exists() {
-            return Ok(());
-        }
-        directory.parent().map_or(Ok(()), |parent| self.make_directory(parent))?;
-        fs::create_dir(directory)?;
-        self.own(directory)
+    /// Its group.
+    pub fn group(&self) -> u32 {
+        self.gid
     }
 
     /// Gives it stdin, stdout and stderr, as an engine does for its `--user`, so that it can open them by name (`/dev/stdout`). Not
@@ -252,12 +248,12 @@ impl Identity {
         give(stderr.as_fd(), stderr.is_terminal(), false);
     }
 
-    /// Gives it a file.
+    /// Gives it a file of root's own.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel says; what it is where it is none.
     pub fn own(&self, file: &Path) -> io::Result<()> {
-        std::os::unix::fs::lchown(file, Some(self.uid), Some(self.gid))
+        files::give(file, self.uid, self.gid)
     }
 }
 

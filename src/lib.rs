@@ -21,12 +21,14 @@ pub mod config;
 pub mod continuity;
 pub mod exit;
 pub mod facilities;
+pub mod files;
 pub mod habits;
 pub mod identity;
 pub mod interrupt;
 pub mod job;
 pub mod lint;
 pub mod litestream;
+pub mod mark;
 pub mod notify;
 pub mod operator;
 pub mod pages;
@@ -38,6 +40,7 @@ pub mod resnapshot;
 pub mod restore;
 pub mod runtime;
 pub mod settings;
+pub mod sqlite;
 pub mod state;
 pub mod status;
 pub mod supervise;
@@ -59,6 +62,7 @@ use cli::Invocation;
 use config::Document;
 use exit::Failure;
 use facilities::Facilities;
+use files::Owner;
 use identity::Identity;
 use litestream::Line;
 use plan::{Plan, Planned};
@@ -361,16 +365,15 @@ fn plain_rules(entry: &Entry, app: bool) -> Rules {
 
 /// Makes the directories that the databases are to be in, as whom they are to belong to.
 fn make_directories(plan: &Plan, identity: Option<&Identity>) -> Result<(), Failure> {
-    if let Some(identity) = identity {
-        // What is made by root would be root's.
-        for (alias, directory) in plan.locked().iter().filter_map(|d| Some((&d.alias, d.path.parent()?))) {
-            identity.make_directory(directory).map_err(|e| Failure::new(exit::SYSTEM, format!("{alias}: {}: {e}", directory.display())))?;
-        }
-    }
-    for directory in plan.directories.iter().filter(|d| !d.path.exists()) {
-        // Litestream refuses one that is not there.
-        let made = identity.map_or_else(|| std::fs::create_dir_all(&directory.path), |who| who.make_directory(&directory.path));
-        made.map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {}: {e}", directory.alias, directory.path.display())))?;
+    // What is made by root would be root's.
+    let owner = identity.map_or(Owner::Directorys, Identity::owner);
+    let of_databases =
+        plan.locked().into_iter().filter(|_| identity.is_some()).filter_map(|d| Some((d.alias, d.path.parent()?.to_owned())));
+    // Litestream refuses one that is not there.
+    let themselves = plan.directories.iter().map(|d| (d.alias.clone(), d.path.clone()));
+    for (alias, directory) in of_databases.chain(themselves) {
+        let made = files::make_directories(&directory, owner);
+        made.map_err(|e| Failure::new(exit::SYSTEM, format!("{alias}: {}: {e}", directory.display())))?;
     }
     Ok(())
 }

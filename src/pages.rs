@@ -12,7 +12,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::exit::{self, Failure};
-use crate::{continuity, identity, interrupt};
+use crate::files::{self, Dir, Owner, name_of};
+use crate::{continuity, identity, interrupt, sqlite};
 
 /// A hash of every page of a database at one moment, by SQLite's own online copy into `copy`, which is left for the caller;
 /// `read_only` where not even its WAL may be touched.
@@ -48,13 +49,13 @@ fn copied_as_it_lies(database: &Path, copy: &Path) -> bool {
     let before = stamp();
     let [Some(_), log] = before else { return false };
     let copied = !index.exists()
-        && fs::copy(database, copy).is_ok()
-        && (log.is_none() || fs::copy(wal(database), wal(copy)).is_ok())
+        && duplicate(database, copy).is_ok()
+        && (log.is_none() || duplicate(&wal(database), &wal(copy)).is_ok())
         // Somebody came meanwhile.
         && !index.exists()
         && stamp() == before
         // The last to close it takes its WAL in.
-        && (log.is_none() || Connection::open(copy).and_then(|c| c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))).is_ok());
+        && (log.is_none() || sqlite::open(copy, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|c| c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))).is_ok());
     if !copied {
         for end in ["", "-wal", "-shm"] {
             let _ = fs::remove_file(continuity::beside(copy, end));
@@ -63,9 +64,14 @@ fn copied_as_it_lies(database: &Path, copy: &Path) -> bool {
     copied
 }
 
+fn duplicate(from: &Path, to: &Path) -> io::Result<()> {
+    let mut made = Dir::of(to)?.create(name_of(to), 0o600, Owner::Ours)?;
+    io::copy(&mut files::open(from)?, &mut made).map(drop)
+}
+
 /// Until it is asked to end.
 fn copy_pages(source: &Connection, copy: &Path) -> rusqlite::Result<()> {
-    let mut target = Connection::open(copy)?;
+    let mut target = sqlite::create(copy, Owner::Ours)?;
     target.execute_batch("PRAGMA journal_mode=off; PRAGMA synchronous=off;")?;
     let backup = Backup::new(source, &mut target)?;
     while backup.step(4096)? != StepResult::Done && interrupt::check().is_ok() {}
@@ -93,6 +99,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(2);
 pub fn failure(database: &Path, error: &rusqlite::Error) -> Failure {
     let (code, instead) = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (exit::SYSTEM, " by the app, all the time; try again"),
+        // What is no file of SQLite's is in the place of one.
+        Some(ErrorCode::PermissionDenied) => (exit::SYSTEM, ""),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => (exit::SYSTEM, "; where nothing can be written, --read-only needs no write"),
         _ => (exit::DAMAGED, ""),
     };
@@ -100,7 +108,7 @@ pub fn failure(database: &Path, error: &rusqlite::Error) -> Failure {
 }
 
 fn open_with(database: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
-    let mut connection = Connection::open_with_flags(database, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection = sqlite::open(database, access)?;
     if continuity::wal_size(database) > 0 {
         // The last to close it would empty the WAL and remove it, and with it Litestream's place: the next start could not go on from there.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -175,10 +183,11 @@ impl ExactSizeIterator for Each<'_> {}
 /// What the kernel says.
 pub fn of_file(path: &Path) -> io::Result<Hashes> {
     let beside = continuity::beside(path, "-pages");
-    let mut hashes = File::options().read(true).write(true).create(true).truncate(true).open(&beside)?;
-    fs::remove_file(&beside)?;
+    let dir = Dir::of(&beside)?;
+    let mut hashes = dir.create(name_of(&beside), 0o600, Owner::Ours)?;
+    dir.remove(name_of(&beside))?;
     let mut kept = io::BufWriter::with_capacity(AT_ONCE, &mut hashes);
-    let mut file = io::BufReader::with_capacity(1 << 16, File::open(path)?);
+    let mut file = io::BufReader::with_capacity(1 << 16, files::open(path)?);
     let mut header = [0; 100];
     file.read_exact(&mut header)?;
     let size = page_size(&header);
@@ -219,7 +228,7 @@ fn page_size(header: &[u8; 100]) -> usize {
 /// # Errors
 /// What the kernel says.
 pub fn shape(path: &Path) -> io::Result<(u32, u32)> {
-    let mut file = File::open(path)?;
+    let mut file = files::open(path)?;
     let mut header = [0; 100];
     file.read_exact(&mut header)?;
     let size = u32::try_from(page_size(&header)).unwrap_or(4096);

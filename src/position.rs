@@ -1,11 +1,11 @@
 //! How far a database's log reaches, how far Litestream has read it, and whether a replica has that. Must never open a database.
 
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::continuity::{self, Salts};
+use crate::files;
 use crate::litestream::Line;
 use crate::litestream::backup::{self, Position};
 
@@ -27,7 +27,7 @@ const FRAME_HEADER: u64 = 24;
 /// The `-shm` tells it exactly (SQLite's WAL-index header: `mxFrame` at 16, the salts at 32); where nobody has made one, what is
 /// in the file may be less than its size.
 pub fn wal_end(database: &Path) -> Option<Place> {
-    let wal = File::open(continuity::beside(database, "-wal")).ok()?;
+    let wal = files::open(&continuity::beside(database, "-wal")).ok()?;
     let mut header = [0; 32];
     wal.read_exact_at(&mut header, 0).ok()?;
     let salts = Salts::try_from(header.get(16..24)?).ok()?;
@@ -43,7 +43,7 @@ pub fn wal_end(database: &Path) -> Option<Place> {
 
 fn wal_index(database: &Path) -> Option<[u8; 48]> {
     let mut header = [0; 48];
-    File::open(continuity::beside(database, "-shm")).ok()?.read_exact_at(&mut header, 0).ok()?;
+    files::open(&continuity::beside(database, "-shm")).ok()?.read_exact_at(&mut header, 0).ok()?;
     // `isInit`: until the first opener has read the WAL, it says nothing.
     (header.get(12) == Some(&1)).then_some(header)
 }
@@ -95,14 +95,14 @@ fn newest_file(database: &Path, line: Line) -> Option<PathBuf> {
 /// An LTX file's header: the part of the WAL that it is made of begins at 48 and is that long at 56; the salts are at 64.
 fn ltx_place(file: &Path) -> Option<Place> {
     let mut header = [0; 100];
-    File::open(file).ok()?.read_exact_at(&mut header, 0).ok()?;
+    files::open(file).ok()?.read_exact_at(&mut header, 0).ok()?;
     let number = |at: usize| Some(u64::from_be_bytes(header.get(at..at.checked_add(8)?)?.try_into().ok()?));
     Some(Place { salts: Salts::try_from(header.get(64..72)?).ok()?, end: number(48)?.saturating_add(number(56)?) })
 }
 
 /// 0.3 copies the WAL as it is.
 fn shadow_place(file: &Path) -> Option<Place> {
-    let copy = File::open(file).ok()?;
+    let copy = files::open(file).ok()?;
     let mut salts = Salts::default();
     copy.read_exact_at(&mut salts, 16).ok()?;
     Some(Place { salts, end: copy.metadata().ok()?.len() })

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::exit::{self, Failure};
+use crate::files::Dir;
 use crate::litestream::{Ability, Line, call, chain};
 use crate::plan::{Database, Plan};
 use crate::restore::install::go_on_from_here;
 use crate::state::{Replication, State};
 use crate::watched::Owed;
 use crate::worker::{CONTROL_FILE, Message};
-use crate::{continuity, interrupt, runtime};
+use crate::{continuity, files, interrupt, runtime};
 
 /// How long Litestream may take to come back, its last sync and the emptying of WALs included.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
@@ -59,9 +60,9 @@ pub fn begin(plan: &Plan, databases: &[Database], ask: impl FnOnce() -> Result<(
 /// 0.3 reads the name of its generation at each sync, and begins another where there is none.
 fn begin_generation(database: &Database) -> Result<(), String> {
     let path = continuity::generation_path(&database.path);
-    let before = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let before = files::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     continuity::begin_anew(&database.path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let begun = until(|| std::fs::read_to_string(&path).is_ok_and(|now| now != before)).map_err(|f| f.message)?;
+    let begun = until(|| files::read_to_string(&path).is_ok_and(|now| now != before)).map_err(|f| f.message)?;
     if begun { Ok(()) } else { Err(format!("{}: litestream has not begun another generation", database.alias)) }
 }
 
@@ -93,7 +94,7 @@ pub fn clear_the_way(plan: &Plan, database: &Database) -> Result<(), String> {
     let list = chain::list(&plan.litestream, &plan.config(), path, &database.replica, Instant::now() + LIST_FOR);
     if list.is_ok_and(|parts| parts.is_empty()) {
         // It would look there for the transactions before its own, for ever.
-        match std::fs::remove_dir_all(continuity::meta_dir(path).join("ltx")) {
+        match Dir::real(&continuity::meta_dir(path)).and_then(|dir| dir.remove_all("ltx".as_ref())) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
             _ => Ok(()),
         }

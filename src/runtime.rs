@@ -2,10 +2,10 @@
 //! hold a secret that another user can read.
 
 use std::ffi::OsStr;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::Document;
 use crate::exit::{self, Failure};
+use crate::files::{self, Dir, Found, Owner};
+use crate::identity::{self, Identity};
 use crate::plan::{CONFIG_AGAIN_FILE, CONFIG_FILE, Database, GOOGLE_FILE, PLAN_FILE, Plan};
 use crate::state::STATE_FILE;
 use crate::worker::CONTROL_FILE;
@@ -32,19 +34,23 @@ pub const WATCHED: &str = "watched";
 /// That a backup needs a new snapshot.
 pub const OWED: &str = "owed";
 
+/// What says that a boot has the directory, for as long as it lives.
+const LOCK: &str = "lock";
+
 /// A directory that is ours for as long as this lives.
 #[derive(Debug)]
 pub struct Runtime {
     /// Its path.
     pub path: PathBuf,
+    dir: Dir,
     _lock: Flock<File>,
 }
 
 impl Runtime {
     /// Removes what a command of an operator's left here, itself included.
     pub fn empty(&self) {
-        for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            let _ = std::fs::remove_file(entry.path());
+        for name in self.dir.names_in_it().unwrap_or_default() {
+            let _ = self.dir.remove(&name);
         }
         let _ = std::fs::remove_dir(&self.path);
     }
@@ -66,7 +72,8 @@ pub fn take(configured: Option<&Path>, beside: Option<&Path>) -> Result<Runtime,
     }
     let mut tried = Vec::new();
     for place in places(None, beside, std::process::id()) {
-        match claim(&place).and_then(|runtime| check_owner(&place).map(|()| runtime)) {
+        // In a temporary directory somebody else may have made it first, or put a link there.
+        match only_ours(&place).and_then(|()| claim(&place, &Dir::own)) {
             Ok(runtime) => return Ok(runtime),
             Err(error) => tried.push(format!("{} ({error})", place.display())),
         }
@@ -93,7 +100,7 @@ pub fn places(configured: Option<&Path>, beside: Option<&Path>, pid: u32) -> Vec
 fn claim_patiently(path: &Path) -> io::Result<Runtime> {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
-        match claim(path) {
+        match claim(path, &Dir::open) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -102,48 +109,91 @@ fn claim_patiently(path: &Path) -> io::Result<Runtime> {
     }
 }
 
-/// In a temporary directory somebody else may have made it first, or put a link there.
-fn check_owner(path: &Path) -> io::Result<()> {
-    let place = std::fs::symlink_metadata(path)?;
-    if place.is_dir() && place.uid() == nix::unistd::geteuid().as_raw() {
-        Ok(())
-    } else {
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"))
+/// Root's plan says what root runs: nobody else may put another directory in its place.
+fn only_ours(place: &Path) -> io::Result<()> {
+    const OTHERS_WRITE: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let is_roots = |above: &Path| match std::fs::metadata(above) {
+        Ok(about) if about.mode() & OTHERS_WRITE == 0 || about.mode() & STICKY != 0 => about.uid() == 0 || !is_somebody(about.uid()),
+        Ok(_) => false,
+        // It is made with the directory, below one that is there.
+        Err(_) => true,
+    };
+    if nix::unistd::geteuid().is_root() && !place.ancestors().skip(1).all(is_roots) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody else may replace it"));
     }
+    Ok(())
 }
 
-fn claim(path: &Path) -> io::Result<Runtime> {
+/// Whether a user's number is one in this user namespace (`user_namespaces(7)`): those outside all look like one that need not be.
+fn is_somebody(uid: u32) -> bool {
+    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return true };
+    let holds = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|word| word.parse::<u32>().unwrap_or_default());
+        let (first, _, count) = (numbers.next().unwrap_or_default(), numbers.next(), numbers.next().unwrap_or_default());
+        uid.checked_sub(first).is_some_and(|beyond| beyond < count)
+    };
+    map.lines().any(holds)
+}
+
+fn claim(path: &Path, open: &dyn Fn(&Path) -> io::Result<Dir>) -> io::Result<Runtime> {
     match DirBuilder::new().recursive(path.parent().is_some_and(|p| !p.exists())).mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(path.join("lock"))?;
+    let dir = open(path)?;
+    let file = match dir.look(LOCK.as_ref())? {
+        Found::File(file) => file,
+        Found::Nothing => dir.create(LOCK.as_ref(), 0o600, Owner::Ours)?,
+        Found::Shared(_) | Found::Other(_) => return Err(io::Error::other("what is at `lock` in it is none of ours")),
+    };
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => {
             // What an earlier boot left is out of date, and a rename over a file makes ext4 write the new one out at once
             // (ext4(5), auto_da_alloc): half a millisecond each.
             for name in LEFT {
-                let _ = std::fs::remove_file(path.join(name));
+                let _ = dir.remove(name.as_ref());
             }
-            for entry in std::fs::read_dir(path).into_iter().flatten().flatten().filter(|entry| is_of_database(&entry.file_name())) {
-                let _ = std::fs::remove_file(entry.path());
+            for name in dir.names_in_it()?.into_iter().filter(|name| is_of_database(name)) {
+                let _ = dir.remove(&name);
             }
-            Ok(Runtime { path: path.to_owned(), _lock: lock })
+            Ok(Runtime { path: path.to_owned(), dir, _lock: lock })
         }
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "another litestream-entry uses it")),
         Err((_, errno)) => Err(errno.into()),
     }
 }
 
+/// Lets another user have what PID 1 has left here: its own is what it goes on with, and the plan, by which root may be run again,
+/// is there to be read. A directory with the sticky bit keeps what is root's.
+///
+/// # Errors
+/// What the kernel says.
+pub fn share(path: &Path, with: &Identity) -> io::Result<()> {
+    let dir = Dir::open(path)?;
+    dir.let_in(with.group())?;
+    for name in [CONFIG_FILE, CONFIG_AGAIN_FILE, GOOGLE_FILE, CONTROL_FILE] {
+        match with.own(&path.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    for name in [PLAN_FILE, STATE_FILE, LOCK] {
+        if let Found::File(file) = dir.look(name.as_ref())? {
+            read_by(&file, with.group())?;
+        }
+    }
+    Ok(())
+}
+
+fn read_by(file: &File, group: u32) -> io::Result<()> {
+    std::os::unix::fs::fchown(file, None, Some(group))?;
+    file.set_permissions(Permissions::from_mode(0o640))
+}
+
 /// Whether a boot holds the directory now.
 pub fn is_held(path: &Path) -> bool {
-    let Ok(file) = OpenOptions::new().write(true).open(path.join("lock")) else { return false };
+    let Ok(file) = files::open(&path.join(LOCK)) else { return false };
     matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::errno::Errno::EWOULDBLOCK)))
 }
 
@@ -161,7 +211,7 @@ pub fn document(plan: &Plan) -> Result<Document, String> {
 /// # Errors
 /// What the kernel says.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
-    write_for(path, text, None)
+    write_with(path, text, |_| Ok(()))
 }
 
 /// The same for what others of this boot go on with: root leaves it to whose the plan is.
@@ -169,20 +219,27 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
 /// # Errors
 /// What the kernel says.
 pub fn leave(plan: &Plan, path: &Path, text: &str) -> io::Result<()> {
-    let theirs = std::fs::metadata(plan.runtime.join(PLAN_FILE)).ok().filter(|_| nix::unistd::geteuid().is_root());
-    write_for(path, text, theirs.map(|plan| (plan.uid(), plan.gid())))
+    let named = plan.entry.user.as_deref().filter(|_| nix::unistd::geteuid().is_root());
+    let theirs = named.and_then(|user| identity::look_up(user).ok()?.owner());
+    write_with(path, text, |file| theirs.map_or(Ok(()), |(uid, gid)| std::os::unix::fs::fchown(file, Some(uid), Some(gid))))
 }
 
-fn write_for(path: &Path, text: &str, owner: Option<(u32, u32)>) -> io::Result<()> {
+/// The same of root's for another user to read.
+///
+/// # Errors
+/// What the kernel says.
+pub fn write_for(path: &Path, text: &str, reader: Option<&Identity>) -> io::Result<()> {
+    write_with(path, text, |file| reader.map_or(Ok(()), |reader| read_by(file, reader.group())))
+}
+
+fn write_with(path: &Path, text: &str, share: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     // Several commands may write at once.
     temporary.push(format!(".{}.new", std::process::id()));
     let _ = std::fs::remove_file(&temporary);
     let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
     file.write_all(text.as_bytes())?;
-    if let Some((user, group)) = owner {
-        std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
-    }
+    share(&file)?;
     drop(file);
     std::fs::rename(&temporary, path)
 }
@@ -222,7 +279,6 @@ pub fn pass_file(plan: &Plan, database: &Database, extension: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_directory_serves_one_boot_at_a_time_and_is_free_after_it() {
@@ -232,6 +288,30 @@ mod tests {
         assert!(is_held(&place) && take(Some(&place), None).is_err());
         drop(first);
         assert!(!is_held(&place) && take(Some(&place), None).is_ok());
+    }
+
+    #[test]
+    fn root_takes_no_place_that_somebody_else_may_replace_nor_touches_what_a_link_leads_to() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["theirs", "open", "sticky", "kept"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        std::os::unix::fs::chown(at("theirs"), Some(4711), None).unwrap();
+        for (name, mode) in [("open", 0o777), ("sticky", 0o1777)] {
+            std::fs::set_permissions(at(name), Permissions::from_mode(mode)).unwrap();
+        }
+        for (name, is_ours) in [("theirs/r", false), ("open/r", false), ("sticky/r", true), ("kept/r", true), ("theirs/deep/r", false)] {
+            assert_eq!(only_ours(&at(name)).is_ok(), is_ours, "{name}");
+        }
+        std::fs::write(at("kept").join(CONFIG_FILE), "somebody's own").unwrap();
+        std::os::unix::fs::symlink(at("kept"), at("sticky/r")).unwrap();
+        assert!(claim(&at("sticky/r"), &Dir::own).is_err());
+        assert!(at("kept").join(CONFIG_FILE).exists() && !at("kept").join(LOCK).exists());
+        assert!(is_somebody(0) && is_somebody(65534));
     }
 
     #[test]

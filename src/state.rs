@@ -143,7 +143,7 @@ impl State {
 
     /// What the boot that holds this runtime directory has left there.
     pub fn read(runtime: &Path) -> Option<Self> {
-        std::fs::read_to_string(runtime.join(STATE_FILE)).ok().map(|text| Self::decode(&text))
+        crate::files::read_to_string(&runtime.join(STATE_FILE)).ok().map(|text| Self::decode(&text))
     }
 }
 

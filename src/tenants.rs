@@ -10,10 +10,10 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use crate::plan::{Database, Directory, Plan};
-use crate::{report, runtime};
+use crate::{files, report, runtime, sqlite};
 
 /// Directories below one that is searched are followed so deep, as a guard against links in a circle.
 const DEEPEST: usize = 16;
@@ -211,8 +211,7 @@ impl List {
     /// # Errors
     /// What SQLite says.
     pub fn open(directory: &Directory) -> rusqlite::Result<Self> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let list = Connection::open_with_flags(directory.path.join(LIST), flags)?;
+        let list = sqlite::open_or_create(&directory.path.join(LIST))?;
         list.busy_timeout(std::time::Duration::from_secs(5))?;
         // If Litestream is gone, the last to close would delete the WAL, and with it Litestream's place.
         list.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -278,7 +277,7 @@ fn search(directory: &Directory, folder: &Path, depth: usize, found: &mut Vec<Pa
 
 fn is_sqlite(path: &Path) -> bool {
     let mut header = [0; 16];
-    fs::File::open(path).and_then(|mut f| f.read_exact(&mut header)).is_ok() && &header == b"SQLite format 3\0"
+    files::open(path).and_then(|mut f| f.read_exact(&mut header)).is_ok() && &header == b"SQLite format 3\0"
 }
 
 /// Go's `filepath.Match` on a file's name: `*`, `?`, and `[…]` with ranges.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use crate::litestream::backup::Position;
 use crate::plan::Plan;
 use crate::state::{millis, time};
-use crate::{report, runtime};
+use crate::{files, report, runtime};
 
 /// Which file a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub struct Identity {
 impl Identity {
     /// Of the file at this path; none where there is none, or one without content.
     pub fn of(path: &Path) -> Option<Self> {
-        let file = fs::File::open(path).ok()?;
-        let about = file.metadata().ok().filter(|about| about.is_file() && about.len() > 0)?;
+        let file = files::open(path).ok()?;
+        let about = file.metadata().ok().filter(|about| about.len() > 0)?;
         let mut header = [0; 18];
         let whole = file.read_exact_at(&mut header, 0).is_ok() && header.starts_with(b"SQLite format 3\0");
         let page_size = header.last_chunk::<2>().filter(|_| whole).map(|bytes| u16::from_be_bytes(*bytes));
@@ -66,7 +66,7 @@ pub struct Watched {
 impl Watched {
     /// What was kept of it in this boot.
     pub fn read(plan: &Plan, database: &Path) -> Self {
-        Self::decode(&fs::read_to_string(runtime::file_of(plan, runtime::WATCHED, database)).unwrap_or_default())
+        Self::decode(&files::read_to_string(&runtime::file_of(plan, runtime::WATCHED, database)).unwrap_or_default())
     }
 
     fn decode(text: &str) -> Self {
@@ -127,7 +127,7 @@ impl Owed {
     /// What is owed to this database's backup.
     pub fn read(plan: &Plan, database: &Path) -> Option<Self> {
         let path = runtime::file_of(plan, runtime::OWED, database);
-        let why = fs::read_to_string(&path).ok()?.trim().to_owned();
+        let why = files::read_to_string(&path).ok()?.trim().to_owned();
         let age = fs::metadata(&path).and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
         Some(Self { why, age })
     }

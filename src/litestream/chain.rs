@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::backup::{self, Position};
 use super::call::Config;
 use super::{Line, Litestream, lz4};
+use crate::files;
 
 /// A file of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +113,7 @@ pub fn hole(folder: &Path, parts: &[Part], generation: &str, from: (u64, u64), w
     let mut next = places.iter().skip(1);
     for (index, offset) in &places {
         let next = next.next().copied();
-        let bytes = fs::read(wal.join(format!("{index:08x}_{offset:08x}.wal.lz4"))).ok()?;
+        let bytes = files::read(&wal.join(format!("{index:08x}_{offset:08x}.wal.lz4"))).ok()?;
         let end = offset.checked_add(lz4::unpacked(&bytes)?)?;
         let joins = match next {
             Some((i, o)) if i == *index => o == end,

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::Line;
 use super::backup::{File, Position};
-use crate::time;
+use crate::{files, time};
 
 /// A replica in a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +55,8 @@ impl<'a> Folder<'a> {
 
     /// Whether it holds this transaction as this file does (0.5); none where one of them cannot be read.
     pub fn has_the_same(self, own: &Path) -> Option<bool> {
-        let theirs = fs::read(self.0.join("ltx/0").join(own.file_name()?)).ok()?;
-        Some(theirs == fs::read(own).ok()?)
+        let theirs = files::read(&self.0.join("ltx/0").join(own.file_name()?)).ok()?;
+        Some(theirs == files::read(own).ok()?)
     }
 }
 

@@ -9,15 +9,17 @@ mod status;
 use std::ffi::{CString, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
 
 use crate::exit::{self, Ended, Failure};
+use crate::facilities::Facilities;
 use crate::litestream::commands::{self, Native};
 use crate::litestream::{Ability, Line};
-use crate::plan::{Database, PLAN_FILE, Plan};
+use crate::plan::{self, Database, PLAN_FILE, Plan};
 use crate::restore::present::{self, Known};
 use crate::runtime::{self, Runtime};
 use crate::status::verified::Verified;
@@ -261,16 +263,35 @@ fn context_with(flags: Vec<(String, String)>, named: &dyn Fn(&Plan) -> Vec<PathB
         tenants::expand(plan, &named)
     };
     let configured = Configured::read(with_options_of_pid_1(flags));
-    if let Some(place) = live(&configured)
-        && let Some(mut plan) = left_plan(&place)
+    let live = live(&configured);
+    if let Some(place) = &live
+        && !may_be_forged(place)
+        && let Some(mut plan) = left_plan(place)
     {
         // It has what was configured; the secrets are in the environment that `docker exec` gives, or in their files.
-        let env = configured.map_or_else(|_| sys::raw_environment(), |c| c.helper_environment(&place));
+        let env = configured.map_or_else(|_| sys::raw_environment(), |c| c.helper_environment(place));
         plan.litestream.env = Some(env.into_iter().filter_map(pair).collect());
         return Ok(Context { plan: expanded(plan), of_url: false, _own: None });
     }
-    let (plan, own) = own_plan(&configured?)?;
-    Ok(Context { plan: expanded(plan), of_url: false, _own: Some(own) })
+    let configured = configured?;
+    let (plan, own) = match &live {
+        Some(place) => (made_again(&configured, place)?, None),
+        None => own_plan(&configured).map(|(plan, own)| (plan, Some(own)))?,
+    };
+    Ok(Context { plan: expanded(plan), of_url: false, _own: own })
+}
+
+/// Whether root would run what another user's plan says, whose container this is.
+fn may_be_forged(place: &Path) -> bool {
+    nix::unistd::geteuid().is_root() && std::fs::symlink_metadata(place.join(PLAN_FILE)).is_ok_and(|about| about.uid() != 0)
+}
+
+/// The same plan by what is configured here.
+fn made_again(configured: &Configured, place: &Path) -> Result<Plan, Failure> {
+    let litestream = litestream::find(configured.settings.litestream.as_deref())?;
+    let mut plan = plan::make(&configured.settings, litestream, place, configured.users_file()?.as_deref(), &Facilities::ALL)?.plan;
+    plan.litestream.env = Some(configured.helper_environment(place).into_iter().filter_map(pair).collect());
+    Ok(plan)
 }
 
 /// The runtime directory of the boot that runs here.
@@ -299,7 +320,7 @@ fn own_plan(configured: &Configured) -> Result<(Plan, Own), Failure> {
 }
 
 fn left_plan(place: &Path) -> Option<Plan> {
-    serde_yaml::from_str(&std::fs::read_to_string(place.join(PLAN_FILE)).ok()?).ok()
+    serde_yaml::from_slice(&crate::files::read(&place.join(PLAN_FILE)).ok()?).ok()
 }
 
 /// Options before the app hold for `docker exec`, too, which knows only the environment.

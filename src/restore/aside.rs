@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::continuity::{Mark, beside, mark_path, meta_dir};
+use crate::files::{Dir, name_of};
 use crate::{report, time};
 
 /// So many are kept of each: a container that is started again and again must not fill its volume.
@@ -36,9 +37,11 @@ pub fn move_companions_aside(database: &Path) -> io::Result<()> {
 pub fn move_database_aside(database: &Path) -> io::Result<Option<PathBuf>> {
     let Some(aside) = free_name(database) else { return Ok(None) };
     // The database first: what a crash leaves behind is moved aside by the next boot, but never opened without its WAL.
-    fs::rename(database, &aside)?;
+    let place = Dir::of(database)?;
+    let rename = |from: &Path, to: &Path| place.rename(name_of(from), &place, name_of(to));
+    rename(database, &aside)?;
     for suffix in COMPANIONS {
-        match fs::rename(beside(database, suffix), beside(&aside, suffix)) {
+        match rename(&beside(database, suffix), &beside(&aside, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::soundness::{self, Soundness};
 use super::{Local, clear, look};
 use crate::exit::{self, Failure};
+use crate::files::{self, Dir, Owner};
 use crate::interrupt;
 use crate::litestream::backup::{self, Depth, Ended, Position};
 use crate::litestream::call::{self, Config, Running};
@@ -205,9 +206,9 @@ impl<'a> Source<'a> {
 
     fn attempt(&self, folder: &Path, patience: &mut Patience, one_by_one: bool) -> Result<Attempt, Failure> {
         let system = |error: io::Error| Self::cannot_write(folder, &error);
-        fresh_folder(folder).map_err(system)?;
-        let output = folder.join(self.database.file_name().unwrap_or_default());
-        let log = File::options().read(true).append(true).create_new(true).open(folder.join("log")).map_err(system)?;
+        let opened = fresh_folder(folder).map_err(system)?;
+        let output = folder.join(OUTPUT);
+        let log = opened.create("log".as_ref(), 0o600, Owner::Ours).map_err(system)?;
         let mut flags = self.flags.to_vec();
         if self.litestream.can(Ability::Status) {
             // It says where the restore ended.
@@ -219,7 +220,7 @@ impl<'a> Source<'a> {
         // A release that does not say where it ended has ended there at least: another host may have gone on meanwhile.
         let says = self.litestream.line == Line::V03 || self.litestream.can(Ability::Status);
         let before = if says || !self.flags.is_empty() { None } else { self.list(Depth::All, LIST_FOR).ok() };
-        let args = call::restore(&self.config, self.database, &output, &flags);
+        let args = call::restore(&self.config, self.database, &opened.path_for_a_child(OUTPUT).unwrap_or_else(|| output.clone()), &flags);
         let mut running = call::start(self.litestream, &args, log)
             .map_err(|e| Failure::new(exit::SYSTEM, format!("{} cannot be run: {e}", self.litestream.path.display())))?;
         let Some(ended) = self.watch(&mut running, folder, patience)? else {
@@ -419,13 +420,17 @@ impl Patience {
     }
 }
 
-fn fresh_folder(folder: &Path) -> io::Result<()> {
+/// What the restored database is called in its folder: SQLite takes a path of 511 bytes at most, and the folder has the database's name.
+const OUTPUT: &str = "db";
+
+fn fresh_folder(folder: &Path) -> io::Result<Dir> {
     clear(folder)?;
     // Where the folder is to be, there may be nothing yet on a new volume.
     if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent)?;
+        files::make_directories(parent, Owner::Directorys)?;
     }
-    DirBuilder::new().mode(0o700).create(folder)
+    DirBuilder::new().mode(0o700).create(folder)?;
+    Dir::own(folder)
 }
 
 fn size_of_folder(folder: &Path) -> u64 {

@@ -1,14 +1,16 @@
 //! Puts a restored file in its place, in one step. Must never leave the place without what was there before it.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::aside::{discard, move_companions_aside, move_database_aside};
 use super::fetch::{Restored, Source};
 use crate::continuity::{self, Mark, meta_dir, own_position};
+use crate::files::{Dir, Found, Owner, name_of};
 use crate::identity::{self, Named};
 use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::{Line, ltx};
@@ -16,13 +18,13 @@ use crate::pages;
 use crate::settings::Entry;
 
 /// Changes a file's owner to `USER[:GROUP]`, by name or number; a user's own group where only a name is given.
-fn give(file: &Path, owner: &str) -> io::Result<()> {
+fn give(file: &File, owner: &str) -> io::Result<()> {
     let unknown = |what: &str| io::Error::new(io::ErrorKind::NotFound, format!("LITESTREAM_ENTRY_DB_OWNER: {what}"));
     let Named { uid, group, user } = identity::look_up(owner).map_err(unknown)?;
     // A number alone changes the owner alone, as with chown(1).
     let by_name = user.filter(|user| owner.split(':').next() == Some(user.name.as_str()));
     let gid = if owner.contains(':') { group } else { by_name.map(|user| user.gid.as_raw()) };
-    std::os::unix::fs::chown(file, Some(uid), gid)
+    fchown(file, Some(uid), gid)
         .map_err(|error| io::Error::new(error.kind(), format!("LITESTREAM_ENTRY_DB_OWNER: {error}; only root may give a file away")))
 }
 
@@ -59,16 +61,17 @@ pub fn nobody_has_it_open(database: &Path) -> io::Result<()> {
 /// # Errors
 /// What the kernel says.
 pub fn install(restored: &Restored, database: &Path, entry: &Entry, old: Old) -> io::Result<()> {
-    let directory = database.parent().unwrap_or(Path::new("/"));
-    let place = fs::metadata(directory)?;
-    let file = &restored.file;
+    // From here on whatever becomes of the paths is somebody else's affair.
+    let (place, folder) = (Dir::of(database)?, Dir::of(&restored.file)?);
+    let file = only_our_own(&folder, &restored.file)?;
+    let (uid, gid, mode) = place.about()?;
     match &entry.db_owner {
-        Some(owner) => give(file, owner)?,
-        None if nix::unistd::geteuid().is_root() => std::os::unix::fs::chown(file, Some(place.uid()), Some(place.gid()))?,
+        Some(owner) => give(&file, owner)?,
+        None if nix::unistd::geteuid().is_root() => fchown(&file, Some(uid), Some(gid))?,
         None => {}
     }
-    fs::set_permissions(file, fs::Permissions::from_mode(entry.db_mode.unwrap_or(place.mode() & 0o666)))?;
-    File::open(file)?.sync_all()?;
+    file.set_permissions(Permissions::from_mode(entry.db_mode.unwrap_or(mode & 0o666)))?;
+    file.sync_all()?;
     // A crash from here to the rename leaves no database, which the next boot restores.
     let replaced = fs::metadata(database).is_ok_and(|m| m.len() > 0);
     if replaced {
@@ -76,12 +79,22 @@ pub fn install(restored: &Restored, database: &Path, entry: &Entry, old: Old) ->
     }
     let aside = if replaced { move_database_aside(database)? } else { None };
     move_companions_aside(database)?;
-    fs::rename(file, database)?;
-    File::open(directory)?.sync_all()?;
+    folder.rename(name_of(&restored.file), &place, name_of(database))?;
+    place.sync()?;
     if let (Some(aside), Old::Discard) = (aside, old) {
         discard(&aside)?;
     }
     Ok(())
+}
+
+/// The restored file, which has no other name by which another one would be given away with it.
+fn only_our_own(folder: &Dir, file: &Path) -> io::Result<File> {
+    match folder.look(name_of(file))? {
+        Found::File(file) => Ok(file),
+        Found::Nothing => Err(io::ErrorKind::NotFound.into()),
+        Found::Shared(_) => Err(io::Error::other(format!("{} has another name elsewhere", file.display()))),
+        Found::Other(what) => Err(io::Error::other(format!("{} is {what}", file.display()))),
+    }
 }
 
 /// Notes where the restored database ends, or for one from the past, what it takes the place of.
@@ -151,9 +164,17 @@ fn stand_in(after: u64, last: u64, database: &Path) -> io::Result<()> {
         );
         return Err(io::Error::other(what));
     }
-    let folder = meta_dir(database).join("ltx/0");
-    fs::create_dir_all(&folder)?;
+    let meta = meta_dir(database);
+    let make = |dir: Dir, name: &OsStr| dir.make_dir(name, Owner::Directorys);
+    let folder = [name_of(&meta), "ltx".as_ref(), "0".as_ref()].into_iter().try_fold(Dir::of(&meta)?, make)?;
     let (page_size, pages) = pages::shape(database)?;
     let now = SystemTime::now();
-    (first..=last).try_for_each(|txid| fs::write(folder.join(ltx::name(txid)), ltx::without_pages(txid, page_size, pages, now)))
+    (first..=last).try_for_each(|txid| {
+        let name = ltx::name(txid);
+        match folder.remove(name.as_ref()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        folder.create(name.as_ref(), 0o644, Owner::Directorys)?.write_all(&ltx::without_pages(txid, page_size, pages, now))
+    })
 }

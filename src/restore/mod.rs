@@ -13,11 +13,12 @@ pub mod standing;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
-
 pub use fetch::{Fetched, Restored, Source};
+
+pub use crate::sqlite::open_immutable;
 
 use crate::settings::{RestorePolicy, StalePolicy};
 use standing::Standing;
@@ -78,9 +79,12 @@ pub fn with_standing(standing: &Standing, policy: StalePolicy) -> Decision {
 /// # Errors
 /// What the kernel says, where it cannot be read.
 pub fn look(path: &Path) -> io::Result<Local> {
-    let mut file = match File::open(path) {
+    // A FIFO in its place must keep nobody waiting.
+    let mut file = match File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Local::Missing),
+        // A socket.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => return Ok(Local::Other),
         Err(error) => return Err(error),
     };
     let meta = file.metadata()?;
@@ -120,23 +124,6 @@ pub fn clear(folder: &Path) -> io::Result<()> {
 /// So many steps of SQLite's are made between looks at whether this is to end: well under a millisecond.
 const STEPS: std::ffi::c_int = 1000;
 
-/// Opens a database that nobody writes.
-///
-/// # Errors
-/// What SQLite says.
-pub fn open_immutable(database: &Path) -> rusqlite::Result<Connection> {
-    let path: String = database
-        .to_string_lossy()
-        .chars()
-        .map(|c| match c {
-            '%' | '?' | '#' => format!("%{:02x}", u32::from(c)),
-            c => c.to_string(),
-        })
-        .collect();
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,7 +162,7 @@ mod tests {
         assert_eq!(look(&path).unwrap(), Local::Other);
         assert_eq!(look(dir.path()).unwrap(), Local::Other);
         fs::remove_file(&path).unwrap();
-        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
         assert_eq!(look(&path).unwrap(), Local::Sqlite);
     }
 

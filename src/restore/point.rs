@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::SystemTime;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{OpenFlags, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
-use crate::{pages, time};
+use crate::{pages, sqlite, time};
 
 /// Where to go back to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ impl Point {
     /// # Errors
     /// What SQLite says.
     pub fn note(&self, restored: &Path) -> rusqlite::Result<()> {
-        let connection = Connection::open(restored)?;
+        let connection = sqlite::open(restored, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.execute_batch("CREATE TABLE IF NOT EXISTS _litestream_entry_restore(point TEXT PRIMARY KEY, applied TEXT)")?;
         let now = time::rfc3339(SystemTime::now());
         connection.execute("INSERT OR REPLACE INTO _litestream_entry_restore VALUES (?1, ?2)", [self.key(), now])?;
@@ -84,6 +84,7 @@ impl Point {
 mod tests {
     use super::*;
     use crate::continuity;
+    use rusqlite::Connection;
 
     #[test]
     fn a_look_at_a_database_that_nobody_has_open_leaves_its_wal() {

@@ -17,7 +17,7 @@ use crate::litestream::folder::Folder;
 use crate::litestream::{Ability, Line, call};
 use crate::plan::{Database, Plan};
 use crate::settings::{self, StalePolicy};
-use crate::{interrupt, report, resnapshot, runtime, time};
+use crate::{interrupt, report, resnapshot, runtime, sqlite, time};
 
 /// How long the replica of a database that is to start empty is asked what is left behind by that.
 const ASK_BEFORE_NEVER: Duration = Duration::from_secs(2);
@@ -126,6 +126,7 @@ impl Boot<'_> {
     }
 
     fn decide_here(&self) -> Result<Known, Failure> {
+        sqlite::only_files(&self.database.path).map_err(|why| Failure::new(exit::SYSTEM, why))?;
         let policy = self.plan.entry.stale;
         // 0.3 begins a generation of its own. 0.5 would go on among another host's transactions.
         if policy == StalePolicy::Keep && self.plan.litestream.line == Line::V03 {

@@ -4,13 +4,12 @@
 //! What says that a copy may still be put back is a note beside the mark: the boot whose migration it is of, and the file that was
 //! copied. It goes with each start of an app; without it a copy is only kept.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
 use super::aside;
@@ -19,9 +18,11 @@ use super::install::{Old, install, nobody_has_it_open};
 use super::{Local, look};
 use crate::continuity::{self, Mark};
 use crate::exit::Failure;
+use crate::files::{Dir, Owner, name_of};
 use crate::interrupt;
 use crate::litestream::backup::Position;
 use crate::settings::Entry;
+use crate::sqlite;
 
 /// What a copy's name begins with after the database's: `.app.db-before-migration-BOOT`. An older release has no more than this.
 const COPY: &str = "-before-migration";
@@ -113,7 +114,7 @@ pub fn save(database: &Path, life: &str) -> Result<(), Failure> {
 
 fn copy_pages(database: &Path, to: &Path) -> rusqlite::Result<()> {
     let source = continuity::open(database)?;
-    let mut target = Connection::open(to)?;
+    let mut target = sqlite::create(to, Owner::Directorys)?;
     let backup = Backup::new(&source, &mut target)?;
     while backup.step(4096)? != StepResult::Done && interrupt::check().is_ok() {}
     Ok(())
@@ -121,9 +122,10 @@ fn copy_pages(database: &Path, to: &Path) -> rusqlite::Result<()> {
 
 /// The copy gets its name when it is whole and on the disk.
 fn put(unfinished: &Path, copy: &Path) -> io::Result<()> {
-    File::open(unfinished)?.sync_all()?;
-    fs::rename(unfinished, copy)?;
-    File::open(copy.parent().unwrap_or(Path::new("/")))?.sync_all()
+    let place = Dir::of(copy)?;
+    place.file(name_of(unfinished))?.sync_all()?;
+    place.rename(name_of(unfinished), &place, name_of(copy))?;
+    place.sync()
 }
 
 /// Puts this boot's copy back; what the migration left is kept aside. A database that there was none of before stays.
@@ -232,6 +234,7 @@ pub fn forget(database: &Path, life: &str) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::settings::{self, Environment};
+    use rusqlite::Connection;
 
     const LIFE: &str = "00000000000000aa";
 

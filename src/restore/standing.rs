@@ -183,7 +183,7 @@ pub fn compare_contents(plan: &Plan, database: &Database, folder: &Path) -> Resu
     let fetched = Source::newest(plan, database).fetch(folder)?;
     let Fetched::Database(restored) = fetched else { return Ok(Standing::Current) };
     let there = pages::of_file(&restored.file);
-    let here = pages::of_live(&database.path, folder, false);
+    let here = pages::of_live(&database.path, &folder.join("here.db"), false);
     let same = matches!((here, there), (Ok(here), Ok(there)) if here == there);
     Ok(if same { Standing::Current } else { Standing::Different })
 }

@@ -1,7 +1,6 @@
 //! How far a replica is behind: from Litestream's own files and what it says. Must never call it 0 where that is not known.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +10,7 @@ use crate::litestream::backup::Position;
 use crate::litestream::folder::Folder;
 use crate::plan::Plan;
 use crate::position::{self, Read};
-use crate::{runtime, state};
+use crate::{files, runtime, state};
 
 /// For how long something has been here that is not in the replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +117,7 @@ struct Mark {
 
 impl Mark {
     fn read(path: &Path) -> Self {
-        let text = fs::read_to_string(path).unwrap_or_default();
+        let text = files::read_to_string(path).unwrap_or_default();
         let now = SystemTime::now();
         let past = |at: &str| Some(state::time(at)).filter(|at| *at <= now);
         let mut mark = Self::default();
@@ -257,10 +256,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mark");
         let mark = Mark { synced: Some(at(10)), goal: Some((("g".to_owned(), 2, 500), at(19))) };
-        fs::write(&path, mark.text()).unwrap();
+        std::fs::write(&path, mark.text()).unwrap();
         assert_eq!(Mark::read(&path), mark);
         let ahead = Mark { synced: Some(SystemTime::now() + Duration::from_secs(60)), goal: None };
-        fs::write(&path, ahead.text()).unwrap();
+        std::fs::write(&path, ahead.text()).unwrap();
         assert_eq!(Mark::read(&path), Mark::default(), "the clock was set back: until then it would be no lag");
         assert_eq!(Mark::read(&dir.path().join("none")), Mark::default());
     }

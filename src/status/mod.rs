@@ -23,7 +23,7 @@ use crate::state::State;
 use crate::supervise::lock;
 use crate::watched::Owed;
 use crate::worker::in_parallel;
-use crate::{interrupt, position, progress, tenants};
+use crate::{files, interrupt, position, progress, tenants};
 pub use lag::{Lag, Unknown, note};
 use replicated::{Own, Replicated};
 pub use replicated::{Uploaded, uploaded};
@@ -117,7 +117,7 @@ const AT_ONCE: usize = 8;
 /// Looks. `asks` is whether each replica is asked what it has, by a Litestream of its own.
 pub fn gather(plan: &Plan, asks: bool) -> Overview {
     let state = State::read(&plan.runtime).filter(|_| crate::runtime::is_held(&plan.runtime));
-    let restoring = fs::read_to_string(plan.runtime.join(progress::STATE_FILE)).ok();
+    let restoring = files::read_to_string(&plan.runtime.join(progress::STATE_FILE)).ok();
     let mut replicated = replicated::ask(plan, state.as_ref());
     let asked = if asks { in_parallel(&plan.databases, AT_ONCE, |database| newest_there(plan, database)) } else { Vec::new() };
     if let Replicated::Synced(synced) = &mut replicated {

@@ -1,14 +1,13 @@
 //! What the last check of a backup came to, kept for those who ask. Must never make a check fail.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::plan::Plan;
 use crate::state::{millis, time};
 use crate::verify::{Proof, Unproved};
-use crate::{report, runtime};
+use crate::{files, report, runtime};
 
 /// The last check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +25,7 @@ pub struct Verified {
 impl Verified {
     /// The last one of this database in this boot.
     pub fn read(plan: &Plan, database: &Path) -> Option<Self> {
-        let text = fs::read_to_string(runtime::file_of(plan, runtime::VERIFIED, database)).ok()?;
+        let text = files::read_to_string(&runtime::file_of(plan, runtime::VERIFIED, database)).ok()?;
         let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Some(Self {
             at: time(value("at")?),

@@ -25,12 +25,13 @@ use nix::unistd::Pid;
 use crate::config::Document;
 use crate::exit::{self, Failure};
 use crate::identity::Identity;
+use crate::mark::mark_path;
 use crate::plan::Plan;
 use crate::restore::{self, Local};
 use crate::state::State;
 use crate::sys;
 use crate::worker::{FAILED, Message, Preparation};
-use crate::{continuity, report};
+use crate::{report, runtime};
 use drain::Left;
 use lock::{Holding, Locks};
 use log::Log;
@@ -76,8 +77,8 @@ impl Boot {
     /// Lets the other user have what PID 1 has written: the runtime directory, the locks, which are also marks.
     pub fn share(&self) {
         let (Some(identity), Some(plan)) = (&self.identity, &self.plan) else { return };
-        let mut marks = plan.locked().into_iter().map(|d| continuity::mark_path(&d.path)).filter(|path| path.exists());
-        let shared = marks.try_for_each(|path| identity.own(&path)).and_then(|()| identity.share(&plan.runtime));
+        let mut marks = plan.locked().into_iter().map(|d| mark_path(&d.path)).filter(|path| path.exists());
+        let shared = marks.try_for_each(|path| identity.own(&path)).and_then(|()| runtime::share(&plan.runtime, identity));
         if let Err(error) = shared {
             report::line(format_args!("LITESTREAM_ENTRY_USER: {}: {error}", plan.runtime.display()));
         }
@@ -341,12 +342,16 @@ impl Shell {
                 self.worker(Role::Prepare, &["__prepare"], more)
             }
             Action::Probe => self.worker(Role::Probe, &["__probe"], &[]),
-            Action::Pulse => self.worker(Role::Pulse, &["__pulse"], &[]),
+            Action::Pulse => {
+                self.keep_locks();
+                self.worker(Role::Pulse, &["__pulse"], &[])
+            }
             Action::Check => self.worker(Role::Check, &["__check"], &[]),
             Action::Serve => self.worker(Role::Serve, &["__serve"], &[]),
             Action::Watch => self.worker(Role::Watch, &["__watch"], &[]),
             Action::Flush(sync, by) => {
-                self.boot.locks.iter().for_each(Locks::withdraw);
+                self.keep_locks();
+                self.boot.locks.iter_mut().for_each(Locks::withdraw);
                 let left = by.saturating_sub(self.now()).as_millis().to_string();
                 let word = match sync {
                     Sync::Socket => "socket",
@@ -404,7 +409,7 @@ impl Shell {
             }
             Action::TryLock => Some(Event::Lock(if self.try_lock() { Lock::Ours } else { Lock::Theirs(self.holder()) })),
             Action::Pass => {
-                self.boot.locks.iter().for_each(Locks::pass);
+                self.boot.locks.iter_mut().for_each(Locks::pass);
                 None
             }
             Action::Say(text) => {
@@ -424,6 +429,14 @@ impl Shell {
 
     fn pid_of(&self, role: Role) -> Option<Pid> {
         self.children.iter().find(|c| c.role == role).and_then(|c| c.pid)
+    }
+
+    /// Whoever may write beside a database may delete its lock.
+    fn keep_locks(&mut self) {
+        for text in self.boot.locks.iter_mut().flat_map(Locks::keep).collect::<Vec<_>>() {
+            report::line(&text);
+            self.note(text);
+        }
     }
 
     fn try_lock(&mut self) -> bool {

@@ -1,10 +1,12 @@
 //! What PID 1 leaves for those who ask how it is, and the one thing that they may ask for. Must never make it wait for them.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::time::SystemTime;
 
+use nix::sys::socket::UnixAddr;
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::Pid;
 
 use super::Shell;
@@ -16,17 +18,22 @@ use crate::{report, runtime};
 /// So many datagrams are read before other things are looked at.
 const ROUND: usize = 16;
 
+/// A socket at this path that is nobody else's from its first moment: it has the mode that it had before it had a name (`unix(7)`).
+fn bind(path: &Path) -> std::io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    fchmod(&socket, Mode::from_bits_truncate(0o600))?;
+    nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket)
+}
+
 impl Shell {
     /// Opens a socket for datagrams (a FIFO would keep everybody waiting who just reads all files there). Without it, only
     /// `resnapshot` is not to be had.
     pub(super) fn listen(&mut self) {
         let Some(plan) = &self.boot.plan else { return };
         let path = plan.runtime.join(CONTROL_FILE);
-        let bound = UnixDatagram::bind(&path).and_then(|socket| {
-            socket.set_nonblocking(true)?;
-            std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-            self.boot.identity.as_ref().map_or(Ok(()), |identity| identity.own(&path)).map(|()| socket)
-        });
+        let bound = bind(&path).and_then(|socket| self.boot.identity.as_ref().map_or(Ok(()), |who| who.own(&path)).map(|()| socket));
         match bound {
             Ok(socket) => self.control = Some(socket),
             Err(error) => report::debug(format_args!("{}: {error}", path.display())),
@@ -65,8 +72,7 @@ impl Shell {
         }
         (state.view, state.litestream, self.stale) = (view, litestream, false);
         let path = plan.runtime.join(STATE_FILE);
-        let shared = |()| self.boot.identity.as_ref().map_or(Ok(()), |identity| identity.own(&path));
-        if let Err(error) = runtime::write(&path, &state.encode()).and_then(shared) {
+        if let Err(error) = runtime::write_for(&path, &state.encode(), self.boot.identity.as_ref()) {
             report::debug(format_args!("{}: {error}", path.display()));
         }
     }

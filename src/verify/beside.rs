@@ -12,6 +12,7 @@ use nix::libc;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::exit::{self, Failure};
+use crate::files::Dir;
 use crate::{identity, pages, restore, time};
 
 /// Rows of runs that were killed are removed after this time.
@@ -102,7 +103,7 @@ impl Scratch {
             DirBuilder::new().mode(0o700).create(&path)?;
             // Between the two another run may have taken it for one that is left over.
             match hold(&path) {
-                Some(held) if path.exists() => return Ok(Self { path, _held: held }),
+                Some(held) if Dir::own(&path).is_ok() => return Ok(Self { path, _held: held }),
                 _ => drop(fs::remove_dir(&path)),
             }
         }

@@ -131,8 +131,8 @@ fn make_newest(plan: &Plan, database: &Database, deadline: Instant) -> Result<()
     args.push(database.path.clone().into());
     let output = call::run(&plan.litestream, &args, deadline).map_err(|e| e.to_string())?;
     let output = output.filter(|o| o.ended.ok()).ok_or("the replica does not list its generations in time")?;
-    let current = fs::read_to_string(continuity::meta_dir(&database.path).join("generation")).unwrap_or_default();
-    if is_newest(&output.stdout, current.trim()) {
+    let current = continuity::generation(&database.path).unwrap_or_default();
+    if is_newest(&output.stdout, &current) {
         return Ok(());
     }
     std::thread::sleep(Duration::from_millis(1100));

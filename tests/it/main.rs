@@ -41,6 +41,7 @@ mod migrate;
 mod migrate_beside;
 mod mistakes;
 mod operator;
+mod planted;
 mod poor_places;
 mod proofs;
 mod proving;

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -347,8 +348,20 @@ fn another_user_may_be_named_and_nothing_is_left_to_root(line: Line) {
         eventually("root sees that it is well", PATIENCE, || when(root(&["health"]).status.success()));
         let verified = root(&["verify", "--all"]);
         assert!(verified.status.success(), "{}", said(&verified));
-        for path in fs::read_dir(site.path("run")).unwrap().map(|e| e.unwrap().path()).filter(|p| !p.ends_with("lock")) {
-            assert_eq!(fs::symlink_metadata(&path).unwrap().uid(), 65534, "{}", path.display());
+        // By its plan root may be run again: that user may read it, and put no other in its place.
+        let roots = ["lock", "plan.yml", "state"];
+        for path in fs::read_dir(site.path("run")).unwrap().map(|e| e.unwrap().path()) {
+            let (about, is_roots) = (fs::symlink_metadata(&path).unwrap(), roots.iter().any(|name| path.ends_with(name)));
+            assert_eq!(about.uid(), if is_roots { 0 } else { 65534 }, "{}", path.display());
+            assert_eq!(about.mode() & 0o027, 0, "{}", path.display());
+        }
+        let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+        let theirs = container.exec_by(&user, ["status"]);
+        assert!(theirs.status.success(), "{}", said(&theirs));
+        for name in roots {
+            let mut move_away = Command::new("setpriv");
+            move_away.args(&user[1..]).args(["mv", "-f"]).args([site.path("run").join(name), site.path("run/elsewhere")]);
+            assert!(!move_away.output().unwrap().status.success(), "{name}");
         }
         assert_eq!(container.stop(), 0, "{}", container.stderr());
         site.assert_saved();

@@ -1,0 +1,182 @@
+//! The file beside a database that is its lock, and says what is known of its backup. Must never be written through what somebody else has
+//! put in its place.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::continuity::{hidden, newest_txid};
+use crate::files::{self, Dir, Found, Owner, name_of};
+use crate::litestream::backup::Position;
+use crate::report;
+
+/// Our file beside a database: the lock, and what is known of its backup.
+pub fn mark_path(database: &Path) -> PathBuf {
+    hidden(database, "-litestream-entry")
+}
+
+/// How often what is in its place is taken away: somebody may put it there again.
+const TRIES: usize = 5;
+
+/// Opens it, and makes it where there is none. A link, a FIFO or a file of another name in its place is taken away, and nothing that it
+/// leads to is touched; what is known of the backup is kept.
+///
+/// # Errors
+/// What the kernel says; what is in its place where that may hold something.
+pub fn open(database: &Path) -> io::Result<File> {
+    open_or_make(database, String::new(), Owner::Directorys)
+}
+
+/// The same in the place of one that was deleted: a new one has its owner, and says what it said.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_as(database: &Path, deleted: &File) -> io::Result<File> {
+    let about = deleted.metadata()?;
+    open_or_make(database, kept_of(deleted), Owner::Is(about.uid(), about.gid()))
+}
+
+fn open_or_make(database: &Path, mut kept: String, owner: Owner) -> io::Result<File> {
+    let path = mark_path(database);
+    let (dir, name) = (Dir::of(&path)?, name_of(&path));
+    for _ in 0..TRIES {
+        let what = match dir.look(name)? {
+            Found::File(file) => return saying(file, &kept),
+            Found::Nothing => match dir.create(name, 0o644, owner) {
+                Ok(file) => return saying(file, &kept),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error),
+            },
+            Found::Other(kind @ "a directory") => return Err(io::Error::other(format!("{} is {kind}; move it away", path.display()))),
+            Found::Other(kind) => kind,
+            Found::Shared(file) => {
+                kept = kept_of(&file);
+                "a file with another name elsewhere"
+            }
+        };
+        match dir.remove(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => report::line(format_args!("{} was {what}: taken away, nothing was written to it", path.display())),
+        }
+    }
+    Err(io::Error::other(format!("{} is replaced again and again", path.display())))
+}
+
+/// A file that says nothing yet says what was kept.
+fn saying(file: File, kept: &str) -> io::Result<File> {
+    if !kept.is_empty() && file.metadata()?.len() == 0 {
+        file.write_all_at(kept.as_bytes(), 0)?;
+    }
+    Ok(file)
+}
+
+/// A mark, and nothing else that such a file might hold.
+fn kept_of(file: &File) -> String {
+    let mut bytes = [0; LONGEST_MARK];
+    let length = file.read_at(&mut bytes, 0).unwrap_or_default();
+    let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default());
+    text.lines().next().filter(|line| Mark::decode(line) != Mark::None).map(|line| format!("{line}\n")).unwrap_or_default()
+}
+
+fn read(database: &Path) -> String {
+    files::read_to_string(&mark_path(database)).unwrap_or_default()
+}
+
+/// What is known of a backup's past, kept beside the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing: earlier boots, not under us, may have left a gap.
+    None,
+    /// Under us, and without gap so far.
+    Open,
+    /// Ended well under us at this transaction: a later one here means that somebody else replicated.
+    Clean(u64),
+    /// Restored by us from a backup that ended here; Litestream has no position of its own yet.
+    Restored(Position),
+    /// The same from before the backup's end, which it takes the place of: a snapshot is owed before Litestream starts.
+    Rewound(Position),
+    /// Started without proof, because neither pin nor truncation could be had.
+    Unproven,
+}
+
+/// A mark is a line of this many bytes at most.
+const LONGEST_MARK: usize = 200;
+
+impl Mark {
+    /// Reads it.
+    pub fn read(database: &Path) -> Self {
+        Self::decode(&read(database))
+    }
+
+    fn decode(text: &str) -> Self {
+        let mut words = text.split_whitespace();
+        match (words.next(), words.next().and_then(|n| n.parse().ok())) {
+            (Some("open"), _) => Self::Open,
+            (Some("clean"), Some(txid)) => Self::Clean(txid),
+            (Some("unproven"), _) => Self::Unproven,
+            (Some("restored"), _) => text.split_whitespace().nth(1).and_then(|p| p.parse().ok()).map_or(Self::None, Self::Restored),
+            (Some("rewound"), _) => text.split_whitespace().nth(1).and_then(|p| p.parse().ok()).map_or(Self::None, Self::Rewound),
+            _ => Self::None,
+        }
+    }
+
+    /// Writes it. In place, since the file is also the lock that PID 1 holds, and without cutting it short, which makes ext4
+    /// write it out at once: blanks cover what was longer.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn write(&self, database: &Path) -> io::Result<()> {
+        let text = match self {
+            Self::None => "none".to_owned(),
+            Self::Open => "open".to_owned(),
+            Self::Clean(txid) => format!("clean {txid}"),
+            Self::Restored(position) => format!("restored {position}"),
+            Self::Rewound(position) => format!("rewound {position}"),
+            Self::Unproven => "unproven".to_owned(),
+        };
+        write_mark(database, &text, &more(database))
+    }
+
+    /// The mark of a clean end: the position that Litestream's own files show, 0 where 0.3 has none of this kind.
+    pub fn clean(database: &Path) -> Self {
+        Self::Clean(newest_txid(database).unwrap_or_default())
+    }
+
+    /// Whether all before the newest transaction here is known to be without gap.
+    pub fn proves(&self, newest: Option<u64>) -> bool {
+        match self {
+            Self::Open | Self::Restored(_) | Self::Rewound(_) => true,
+            Self::Clean(txid) => newest.is_none_or(|n| n == *txid),
+            Self::None | Self::Unproven => false,
+        }
+    }
+}
+
+/// Between the mark and what else is noted behind it.
+const MORE: &str = " | ";
+
+fn write_mark(database: &Path, mark: &str, more: &str) -> io::Result<()> {
+    let file = open(database)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or_default().clamp(1, LONGEST_MARK);
+    let text = if more.is_empty() { mark.to_owned() } else { format!("{mark}{MORE}{more}") };
+    file.write_all_at(format!("{text:<length$}\n").as_bytes(), 0)
+}
+
+/// What is noted beside the mark, in words. An older release writes over it.
+pub fn more(database: &Path) -> String {
+    read(database).lines().next().and_then(|line| line.split_once(MORE)).map(|(_, more)| more.trim().to_owned()).unwrap_or_default()
+}
+
+/// Notes a word beside the mark, in the place of those that begin so; an empty one only takes them away.
+///
+/// # Errors
+/// What the kernel says.
+pub fn note_more(database: &Path, place_of: &[&str], word: &str) -> io::Result<()> {
+    let text = read(database);
+    let mark = text.lines().next().unwrap_or_default().split(MORE).next().unwrap_or_default().trim();
+    let noted = more(database);
+    let stay = noted.split_whitespace().filter(|noted| !place_of.iter().any(|start| noted.starts_with(start)));
+    let all: Vec<&str> = stay.chain((!word.is_empty()).then_some(word)).collect();
+    write_mark(database, if mark.is_empty() { "none" } else { mark }, &all.join(" "))
+}
