@@ -14,7 +14,7 @@
 //! * [`habits`] sees and notes an app that a pinned WAL would end.
 //! * [`state`] is what PID 1 leaves for those who ask; [`status`] is what is made of it, by [`position`].
 //! * [`watch`] sees a database's file that is replaced, and a replica that loses what it had; [`watched`] is what it keeps.
-//! * [`operator`] is what `docker exec` runs; [`notify`] calls what is to know how a check went.
+//! * [`running`] finds the boot that runs here. [`operator`] is what `docker exec` runs; [`notify`] calls what is to know how a check went.
 
 pub mod cli;
 pub mod config;
@@ -38,6 +38,7 @@ pub mod progress;
 pub mod report;
 pub mod resnapshot;
 pub mod restore;
+pub mod running;
 pub mod runtime;
 pub mod settings;
 pub mod sqlite;
@@ -272,6 +273,15 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         identity: entry.user.as_deref().map(Identity::resolve).transpose()?.flatten(),
         app,
     };
+    if let Some(above) = running::above(&configured) {
+        report::line(format_args!(
+            "the litestream-entry above (pid {}) replicates already: this one only runs the app; name litestream-entry once, in ENTRYPOINT or in the command",
+            above.pid
+        ));
+        let rules = plain_rules(&entry, !boot.app.is_empty());
+        let rules = Rules { migrate: None, rollback: false, rewrite: Vec::new(), serves: false, check: None, ..rules };
+        return Ok(supervise::run(Boot { identity: None, migrate: None, ..boot }, rules, signals));
+    }
     boot.identity.iter().for_each(Identity::own_stdio);
     let mut rules = plain_rules(&entry, !boot.app.is_empty());
     if entry.hide_secrets {

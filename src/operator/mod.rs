@@ -21,13 +21,14 @@ use crate::litestream::commands::{self, Native};
 use crate::litestream::{Ability, Line};
 use crate::plan::{self, Database, PLAN_FILE, Plan};
 use crate::restore::present::{self, Known};
+use crate::running::{self, Running, left_plan};
 use crate::runtime::{self, Runtime};
 use crate::status::verified::Verified;
 use crate::supervise::lock;
 use crate::verify::{self, Options, Proof, Unproved};
 use crate::watched::Owed;
 use crate::worker::{in_parallel, memory};
-use crate::{Configured, cli, continuity, interrupt, litestream, report, resnapshot, settings, sys, tenants};
+use crate::{Configured, continuity, interrupt, litestream, report, resnapshot, settings, sys, tenants};
 
 /// A plan to work with, and our own runtime directory where no PID 1 has left one.
 struct Context {
@@ -78,8 +79,8 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
             Ok(sync_all(&context.plan, &databases, &options))
         }
         "diff" => diff::run(matches, flags),
-        "config" => files::config(&Configured::read(with_options_of_pid_1(flags))?, matches),
-        "init" => files::init(&Configured::read(with_options_of_pid_1(flags))?, matches),
+        "config" => files::config(&Configured::read(with_options_of_the_boot(flags, &running::here()))?, matches),
+        "init" => files::init(&Configured::read(with_options_of_the_boot(flags, &running::here()))?, matches),
         "restore" => {
             let context = match restore::url(matches)? {
                 Some(url) => context_of_url(flags, restore::variables(&url, matches)?)?,
@@ -262,8 +263,7 @@ fn context_with(flags: Vec<(String, String)>, named: &dyn Fn(&Plan) -> Vec<PathB
         let named = named(&plan);
         tenants::expand(plan, &named)
     };
-    let configured = Configured::read(with_options_of_pid_1(flags));
-    let live = live(&configured);
+    let (configured, live) = live(flags);
     if let Some(place) = &live
         && !may_be_forged(place)
         && let Some(mut plan) = left_plan(place)
@@ -294,18 +294,24 @@ fn made_again(configured: &Configured, place: &Path) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// The runtime directory of the boot that runs here.
-fn live(configured: &Result<Configured, Failure>) -> Option<PathBuf> {
-    let (place, beside) = match configured {
-        Ok(configured) => (configured.settings.entry.runtime_dir.clone(), configured.first_database()),
-        Err(_) => (std::env::var_os(settings::variable("runtime-dir")).map(PathBuf::from), None),
-    };
-    runtime::places(place.as_deref(), beside.as_deref(), 1).into_iter().find(|p| runtime::is_held(p))
+/// What is configured for the boot that runs here, and the runtime directory that it holds.
+fn live(flags: Vec<(String, String)>) -> (Result<Configured, Failure>, Option<PathBuf>) {
+    let boots = running::here();
+    for boot in &boots {
+        let configured = Configured::read(boot.options.iter().chain(&flags).cloned().collect());
+        if let Some(place) = boot.place(configured.as_ref().ok()) {
+            return (configured, Some(place));
+        }
+    }
+    let configured = Configured::read(with_options_of_the_boot(flags, &boots));
+    // One that cannot be seen (hidepid) is likely PID 1.
+    let place = running::held(configured.as_ref().ok(), 1);
+    (configured, place)
 }
 
 /// A plan for what `variables` say, whatever is configured here; the keys are those of the environment.
 fn context_of_url(mut flags: Vec<(String, String)>, variables: Vec<(String, String)>) -> Result<Context, Failure> {
-    flags = with_options_of_pid_1(flags);
+    flags = with_options_of_the_boot(flags, &running::here());
     flags.extend(variables);
     let (plan, own) = own_plan(&Configured::read_without_file(flags)?)?;
     Ok(Context { plan, of_url: true, _own: Some(own) })
@@ -319,21 +325,9 @@ fn own_plan(configured: &Configured) -> Result<(Plan, Own), Failure> {
     Ok((plan, Own(runtime)))
 }
 
-fn left_plan(place: &Path) -> Option<Plan> {
-    serde_yaml::from_slice(&crate::files::read(&place.join(PLAN_FILE)).ok()?).ok()
-}
-
 /// Options before the app hold for `docker exec`, too, which knows only the environment.
-fn with_options_of_pid_1(flags: Vec<(String, String)>) -> Vec<(String, String)> {
-    let words: Vec<OsString> = std::fs::read("/proc/1/cmdline")
-        .map(|bytes| bytes.split(|b| *b == 0).map(|w| OsString::from_vec(w.to_vec())).collect())
-        .unwrap_or_default();
-    let own = sys::own_path().ok();
-    let name = own.as_deref().and_then(Path::file_name);
-    let ours = words.first().is_some_and(|word| Path::new(word).file_name() == name) && std::process::id() != 1;
-    let mut all = if ours { cli::options(words.get(1..).unwrap_or_default()) } else { Vec::new() };
-    all.extend(flags);
-    all
+fn with_options_of_the_boot(flags: Vec<(String, String)>, boots: &[Running]) -> Vec<(String, String)> {
+    boots.first().into_iter().flat_map(|boot| boot.options.clone()).chain(flags).collect()
 }
 
 fn pair(entry: CString) -> Option<(OsString, OsString)> {

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
-use super::{Context, chosen, context, duration, left_plan, live, paths, print, with_options_of_pid_1};
+use super::{Context, chosen, context, duration, left_plan, live, paths, print};
 use crate::exit::{self, Failure};
+use crate::interrupt;
 use crate::settings::Source;
 use crate::status::health::{Limits, judge};
 use crate::status::{self, show};
-use crate::{Configured, interrupt};
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(5);
@@ -55,9 +55,9 @@ fn show_once(context: &Context, json: bool, before: &str) -> Result<bool, Failur
 /// # Errors
 /// 1 where it is not.
 pub(super) fn health(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
-    let configured = Configured::read(with_options_of_pid_1(flags));
+    let (configured, place) = live(flags);
     let unwell = |why: &str| Err(Failure::new(exit::UNWELL, why.to_owned()));
-    let Some(place) = live(&configured) else {
+    let Some(place) = place else {
         return match configured.as_ref().map(|c| &c.settings.source) {
             Ok(Source::Nothing(why)) => {
                 print(&format!("ok: {why}: nothing is replicated"));

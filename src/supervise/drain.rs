@@ -75,7 +75,8 @@ pub fn may_be_stopped(pid: i32) -> bool {
     !sys::has_own_proc() || process(pid).is_some_and(|process| process.stopped)
 }
 
-fn process(pid: i32) -> Option<Process> {
+/// One of /proc.
+pub fn process(pid: i32) -> Option<Process> {
     parse_stat(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::support::container::said;
 use crate::support::contents::Contents;
 use crate::support::process::Process;
 use crate::support::site::Site;
@@ -15,6 +16,9 @@ both_lines!(
     the_apps_end_is_not_mistaken_for_an_orphans,
     where_it_is_not_pid_1_it_reaps_its_own_and_ends_nobody_elses,
     a_worker_that_starts_when_pid_1_is_gone_ends,
+    under_an_init_docker_exec_finds_the_one_that_runs,
+    of_several_containers_in_one_pid_namespace_docker_exec_finds_its_own,
+    inside_another_one_it_runs_the_app_and_says_so,
 );
 
 /// Each child forks one more and ends, so that the grandchild is an orphan. `ORPHANS=100000` makes as many.
@@ -194,4 +198,102 @@ os.execv(sys.argv[1], sys.argv[1:])";
     let ended = eventually("it has ended", PATIENCE, || worker.try_wait().unwrap());
     assert_eq!(ended.code(), Some(71));
     assert_eq!(container.stop(), 143);
+}
+
+/// Options stand on the command line, which is not PID 1's.
+fn under_an_init_docker_exec_finds_the_one_that_runs(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let recipe = site.recipe().without("LITESTREAM_ENTRY_RUNTIME_DIR");
+    let init = "trap 'kill $!' TERM; \"$@\" & wait; wait $!; exit $?";
+    let place = site.path("elsewhere");
+    let words = [crate::support::entry().into_os_string(), "--runtime-dir".into(), place.into(), "--max-lag=7m".into(), "--".into()];
+    let words = words.into_iter().chain(site.writer("--every 2000"));
+    let mut container = recipe.shell(init).arguments(["sh"]).arguments(words).unwrapped().start();
+    container.ready();
+    eventually("it is well", PATIENCE, || when(container.exec(["health"]).status.success()));
+    let status = container.exec(["status"]);
+    assert!(String::from_utf8_lossy(&status.stdout).contains("running"), "{}", said(&status));
+    let verified = container.exec(["verify", "default"]);
+    assert!(verified.status.success(), "{}", said(&verified));
+    let none = container.exec_by(&["env", "-u", "DATABASE_PATH", "-u", "LITESTREAM_REPLICA_URL"], ["status"]);
+    assert!(none.status.success(), "what is configured is in its plan: {}", said(&none));
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
+
+/// As with `--pid=host`, or where the containers of a pod share their processes.
+fn of_several_containers_in_one_pid_namespace_docker_exec_finds_its_own(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let path = |name: &str| site.path(name).display().to_string();
+    let one = |name: &str| {
+        let (entry, run, database, replica) = (crate::support::entry(), path("run-"), path("data/"), path("replica-"));
+        format!(
+            "DATABASE_PATH={database}{name}.db LITESTREAM_REPLICA_URL=file://{replica}{name} \
+             unshare --mount {} --runtime-dir {run}{name} -- sh -c 'echo $$ > {run}{name}.pid; exec sleep 1000' &",
+            entry.display()
+        )
+    };
+    let script = format!("{}\n{}\nwait", one("one"), one("two"));
+    let container = site.recipe().without("LITESTREAM_ENTRY_RUNTIME_DIR").shell(&script).unwrapped().start();
+    for name in ["one", "two"] {
+        let pid = eventually(format!("the app of {name}"), PATIENCE, || {
+            let pid = fs::read_to_string(site.path(&format!("run-{name}.pid"))).ok()?;
+            pid.trim().parse::<i32>().ok()
+        });
+        // Numbers are the container's, and so is /proc.
+        let enter = ["nsenter", "--target", &pid.to_string(), "--mount", "env", &format!("DATABASE_PATH={}{name}.db", path("data/"))]
+            .map(str::to_owned);
+        let enter: Vec<&str> = enter.iter().map(String::as_str).collect();
+        let status = container.exec_by(&enter, ["status"]);
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        assert!(status.status.success() && text.contains("running"), "{name}: {}", said(&status));
+        assert!(text.contains(&format!("replica-{name}")) || container.exec_by(&enter, ["config"]).status.success(), "{text}");
+        let health = container.exec_by(&enter, ["health"]);
+        assert!(
+            String::from_utf8_lossy(&health.stdout).contains(&format!("no database at {}{name}.db yet", path("data/"))),
+            "{}",
+            said(&health)
+        );
+    }
+}
+
+/// ENTRYPOINT and the command, or the start script, both name it.
+fn inside_another_one_it_runs_the_app_and_says_so(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let entry = crate::support::entry().display().to_string();
+    let ways: [&[&str]; 4] = [
+        &[&entry, "--"],
+        &["sh", "-c", "set -e; exec \"$@\"", "sh", &entry, "run", "--"],
+        &["sh", "-c", "\"$@\"", "sh", &entry, "--lock", "wait", "--"],
+        &["env", "LITESTREAM_ENTRY_LOCK=refuse", "LITESTREAM_ENTRY_MIGRATE=exit 9", &entry, "--"],
+    ];
+    std::thread::scope(|scope| {
+        for (number, way) in ways.into_iter().enumerate() {
+            scope.spawn(move || {
+                let site = Site::new(line);
+                let mut recipe = site.recipe().behind(&["sh", "-c", "mount -t tmpfs none /run && exec \"$@\"", "sh"]);
+                if number % 2 == 1 {
+                    recipe = recipe.without("LITESTREAM_ENTRY_RUNTIME_DIR");
+                }
+                for boot in 1..=2 {
+                    let mut container = recipe.clone().app(way).arguments(site.writer("--every 2000")).start();
+                    container.ready();
+                    site.write_on(50);
+                    eventually("it is well", PATIENCE, || when(container.exec(["health"]).status.success()));
+                    assert!([0, 143].contains(&container.stop()), "{way:?}, boot {boot}: {}", container.stderr());
+                    site.assert_saved();
+                    let said = container.stderr();
+                    assert!(said.contains("replicates already: this one only runs the app"), "{way:?}: {said}");
+                }
+            });
+        }
+    });
 }

@@ -1,0 +1,149 @@
+//! The boots that run here, as `/proc` shows them: for `docker exec`, which knows only the environment, and for a boot inside another
+//! one. Must never take a boot of another container for one of this, nor a command for a boot.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use crate::cli::{self, Invocation};
+use crate::facilities::Facilities;
+use crate::plan::{PLAN_FILE, Plan};
+use crate::supervise::drain::process;
+use crate::supervise::lock;
+use crate::{Configured, files, plan, runtime, settings, sys};
+
+/// A boot that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Its process.
+    pub pid: u32,
+    /// Its options, as the variables that they stand for.
+    pub options: Vec<(String, String)>,
+}
+
+impl Running {
+    /// Of that process, if it is one.
+    fn of(pid: u32) -> Option<Self> {
+        let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words: Vec<OsString> = bytes.split(|b| *b == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
+        // Each word ends with a 0.
+        let (name, words) = words.strip_suffix(&[OsString::new()]).unwrap_or(&words).split_first()?;
+        let own = sys::own_path().ok()?;
+        let is_ours = Path::new(name).file_name() == own.file_name()
+            || std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program == own);
+        let boots = is_ours && words.first().is_none_or(|word| !crate::worker::is_internal(word)) && is_boot(words);
+        boots.then(|| Self { pid, options: cli::options(words) })
+    }
+
+    /// The runtime directory that it holds, by what is configured here.
+    pub fn place(&self, configured: Option<&Configured>) -> Option<PathBuf> {
+        held(configured, self.pid)
+    }
+}
+
+fn is_boot(words: &[OsString]) -> bool {
+    match cli::parse(words) {
+        Ok(Invocation::Boot { .. }) => true,
+        Ok(Invocation::Command { name, .. }) => name == "replicate",
+        _ => false,
+    }
+}
+
+/// Those in this container, the oldest first. Elsewhere than at PID 1 there is one under an init of somebody else's.
+pub fn here() -> Vec<Running> {
+    if std::process::id() == 1 {
+        return Vec::new();
+    }
+    if let Some(first) = Running::of(1).filter(|_| is_of_this_container(1)) {
+        return vec![first];
+    }
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    pids.into_iter().filter(|pid| *pid != std::process::id()).filter_map(Running::of).filter(|r| is_of_this_container(r.pid)).collect()
+}
+
+/// Whether a process is in the same container: in a PID namespace that several share (`--pid=host`), those of others can be seen,
+/// too. They have another root, and a control group of their own.
+fn is_of_this_container(pid: u32) -> bool {
+    let of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/mnt")).ok();
+    if let (Some(ours), Some(its)) = (of("self"), of(&pid.to_string())) {
+        return ours == its;
+    }
+    let of = |who: &str| std::fs::read(format!("/proc/{who}/cgroup")).ok();
+    of("self").zip(of(&pid.to_string())).is_none_or(|(ours, its)| ours == its)
+}
+
+/// The directory that the boot with this pid holds, by what is configured here.
+pub fn held(configured: Option<&Configured>, pid: u32) -> Option<PathBuf> {
+    let (place, beside) = match configured {
+        Some(configured) => (configured.settings.entry.runtime_dir.clone(), configured.first_database()),
+        None => (std::env::var_os(settings::variable("runtime-dir")).map(PathBuf::from), None),
+    };
+    runtime::places(place.as_deref(), beside.as_deref(), pid).into_iter().find(|place| runtime::is_held(place))
+}
+
+/// The plan that a boot has left.
+pub fn left_plan(place: &Path) -> Option<Plan> {
+    serde_yaml::from_slice(&files::read(&place.join(PLAN_FILE)).ok()?).ok()
+}
+
+/// So many are looked at.
+const MOST_ABOVE: usize = 64;
+
+/// The boot that this one was started by, at whatever remove, where it replicates all that this one is to: waiting for it to leave
+/// would be waiting for ourselves.
+pub fn above(configured: &Configured) -> Option<Running> {
+    let us = i32::try_from(std::process::id()).ok()?;
+    let above =
+        ancestors(us, |pid| process(pid).map(|process| process.parent)).into_iter().filter_map(|pid| Running::of(u32::try_from(pid).ok()?));
+    let mut databases = None;
+    above.into_iter().find(|running| {
+        let ours = databases.get_or_insert_with(|| configured.paths().unwrap_or_default());
+        let replicated = || {
+            let theirs = Configured::read(running.options.clone()).ok();
+            let plan = left_plan(&running.place(theirs.as_ref())?)?;
+            let paths: Vec<PathBuf> = plan.locked().into_iter().map(|database| database.path).collect();
+            Some(ours.iter().all(|path| paths.contains(path)))
+        };
+        // What another user has left cannot be read, and its locks can be seen all the same.
+        !ours.is_empty() && (replicated() == Some(true) || ours.iter().all(|path| lock::is_held(path)))
+    })
+}
+
+fn ancestors(us: i32, parent: impl Fn(i32) -> Option<i32>) -> Vec<i32> {
+    let parents = std::iter::successors(Some(us), |pid| parent(*pid).filter(|parent| *parent > 0));
+    // Numbers may be given again while this looks.
+    parents.skip(1).take(MOST_ABOVE).collect()
+}
+
+impl Configured {
+    /// The paths of what is to be replicated.
+    fn paths(&self) -> Option<Vec<PathBuf>> {
+        let litestream = crate::litestream::find(self.settings.litestream.as_deref()).ok()?;
+        let file = self.users_file().ok()?;
+        let planned = plan::make(&self.settings, litestream, Path::new(runtime::USUAL), file.as_deref(), &Facilities::ALL).ok()?;
+        Some(planned.plan.locked().into_iter().map(|database| database.path).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_is_told_from_a_command_and_from_a_worker() {
+        let is = |words: &[&str]| is_boot(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(is(&["--", "app"]) && is(&["app", "verify"]) && is(&["replicate", "-exec", "app"]) && is(&["--http", ":1", "app"]));
+        for none in [&["health"][..], &["verify", "default"], &["wal", "default"], &["config"], &["--http", ":1"], &[]] {
+            assert!(!is(none), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn ancestors_end_where_the_namespace_does() {
+        let parent = |pid| [(1, 0), (7, 1), (9, 7), (11, 9)].into_iter().find(|(each, _)| *each == pid).map(|(_, parent)| parent);
+        assert_eq!((ancestors(11, parent), ancestors(1, parent)), (vec![9, 7, 1], vec![]));
+        assert_eq!(ancestors(5, Some).len(), MOST_ABOVE);
+    }
+}
