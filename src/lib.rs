@@ -95,9 +95,17 @@ fn dispatch(args: &[OsString]) -> Result<u8, Failure> {
             Ok(0)
         }
         Invocation::Boot { app, flags } => boot(app, flags),
-        Invocation::Native { native, args, flags } => operator::run_native(native, &args, flags),
+        Invocation::Native { native, args: words, flags } => {
+            running::become_the_boots(args);
+            operator::run_native(native, &words, flags)
+        }
         Invocation::Command { name, matches, flags } if name == "replicate" => replicate(&matches, flags),
-        Invocation::Command { name, matches, flags } => operator::run(&name, &matches, flags),
+        Invocation::Command { name, matches, flags } => {
+            if operator::asks_the_boot(&name) {
+                running::become_the_boots(args);
+            }
+            operator::run(&name, &matches, flags)
+        }
     }
 }
 
@@ -182,12 +190,7 @@ impl Configured {
         let mut planned = plan::make(&self.settings, litestream, &runtime.path, file.as_deref(), &facilities)?;
         planned.notes.extend(facilities.lines(std::process::id() == 1));
         check_paths(&planned.plan)?;
-        if let Some(google) = &self.settings.secrets.google {
-            runtime::write(&runtime.path.join(plan::GOOGLE_FILE), google).map_err(|e| unwritten(&planned.plan, &e))?;
-        }
-        if !planned.plan.users_file {
-            runtime::write(&planned.plan.config, &planned.document.text()).map_err(|e| unwritten(&planned.plan, &e))?;
-        }
+        leave_configuration(&planned.plan, &planned.document, self.settings.secrets.google.as_deref())?;
         Ok((planned, runtime))
     }
 }
@@ -214,6 +217,16 @@ fn check_paths(plan: &Plan) -> Result<(), Failure> {
 
 fn unwritten(plan: &Plan, error: &std::io::Error) -> Failure {
     Failure::new(exit::SYSTEM, format!("{}: {error}", plan.runtime.display()))
+}
+
+/// Leaves in the runtime directory what Litestream reads.
+///
+/// # Errors
+/// 71 where it cannot be written.
+pub fn leave_configuration(plan: &Plan, document: &Document, google: Option<&str>) -> Result<(), Failure> {
+    let written = google.map_or(Ok(()), |google| runtime::write(&plan.runtime.join(plan::GOOGLE_FILE), google));
+    let written = written.and_then(|()| if plan.users_file { Ok(()) } else { runtime::write(&plan.config, &document.text()) });
+    written.map_err(|e| unwritten(plan, &e))
 }
 
 /// Leaves in the runtime directory what the workers and `docker exec` read.
@@ -266,6 +279,8 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         own_path,
         plan: None,
         document: None,
+        runtime: None,
+        google: configured.settings.secrets.google.clone(),
         locks: None,
         migrate: entry.migrate.clone(),
         signal_group: entry.signal_group,
@@ -335,6 +350,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     rules.names = plan.locked().into_iter().map(|d| d.alias).collect();
     boot.plan = Some(plan);
     boot.document = Some(planned.document);
+    boot.runtime = Some(runtime);
     boot.share();
     if let (Some(job), Some(plan)) = (&entry.job, &boot.plan) {
         let held = plan.locked().iter().any(|d| supervise::lock::is_held(&d.path));

@@ -1,8 +1,9 @@
 //! The boots that run here, as `/proc` shows them: for `docker exec`, which knows only the environment, and for a boot inside another
 //! one. Must never take a boot of another container for one of this, nor a command for a boot.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{self, Invocation};
@@ -72,6 +73,23 @@ fn is_of_this_container(pid: u32) -> bool {
     }
     let of = |who: &str| std::fs::read(format!("/proc/{who}/cgroup")).ok();
     of("self").zip(of(&pid.to_string())).is_none_or(|(ours, its)| ours == its)
+}
+
+/// After an upgrade in place the boot here is another file of this program, and it alone knows what it has left: becomes that. Goes on as
+/// what this is where the boot is this, too, or not for us to see.
+pub fn become_the_boots(args: &[OsString]) {
+    let Some(boot) = here().into_iter().next() else { return };
+    // What it runs (proc(5)), whatever its name leads to now.
+    let program = PathBuf::from(format!("/proc/{}/exe", boot.pid));
+    // Root does not run what another user has put there.
+    let trusted = std::fs::metadata(&program).is_ok_and(|it| [0, nix::unistd::geteuid().as_raw()].contains(&it.uid()));
+    if trusted && sys::is_another(&program) {
+        let c = |text: &OsStr| CString::new(text.as_bytes());
+        let words = std::iter::once(OsStr::new("litestream-entry")).chain(args.iter().map(OsString::as_os_str)).map(c);
+        if let (Ok(program), Ok(words)) = (c(program.as_os_str()), words.collect::<Result<Vec<_>, _>>()) {
+            let _ = nix::unistd::execve(&program, &words, &sys::raw_environment());
+        }
+    }
 }
 
 /// The directory that the boot with this pid holds, by what is configured here.

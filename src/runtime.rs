@@ -2,7 +2,7 @@
 //! hold a secret that another user can read.
 
 use std::ffi::OsStr;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -43,10 +43,44 @@ pub struct Runtime {
     /// Its path.
     pub path: PathBuf,
     dir: Dir,
-    _lock: Flock<File>,
+    lock: Flock<File>,
+    place: Place,
+}
+
+/// How a directory is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Where the administrator has it.
+    Configured,
+    /// Where somebody else may have made it first, or put a link there.
+    Usual,
 }
 
 impl Runtime {
+    /// Whether that path still leads to it.
+    pub fn is_there(&self) -> bool {
+        let id = |m: Metadata| (m.dev(), m.ino());
+        let taken = self.lock.metadata().map(id).ok();
+        taken.is_some() && taken == std::fs::symlink_metadata(self.path.join(LOCK)).map(id).ok()
+    }
+
+    /// Takes it once more, empty, where somebody has taken it away.
+    ///
+    /// # Errors
+    /// What the kernel says; and where it is another's by now.
+    pub fn take_again(&mut self) -> io::Result<()> {
+        if self.is_there() {
+            return Ok(());
+        }
+        let (dir, lock) = hold(&self.path, self.place)?;
+        let owners = [nix::unistd::geteuid().as_raw(), self.dir.about()?.0];
+        if !owners.contains(&dir.about()?.0) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
+        }
+        (self.dir, self.lock) = (dir, lock);
+        Ok(())
+    }
+
     /// Removes what a command of an operator's left here, itself included.
     pub fn empty(&self) {
         for name in self.dir.names_in_it().unwrap_or_default() {
@@ -72,8 +106,7 @@ pub fn take(configured: Option<&Path>, beside: Option<&Path>) -> Result<Runtime,
     }
     let mut tried = Vec::new();
     for place in places(None, beside, std::process::id()) {
-        // In a temporary directory somebody else may have made it first, or put a link there.
-        match only_ours(&place).and_then(|()| claim(&place, &Dir::own)) {
+        match claim(&place, Place::Usual) {
             Ok(runtime) => return Ok(runtime),
             Err(error) => tried.push(format!("{} ({error})", place.display())),
         }
@@ -100,7 +133,7 @@ pub fn places(configured: Option<&Path>, beside: Option<&Path>, pid: u32) -> Vec
 fn claim_patiently(path: &Path) -> io::Result<Runtime> {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
-        match claim(path, &Dir::open) {
+        match claim(path, Place::Configured) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -136,29 +169,36 @@ fn is_somebody(uid: u32) -> bool {
     map.lines().any(holds)
 }
 
-fn claim(path: &Path, open: &dyn Fn(&Path) -> io::Result<Dir>) -> io::Result<Runtime> {
+fn claim(path: &Path, place: Place) -> io::Result<Runtime> {
+    let (dir, lock) = hold(path, place)?;
+    // What an earlier boot left is out of date, and a rename over a file makes ext4 write the new one out at once
+    // (ext4(5), auto_da_alloc): half a millisecond each.
+    for name in LEFT {
+        let _ = dir.remove(name.as_ref());
+    }
+    for name in dir.names_in_it()?.into_iter().filter(|name| is_of_database(name)) {
+        let _ = dir.remove(&name);
+    }
+    Ok(Runtime { path: path.to_owned(), dir, lock, place })
+}
+
+/// Makes the directory where there is none, and takes its lock.
+fn hold(path: &Path, place: Place) -> io::Result<(Dir, Flock<File>)> {
+    if place == Place::Usual {
+        only_ours(path)?;
+    }
     match DirBuilder::new().recursive(path.parent().is_some_and(|p| !p.exists())).mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let dir = open(path)?;
+    let dir = if place == Place::Usual { Dir::own(path) } else { Dir::open(path) }?;
     let file = match dir.look(LOCK.as_ref())? {
         Found::File(file) => file,
         Found::Nothing => dir.create(LOCK.as_ref(), 0o600, Owner::Ours)?,
         Found::Shared(_) | Found::Other(_) => return Err(io::Error::other("what is at `lock` in it is none of ours")),
     };
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => {
-            // What an earlier boot left is out of date, and a rename over a file makes ext4 write the new one out at once
-            // (ext4(5), auto_da_alloc): half a millisecond each.
-            for name in LEFT {
-                let _ = dir.remove(name.as_ref());
-            }
-            for name in dir.names_in_it()?.into_iter().filter(|name| is_of_database(name)) {
-                let _ = dir.remove(&name);
-            }
-            Ok(Runtime { path: path.to_owned(), dir, _lock: lock })
-        }
+        Ok(lock) => Ok((dir, lock)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "another litestream-entry uses it")),
         Err((_, errno)) => Err(errno.into()),
     }
@@ -309,7 +349,7 @@ mod tests {
         }
         std::fs::write(at("kept").join(CONFIG_FILE), "somebody's own").unwrap();
         std::os::unix::fs::symlink(at("kept"), at("sticky/r")).unwrap();
-        assert!(claim(&at("sticky/r"), &Dir::own).is_err());
+        assert!(claim(&at("sticky/r"), Place::Usual).is_err());
         assert!(at("kept").join(CONFIG_FILE).exists() && !at("kept").join(LOCK).exists());
         assert!(is_somebody(0) && is_somebody(65534));
     }

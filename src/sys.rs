@@ -1,12 +1,13 @@
 //! The kernel as this program uses it: starting processes, signals, this binary's own path.
 //! The one place with `unsafe`, for calls that nix has no safe form of. Must never decide.
 
+mod own;
 mod spawn;
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,10 +20,13 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Pid, getppid};
 
 use crate::exit::Ended;
+pub use own::{by_descriptor, is_another, own_file, own_path, own_program};
 pub use spawn::{Kind, Program};
 
 /// The descriptor under which a helper finds its pipe or socket to PID 1.
 pub const CHANNEL: RawFd = 3;
+/// The one under which Litestream's stand-in finds this program's own file, where its path does not lead to it any more.
+pub const OWN_FILE: RawFd = 4;
 
 /// Sends a signal by its number: real-time signals have no name in nix.
 ///
@@ -354,24 +358,6 @@ pub fn has_own_proc() -> bool {
 /// What an ordinary user may still write to the file system of this path, in bytes; none where it does not tell.
 pub fn free_bytes(path: &Path) -> Option<u64> {
     nix::sys::statvfs::statvfs(path).ok().map(|s| s.blocks_available().saturating_mul(s.fragment_size()))
-}
-
-/// This binary's absolute path. Without /proc it is what it was called by, looked up in PATH.
-///
-/// # Errors
-/// `NotFound` where neither tells.
-pub fn own_path() -> io::Result<PathBuf> {
-    if let Ok(path) = std::env::current_exe() {
-        // After an upgrade in place the link reads "… (deleted)": the new file is at the old name.
-        let bytes = path.as_os_str().as_bytes();
-        let kept = bytes.strip_suffix(b" (deleted)").unwrap_or(bytes);
-        return Ok(PathBuf::from(OsString::from_vec(kept.to_vec())));
-    }
-    let name = std::env::args_os().next().unwrap_or_default();
-    match find_program(&name) {
-        Found::Executable(path) => std::path::absolute(path),
-        _ => Err(io::Error::new(io::ErrorKind::NotFound, "own path unknown: mount /proc or call it by its path")),
-    }
 }
 
 /// What looking a program up gives.

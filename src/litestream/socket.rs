@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -85,6 +85,18 @@ pub fn answers(socket: &Path, timeout: Duration) -> Result<(), String> {
 /// The same for who does not care what it says: `true` for any answer at all.
 pub fn is_alive(socket: &Path, timeout: Duration) -> bool {
     request(socket, "GET", "/", "", timeout).is_ok()
+}
+
+/// Whether somebody has removed it, so that nobody can ask it any more. One that starts may not listen yet.
+pub fn is_gone(socket: &Path, within: Duration) -> bool {
+    let by = Instant::now() + within;
+    while !socket.exists() {
+        if Instant::now() >= by {
+            return true;
+        }
+        std::thread::sleep(within / 20);
+    }
+    false
 }
 
 /// One database in `/list`.

@@ -53,6 +53,11 @@ impl Drop for Own {
     }
 }
 
+/// Whether a command reads what the boot here has left.
+pub fn asks_the_boot(name: &str) -> bool {
+    !matches!(name, "version" | "config" | "init")
+}
+
 /// Runs one command; its exit code.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ mod log;
 pub mod machine;
 mod outside;
 mod pipe;
+mod place;
 pub mod reap;
 mod send;
 pub mod signals;
@@ -28,6 +29,7 @@ use crate::identity::Identity;
 use crate::mark::mark_path;
 use crate::plan::Plan;
 use crate::restore::{self, Local};
+use crate::runtime::Runtime;
 use crate::state::State;
 use crate::sys;
 use crate::worker::{FAILED, Message, Preparation};
@@ -52,8 +54,12 @@ pub struct Boot {
     pub own_path: PathBuf,
     /// What is replicated, if anything.
     pub plan: Option<Plan>,
-    /// The configuration as a tree, until the plan is left for the workers.
+    /// The configuration as a tree.
     pub document: Option<Document>,
+    /// The directory in which that is left.
+    pub runtime: Option<Runtime>,
+    /// Google's service account, for a file there.
+    pub google: Option<String>,
     /// The locks on its databases, where they are ours.
     pub locks: Option<Locks>,
     /// A command of the shell's that is to end well before the app starts.
@@ -108,6 +114,7 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
         pipes: Vec::new(),
         logs: Vec::new(),
         logs_at: Duration::ZERO,
+        place: place::Place::default(),
         control: None,
         ready: None,
         hold: None,
@@ -129,6 +136,7 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
     shell.leave_plan();
     shell.listen();
     loop {
+        shell.look_at_place();
         shell.leave_state(machine.view());
         if let Some(code) = shell.exit {
             return shell.leave(code);
@@ -179,6 +187,8 @@ struct Shell {
     logs: Vec<(ChildId, Log)>,
     /// When that is looked at again.
     logs_at: Duration,
+    /// What is in the runtime directory.
+    place: place::Place,
     /// Where an operator's command asks for something.
     control: Option<UnixDatagram>,
     /// The process that becomes the app when its gate opens.

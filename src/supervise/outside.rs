@@ -33,6 +33,7 @@ impl Shell {
     pub(super) fn listen(&mut self) {
         let Some(plan) = &self.boot.plan else { return };
         let path = plan.runtime.join(CONTROL_FILE);
+        let _ = std::fs::remove_file(&path);
         let bound = bind(&path).and_then(|socket| self.boot.identity.as_ref().map_or(Ok(()), |who| who.own(&path)).map(|()| socket));
         match bound {
             Ok(socket) => self.control = Some(socket),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::identity::Identity;
 use crate::litestream::call;
 use crate::plan::PLAN_FILE;
 use crate::report;
-use crate::sys::{CHANNEL, Kind, Program};
+use crate::sys::{self, CHANNEL, Kind, OWN_FILE, Program};
 use crate::worker::exec::{self, HELPER, OPEN, SAME};
 use crate::worker::hold;
 
@@ -43,16 +43,8 @@ impl Shell {
         }
     }
 
-    /// Once, when Litestream has been started: it does not wait for what it does not read.
-    pub(super) fn leave_plan(&mut self) -> bool {
-        let (Some(plan), Some(document)) = (&self.boot.plan, self.boot.document.take()) else { return true };
-        let left = crate::leave_plan(plan, &document).map_err(|failure| report::lines(&failure.message)).is_ok();
-        self.boot.share();
-        left
-    }
-
     /// Starts one of our helpers, by way of `__exec` where it is to be another user.
-    fn helper(&mut self, role: Role, path: &Path, args: Vec<OsString>, channel: &impl AsRawFd) -> Option<Event> {
+    fn helper(&mut self, role: Role, path: &Path, args: Vec<OsString>, descriptors: &[(RawFd, RawFd)]) -> Option<Event> {
         let env = self.boot.helper_env.clone();
         let own = self.boot.own_path.clone();
         let (program, args) = match &self.boot.identity {
@@ -61,30 +53,31 @@ impl Shell {
                 let mut words: Vec<OsString> = vec![own.clone().into(), "__exec".into(), HELPER.into(), identity.word()];
                 words.push(path.into());
                 words.extend(args.into_iter().skip(1));
-                (own.as_path(), words)
+                (sys::own_program(&own), words)
             }
         };
         let log = log::of(role);
-        // The channel last: its number may be the log's here.
+        // The log first: its number may be the channel's there.
         let output =
             log.iter().flat_map(|(_, theirs)| [libc::STDOUT_FILENO, libc::STDERR_FILENO].map(|number| (theirs.as_raw_fd(), number)));
-        let descriptors: Vec<_> = output.chain([(channel.as_raw_fd(), CHANNEL)]).collect();
+        let descriptors: Vec<_> = output.chain(descriptors.iter().copied()).collect();
         let failed = self.start(role, &Program { path: program, args: &args, env: &env, kind: Kind::Helper, descriptors: &descriptors });
         self.logs.extend(log.filter(|_| failed.is_none()).map(|(ours, _)| (self.started, ours)));
         failed
     }
 
     pub(super) fn worker(&mut self, role: Role, words: &[&str], more: &[&str]) -> Option<Event> {
-        if !self.leave_plan() {
+        if !self.leave_plan() || !self.has_place() {
             return Some(Event::NotStarted(role));
         }
         let plan = self.boot.plan.as_ref()?.runtime.join(PLAN_FILE);
         let Ok((ours, theirs)) = pipe2(OFlag::O_CLOEXEC) else { return Some(Event::NotStarted(role)) };
-        let mut args = vec![self.boot.own_path.clone().into_os_string()];
+        let own = self.boot.own_path.clone();
+        let mut args = vec![own.clone().into_os_string()];
         args.extend(words.iter().map(OsString::from));
         args.push(plan.into());
         args.extend(more.iter().map(OsString::from));
-        let failed = self.helper(role, &self.boot.own_path.clone(), args, &theirs);
+        let failed = self.helper(role, sys::own_program(&own), args, &[(theirs.as_raw_fd(), CHANNEL)]);
         if failed.is_none() {
             self.pipes.extend(Pipe::new(ours).map(|pipe| (self.started, pipe)));
         }
@@ -92,15 +85,23 @@ impl Shell {
     }
 
     pub(super) fn replicate(&mut self) -> Option<Event> {
+        if !self.has_place() {
+            return Some(Event::NotStarted(Role::Litestream));
+        }
         let plan = self.boot.plan.as_ref()?;
         let Ok((ours, theirs)) = UnixStream::pair() else { return Some(Event::NotStarted(Role::Litestream)) };
-        let Ok(command) = hold::command(CHANNEL) else { return Some(Event::NotStarted(Role::Litestream)) };
+        // Its stand-in starts by a path.
+        let own = sys::own_file(&self.boot.own_path);
+        let stand_in = own.as_ref().map_or_else(|| self.boot.own_path.clone(), |_| sys::by_descriptor(OWN_FILE));
+        let Ok(command) = hold::command(&stand_in, CHANNEL) else { return Some(Event::NotStarted(Role::Litestream)) };
         let again = plan.config_again();
         let config = if self.pid_of(Role::App).is_some() { call::Config { path: &again, ..plan.config() } } else { plan.config() };
         let args = call::replicate(&plan.litestream, &config, command);
         let path = plan.litestream.path.clone();
         let _ = ours.set_nonblocking(true);
-        let failed = self.helper(Role::Litestream, &path, args, &theirs);
+        let own = own.as_ref().map(|own| (own.as_raw_fd(), OWN_FILE));
+        let descriptors: Vec<_> = [(theirs.as_raw_fd(), CHANNEL)].into_iter().chain(own).collect();
+        let failed = self.helper(Role::Litestream, &path, args, &descriptors);
         self.hold = failed.is_none().then_some((ours, false));
         failed
     }
@@ -114,7 +115,14 @@ impl Shell {
         let mut args: Vec<OsString> = vec![path.into(), "__exec".into(), exec::when(gate), identity];
         args.extend(app.iter().cloned());
         let descriptors: Vec<_> = self.boot.inherited.iter().map(AsRawFd::as_raw_fd).chain(gate).map(|fd| (fd, fd)).collect();
-        Program { path, args: &args, env: &self.boot.env, kind: Kind::App(self.signals.ignored), descriptors: &descriptors }.spawn()
+        Program {
+            path: sys::own_program(path),
+            args: &args,
+            env: &self.boot.env,
+            kind: Kind::App(self.signals.ignored),
+            descriptors: &descriptors,
+        }
+        .spawn()
     }
 
     /// Where this fails, the app's start makes its own process, and says why it cannot.

@@ -23,6 +23,8 @@ use crate::{resnapshot, runtime, watch};
 const AT_ONCE: usize = 16;
 /// How long a replica that is no folder has to answer what it has, after a sync that is confirmed.
 const LOOK_FOR: Duration = Duration::from_secs(2);
+/// How long a Litestream that starts may take to listen on its socket.
+const LISTENS: Duration = Duration::from_millis(300);
 /// Pause before asking again.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,6 +50,11 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     let by_socket = word(0) == "socket" && plan.socket.is_some();
     let waiting = Waiting::default();
     if let Some(socket) = plan.socket.as_deref().filter(|_| by_socket) {
+        if socket::is_gone(socket, LISTENS) {
+            channel.say(&Message::Note(format!("{}: was taken away: making the last sync without litestream", socket.display())));
+            channel.say(&Message::ByPass);
+            return Ok(());
+        }
         let litestream = State::read(&plan.runtime).map_or(0, |state| state.litestream);
         hang::watch(litestream, socket, &waiting, deadline, channel);
     }

@@ -5,17 +5,17 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::RawFd;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::litestream::call;
 use crate::sys;
 
-/// The command for Litestream's `-exec`: this binary, with the descriptor of its socket.
+/// The command for Litestream's `-exec`: this binary, by that path, with the descriptor of its socket.
 ///
 /// # Errors
-/// `NotFound` where our own path is unknown, `InvalidData` where go-shellwords could not pass it on.
-pub fn command(socket: RawFd) -> io::Result<OsString> {
-    let own = sys::own_path()?;
+/// `InvalidData` where go-shellwords could not pass it on.
+pub fn command(own: &Path, socket: RawFd) -> io::Result<OsString> {
     let own = own.to_str().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this program's path is not UTF-8"))?;
     Ok(format!("{} __hold {socket}", call::quote(own)).into())
 }

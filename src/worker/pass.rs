@@ -106,7 +106,11 @@ pub(super) fn start(plan: &Plan, config: &Path, log: &Path) -> Result<(call::Run
     let (ours, theirs) = UnixStream::pair().map_err(|e| e.to_string())?;
     // Ours closes on exec, theirs goes through Litestream to the stand-in.
     sys::keep_on_exec(&theirs).map_err(|e| e.to_string())?;
-    let command = hold::command(theirs.as_raw_fd()).map_err(|e| e.to_string())?;
+    let path = sys::own_path().map_err(|e| e.to_string())?;
+    let own = sys::own_file(&path);
+    own.iter().try_for_each(sys::keep_on_exec).map_err(|e| e.to_string())?;
+    let path = own.as_ref().map_or(path, |own| sys::by_descriptor(own.as_raw_fd()));
+    let command = hold::command(&path, theirs.as_raw_fd()).map_err(|e| e.to_string())?;
     let config = call::Config { path: config, expand: false };
     let args: Vec<OsString> = call::replicate(&plan.litestream, &config, command).into_iter().skip(1).collect();
     let running = call::start(&plan.litestream, &args, file).map_err(|e| e.to_string())?;

@@ -12,11 +12,17 @@ use crate::{continuity, status};
 
 /// How long it may take to answer on its own socket.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long one that starts may take to listen there.
+const LISTENS: Duration = Duration::from_secs(1);
 /// 0.3 copies the WAL every second, whatever its replica does.
 const COPY: Duration = Duration::from_secs(20);
 
 /// Asks once; says so where it hangs. What is in directories is not watched: there may be thousands.
 pub(super) fn run(plan: &Plan, single: &[Database], channel: &Channel) {
+    if let Some(socket) = plan.socket.as_ref().filter(|socket| socket::is_gone(socket, LISTENS)) {
+        channel.say(&Message::Begin(format!("{}: litestream's socket was taken away", socket.display())));
+        return;
+    }
     let alive = match (&plan.socket, plan.litestream.line) {
         (Some(socket), Line::V05) => socket::answers(socket, ANSWER),
         (None, Line::V05) => Ok(()),

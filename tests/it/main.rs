@@ -55,6 +55,7 @@ mod secrets;
 mod serve;
 mod signals;
 mod status;
+mod taken_away;
 mod tenants;
 mod terminal;
 mod transparency;

@@ -1,0 +1,188 @@
+//! What is taken away from under it while it runs: the runtime directory, the program's own file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+
+use crate::support::container::{Container, said};
+use crate::support::process;
+use crate::support::site::Site;
+use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+
+both_lines!(
+    a_runtime_directory_that_is_wiped_is_made_anew,
+    one_that_is_wiped_right_before_the_stop_costs_nothing,
+    one_that_is_wiped_is_as_it_was_for_another_user,
+    the_programs_own_file_may_be_deleted_or_replaced,
+    docker_exec_after_an_upgrade_is_what_pid_1_is,
+);
+
+/// As a start script or a cleaner does it: with the directory, or only what is in it.
+fn wipe(runtime: &Path, whole: bool) {
+    if whole {
+        fs::remove_dir_all(runtime).unwrap();
+        return;
+    }
+    for entry in fs::read_dir(runtime).unwrap().flatten() {
+        fs::remove_file(entry.path()).unwrap();
+    }
+}
+
+fn kill_litestream(container: &Container) {
+    let first = container.running_litestream().pid;
+    process::send(first, Signal::SIGKILL);
+    eventually("another Litestream", PATIENCE, || when(container.litestream().is_some_and(|it| it.pid != first)));
+}
+
+#[track_caller]
+fn assert_well(container: &Container) {
+    let mut last = String::new();
+    let all = ["health", "status", "verify"].map(|command| if command == "verify" { vec![command, "default"] } else { vec![command] });
+    for words in all {
+        let what = words.join(" ");
+        let began = std::time::Instant::now();
+        loop {
+            let output = container.exec(&words);
+            if output.status.success() {
+                break;
+            }
+            last = said(&output);
+            assert!(began.elapsed() < PATIENCE, "{what}: {last}\n{}", container.stderr());
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    }
+    let _ = last;
+}
+
+fn a_runtime_directory_that_is_wiped_is_made_anew(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    for whole in [true, false] {
+        let site = Site::new(line);
+        let mut container = site.writing("--every 2000").start();
+        container.ready();
+        eventually("a backup", PATIENCE, || when(site.backed_up() > 0));
+        assert_well(&container);
+        wipe(&site.path("run"), whole);
+        assert_well(&container);
+        assert!(container.stderr().contains("was wiped"), "{}", container.stderr());
+        assert!(!container.stderr().contains("hangs"), "{}", container.stderr());
+        // Again, and this time a Litestream is started on it.
+        wipe(&site.path("run"), whole);
+        kill_litestream(&container);
+        let row = site.acknowledged();
+        eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > row));
+        assert_well(&container);
+        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        site.assert_saved();
+    }
+}
+
+fn one_that_is_wiped_right_before_the_stop_costs_nothing(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = site.writing("--every 2000").start();
+    container.ready();
+    eventually("a backup", PATIENCE, || when(site.backed_up() > 0));
+    wipe(&site.path("run"), true);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
+
+/// Names, owners and modes.
+fn listing(runtime: &Path) -> BTreeMap<PathBuf, (u32, u32, u32)> {
+    let of = |path: PathBuf| fs::symlink_metadata(&path).map(|m| (path, (m.uid(), m.gid(), m.permissions().mode())));
+    let inside = fs::read_dir(runtime).into_iter().flatten().flatten().map(|entry| entry.path());
+    let lasting = inside.filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        !name.contains('-') && !name.contains(".new") || name == "litestream-again.yml"
+    });
+    lasting.chain([runtime.to_owned()]).filter_map(|path| of(path).ok()).collect()
+}
+
+fn one_that_is_wiped_is_as_it_was_for_another_user(line: Line) {
+    if !namespaces() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let site = Site::new(line);
+    for path in [site.path(""), site.path("data"), site.path("replica")] {
+        let _ = fs::create_dir(&path);
+        std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
+    }
+    let mut container = site.writing("--every 2000").env("LITESTREAM_ENTRY_USER", "65534:65534").start();
+    container.ready();
+    eventually("a backup", PATIENCE, || when(site.backed_up() > 0));
+    assert_well(&container);
+    let before = listing(&site.path("run"));
+    wipe(&site.path("run"), true);
+    eventually("all is there again", PATIENCE, || when(listing(&site.path("run")) == before));
+    kill_litestream(&container);
+    let row = site.acknowledged();
+    eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > row));
+    assert_well(&container);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
+
+/// An executable copy, by another process: what another thread of ours starts meanwhile would have it open for writing (ETXTBSY).
+fn copied(program: &Path, to: &Path) {
+    let done = std::process::Command::new("install").args(["-m", "755"]).args([program, to]).status().unwrap();
+    assert!(done.success());
+}
+
+/// An upgrade in place, or an installer that tidies up.
+fn the_programs_own_file_may_be_deleted_or_replaced(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    for other in [None, Some("#!/bin/sh\necho another version; exit 42\n")] {
+        let site = Site::new(line);
+        let own = site.path("litestream-entry");
+        copied(&crate::support::entry(), &own);
+        let mut container = site.writing("--every 2000").of_program(&own).start();
+        container.ready();
+        eventually("a backup", PATIENCE, || when(site.backed_up() > 0));
+        fs::remove_file(&own).unwrap();
+        if let Some(other) = other {
+            fs::write(&own, other).unwrap();
+            fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        kill_litestream(&container);
+        let row = site.acknowledged();
+        eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > row));
+        assert_well(&container);
+        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        assert!(!container.stderr().contains("another version"), "{}", container.stderr());
+        site.assert_saved();
+    }
+}
+
+/// What is executed by then is another version, which need not know what PID 1 has left.
+fn docker_exec_after_an_upgrade_is_what_pid_1_is(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let own = site.path("litestream-entry");
+    let mut program = fs::read(crate::support::entry()).unwrap();
+    let (text, other) = (b"\"restarts\":", b"\"RESTARTS\":");
+    let places: Vec<usize> = program.windows(text.len()).enumerate().filter(|(_, w)| w == text).map(|(at, _)| at).collect();
+    for at in places {
+        program[at..at + text.len()].copy_from_slice(other);
+    }
+    fs::write(site.path("patched"), program).unwrap();
+    copied(&site.path("patched"), &own);
+    let mut container = site.writing("--every 2000").of_program(&own).start();
+    container.ready();
+    let status = container.exec(["status", "--json"]);
+    assert!(status.status.success() && said(&status).contains("RESTARTS"), "{}", said(&status));
+    assert!(said(&container.exec(["version"])).contains(crate::support::entry().to_str().unwrap()));
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
