@@ -23,13 +23,15 @@ use crate::sys;
 /// How long it must do nothing in its replica before a pass is taken to have nothing more to do: three intervals.
 const QUIET: Duration = Duration::from_millis(60);
 
+/// How long a process that was killed may still be there.
+const LINGERS: Duration = Duration::from_millis(500);
+
 /// 0.3: short passes of `replicate` with intervals of 20 ms, until one has nothing to write. The end of a pass
 /// compares with what the replica lists, and exits 0 only if that worked. One that wrote is not believed: at its
 /// end 0.3 may sync in two goroutines at once, and the shorter segment replace the longer under one name.
 pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
     let config = pass_config(plan, database)?;
-    // Litestream has ended, so it is somebody else.
-    let shared = continuity::is_open_elsewhere(&database.path);
+    let shared = is_shared(&database.path);
     let mut why = "no time was left".to_owned();
     while Instant::now() < deadline {
         match one_pass(plan, &config, database, shared, deadline).and_then(|()| make_newest(plan, database, deadline)) {
@@ -44,6 +46,18 @@ pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result
         std::thread::sleep(PAUSE);
     }
     Err(why)
+}
+
+/// Whether somebody else goes on with it: Litestream has ended, or was killed, and what was killed may hold its lock for a moment still.
+fn is_shared(database: &Path) -> bool {
+    let began = Instant::now();
+    while continuity::is_open_elsewhere(database) {
+        if began.elapsed() >= LINGERS {
+            return true;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    false
 }
 
 /// One pass, from its start to its end. Where another process goes on writing (`shared`: a container that takes over, a shell),
