@@ -381,6 +381,7 @@ fn plain_rules(entry: &Entry, app: bool) -> Rules {
         migrate: entry.migrate.as_ref().map(|_| entry.migrate_timeout),
         rollback: entry.migrate_rollback,
         rewrite: entry.signal_rewrite.clone(),
+        stop_signals: entry.stop_signal.clone(),
         serves: entry.http.is_some(),
         check: entry.verify_interval.map(schedule),
         on_failure: entry.on_replication_failure,

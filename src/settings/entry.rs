@@ -111,6 +111,8 @@ pub struct Entry {
     pub user: Option<String>,
     /// Signals that reach the app as others, by number; 0 is none. Default: none is changed.
     pub signal_rewrite: Vec<(i32, i32)>,
+    /// Signals that ask for the end besides TERM, INT and QUIT, by number. Default: none.
+    pub stop_signal: Vec<i32>,
     /// Credentials of replicas are not in the app's environment, default no.
     pub hide_secrets: bool,
     /// Default `restart`.
@@ -158,6 +160,7 @@ struct Raw {
     migrate_rollback: Option<String>,
     user: Option<String>,
     signal_rewrite: Option<String>,
+    stop_signal: Option<String>,
     hide_secrets: Option<String>,
     on_replication_failure: Option<String>,
     lock: Option<String>,
@@ -219,6 +222,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Entry {
         migrate_rollback: check.flag("MIGRATE_ROLLBACK", raw.migrate_rollback),
         user: check.owner("USER", raw.user),
         signal_rewrite: check.rewrite("SIGNAL_REWRITE", raw.signal_rewrite.as_deref()),
+        stop_signal: check.signals("STOP_SIGNAL", raw.stop_signal.as_deref()),
         hide_secrets: check.flag("HIDE_SECRETS", raw.hide_secrets),
         on_replication_failure: check.one_of(
             "ON_REPLICATION_FAILURE",
@@ -325,6 +329,11 @@ impl Check<'_> {
         pairs.unwrap_or_else(|| self.bad(name, "pairs of signals, as TERM:QUIT or 15:3; KILL and STOP cannot be rewritten", Vec::new()))
     }
 
+    fn signals(&mut self, name: &str, value: Option<&str>) -> Vec<i32> {
+        let signals: Option<Vec<i32>> = value.map_or_else(|| Some(Vec::new()), |value| value.split(',').map(signal).collect());
+        signals.unwrap_or_else(|| self.bad(name, "signals, as WINCH or USR1,RTMIN+3; KILL and STOP cannot be caught", Vec::new()))
+    }
+
     fn owner(&mut self, name: &str, value: Option<String>) -> Option<String> {
         let is_name = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-$".contains(c));
         let owner = value?;
@@ -393,12 +402,29 @@ impl Check<'_> {
     }
 }
 
-/// A signal that can be caught, by name or number: `TERM`, `SIGTERM`, `15`.
+/// The first and last real-time signal as Docker, glibc and systemd count them. A libc may keep more for itself (musl does), and begin later.
+const RTMIN: i32 = 34;
+const RTMAX: i32 = 64;
+
+/// A signal that can be caught, by name or number: `TERM`, `SIGTERM`, `15`, `RTMIN+3`.
 fn signal(text: &str) -> Option<i32> {
-    let text = text.trim();
-    let number = text.parse::<i32>().ok().filter(|n| (1..=64).contains(n));
-    let name = || format!("SIG{}", text.to_ascii_uppercase().trim_start_matches("SIG")).parse::<Signal>().ok().map(|s| s as i32);
-    number.or_else(name).filter(|n| ![Signal::SIGKILL as i32, Signal::SIGSTOP as i32].contains(n))
+    let name = text.trim().to_ascii_uppercase();
+    let name = name.trim_start_matches("SIG");
+    let number = name.parse::<i32>().ok();
+    let named = || format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32);
+    let found = number.or_else(|| real_time(name)).or_else(named);
+    found.filter(|n| (1..=RTMAX).contains(n) && ![Signal::SIGKILL as i32, Signal::SIGSTOP as i32].contains(n))
+}
+
+fn real_time(name: &str) -> Option<i32> {
+    let beyond =
+        |rest: &str, sign: char| if rest.is_empty() { Some(0) } else { rest.strip_prefix(sign)?.parse::<u8>().ok().map(i32::from) };
+    let found = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(rest), _) => RTMIN.checked_add(beyond(rest, '+')?)?,
+        (None, Some(rest)) => RTMAX.checked_sub(beyond(rest, '-')?)?,
+        (None, None) => return None,
+    };
+    (RTMIN..=RTMAX).contains(&found).then_some(found)
 }
 
 /// `500ms`, `10s`, `2m`, `1h`; a bare number is seconds, as in `docker stop -t`. A year at most.
@@ -447,6 +473,7 @@ mod tests {
                 "TIME" => "2026-01-31T12:00:00Z",
                 "TXID" => "000000000000002a",
                 "FROM:TO,…" => "TERM:3,HUP:0",
+                "SIGNAL,…" => "WINCH,RTMIN+3",
                 "[ADDRESS]:PORT" => ":9091",
                 words => words.split('|').next_back().unwrap(),
             };
@@ -488,10 +515,20 @@ mod tests {
 
     #[test]
     fn a_signal_has_a_name_or_a_number_and_can_be_caught() {
-        for (text, meant) in [("15", Some(15)), ("TERM", Some(15)), ("sigquit", Some(3)), (" HUP ", Some(1)), ("64", Some(64))] {
+        for (text, meant) in [
+            ("15", Some(15)),
+            ("TERM", Some(15)),
+            ("sigquit", Some(3)),
+            (" HUP ", Some(1)),
+            ("64", Some(64)),
+            ("RTMIN+3", Some(37)),
+            ("sigrtmax-1", Some(63)),
+            ("RTMIN", Some(34)),
+            ("winch", Some(28)),
+        ] {
             assert_eq!(signal(text), meant, "{text}");
         }
-        for bad in ["", "0", "65", "-1", "9", "KILL", "SIGSTOP", "NOPE"] {
+        for bad in ["", "0", "65", "-1", "9", "KILL", "SIGSTOP", "NOPE", "RTMIN+31", "RTMIN-1", "RTMAX+1", "RTMIN+-1", "RTMAX-31"] {
             assert_eq!(signal(bad), None, "{bad}");
         }
     }

@@ -5,7 +5,7 @@
 pub(super) const PREFIX: &str = "LITESTREAM_ENTRY_";
 
 /// The settings' names as options have them, with the form of their values and their meaning.
-pub const OPTIONS: [(&str, &str, &str); 31] = [
+pub const OPTIONS: [(&str, &str, &str); 32] = [
     ("restore", "auto|required|never", "what to do about a database that is missing here [auto]"),
     ("restore-timeout", "DURATION", "how long a restore may make no progress before the start is refused [60s]"),
     ("restore-parallelism", "N", "databases that are restored at once; `auto`: as the memory allows, at most 16 [auto]"),
@@ -22,6 +22,7 @@ pub const OPTIONS: [(&str, &str, &str); 31] = [
     ("migrate-rollback", "true|false", "put the databases back as they were when it fails [false]"),
     ("user", "USER[:GROUP]", "who Litestream and the app run as where this is root [as this does]"),
     ("signal-rewrite", "FROM:TO,…", "signals that reach the app as others, as TERM:QUIT,HUP:0; 0 is none [none]"),
+    ("stop-signal", "SIGNAL,…", "what asks for the end besides TERM, INT and QUIT, as WINCH where the image's STOPSIGNAL is that [none]"),
     ("hide-secrets", "true|false", "keep the replicas' credentials out of the app's environment [false]"),
     ("on-replication-failure", "restart|exit|ignore", "what to do when Litestream ends and the app lives [restart]"),
     ("lock", "standby|wait|refuse|off", "what to do when another process replicates the database [standby]"),

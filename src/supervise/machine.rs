@@ -65,6 +65,8 @@ pub struct Rules {
     pub rollback: bool,
     /// Signals that reach the app as others; 0 is none.
     pub rewrite: Vec<(i32, i32)>,
+    /// Signals that ask for the end besides TERM, INT and QUIT.
+    pub stop_signals: Vec<i32>,
     /// Status is served over HTTP.
     pub serves: bool,
     /// When backups are proved, if they are.

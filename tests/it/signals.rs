@@ -6,6 +6,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use crate::support::container::Container;
+use crate::support::contents::Contents;
 use crate::support::logger::{self, Log};
 use crate::support::process;
 use crate::support::site::Site;
@@ -23,6 +24,7 @@ both_lines!(
     what_the_app_left_behind_is_ended,
     an_app_that_daemonizes_is_told_to_stay,
     a_signal_is_rewritten_and_the_stop_timeout_holds_all_the_same,
+    the_images_own_stop_signal_starts_the_clock,
     a_storm_while_it_starts_and_while_it_ends_loses_nothing,
 );
 
@@ -251,6 +253,47 @@ fn a_signal_is_rewritten_and_the_stop_timeout_holds_all_the_same(line: Line) {
     let mut container = rewriting("15:0").shell(&script).start();
     container.ready();
     assert_eq!(container.stop(), 137, "TERM is a stop though the app does not see it: {}", container.stderr());
+}
+
+/// `STOPSIGNAL WINCH` (httpd, php:apache), `USR1` (haproxy), `RTMIN+3` (systemd). An app that is too slow is killed while there is
+/// time for the last sync.
+fn the_images_own_stop_signal_starts_the_clock(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let ways = [
+        ("LITESTREAM_ENTRY_SIGNAL_REWRITE", "WINCH:TERM", 28),
+        ("LITESTREAM_ENTRY_STOP_SIGNAL", "WINCH", 28),
+        ("LITESTREAM_ENTRY_STOP_SIGNAL", "WINCH,SIGUSR1", 10),
+        ("LITESTREAM_ENTRY_STOP_SIGNAL", "RTMIN+3", 37),
+    ];
+    std::thread::scope(|scope| {
+        for (variable, value, number) in ways {
+            scope.spawn(move || {
+                let site = Site::new(line);
+                let script = "
+import os, signal, sqlite3, sys, time
+for number in [10, 15, 28, 37]:
+    signal.signal(number, lambda *_: None)
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+c.execute('PRAGMA journal_mode=WAL')
+c.execute('CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT)')
+while True:
+    c.execute('INSERT INTO t(body) VALUES (hex(randomblob(40)))')
+    open(sys.argv[2], 'w')
+    time.sleep(0.005)
+";
+                let words = ["/usr/bin/python3".into(), "-c".into(), script.into(), site.database().as_os_str().to_owned()];
+                let recipe = site.recipe().env(variable, value).env("LITESTREAM_ENTRY_STOP_TIMEOUT", "5s");
+                let mut container = recipe.app(words).arguments([site.ready_file()]).start();
+                container.ready();
+                send(&container, number);
+                assert_eq!(container.wait(PATIENCE), 137, "{variable}={value}: {}", container.stderr());
+                let here = Contents::of(site.database());
+                assert_eq!(here.difference(&site.backup_of(site.database())), None, "{variable}={value}: {}", container.stderr());
+            });
+        }
+    });
 }
 
 fn a_storm_while_it_starts_and_while_it_ends_loses_nothing(line: Line) {

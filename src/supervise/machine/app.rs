@@ -11,6 +11,9 @@ use crate::worker::Preparation;
 /// An app that fails so soon after its start may have been refused something by a pin.
 const SOON: Duration = Duration::from_secs(30);
 
+/// CHLD, CONT, TSTP, TTIN, TTOU, URG, WINCH: end nobody that does not look for them, so that what is left behind gets TERM.
+const IGNORED: [i32; 7] = [17, 18, 20, 21, 22, 23, 28];
+
 /// How often the copies from before a migration are tried to be removed again.
 const FORGET_TRIES: u32 = 3;
 
@@ -50,7 +53,7 @@ impl Machine {
     }
 
     pub(super) fn signal(&mut self, signal: i32, now: Now) -> Actions {
-        let stops = matches!(signal, TERM | INT | QUIT);
+        let stops = self.is_stop(signal);
         if stops {
             self.stops = self.stops.saturating_add(1);
         }
@@ -78,7 +81,7 @@ impl Machine {
                 let rewritten = self.rewritten(signal);
                 if stops {
                     self.begin_stop(now);
-                    self.asked = self.asked.or_else(|| (rewritten != 0).then_some(rewritten));
+                    self.asked = self.asked.or(Some(rewritten).filter(|signal| *signal != 0 && !IGNORED.contains(signal)));
                 }
                 let action = if stops { Action::EndApp(rewritten) } else { Action::SignalApp(rewritten) };
                 let mut actions = if rewritten == 0 { Vec::new() } else { vec![action] };
@@ -86,9 +89,9 @@ impl Machine {
                 actions
             }
             // What the app left behind is the app still.
-            AppState::Gone if stops && self.asked.is_some() && matches!(self.phase, Phase::Drain { .. }) => {
+            AppState::Gone if stops && matches!(self.phase, Phase::Drain { outside_at, kill_at, .. } if kill_at > outside_at) => {
                 let rewritten = self.rewritten(signal);
-                if rewritten == 0 { Vec::new() } else { vec![Action::Drain(rewritten)] }
+                if rewritten == 0 || IGNORED.contains(&rewritten) { Vec::new() } else { vec![Action::Drain(rewritten)] }
             }
             AppState::Waiting | AppState::Gone if stops && self.stops >= 2 => {
                 self.unsaved.push(format!("{}: the last sync was cut short by a second signal", self.names()));
@@ -96,6 +99,12 @@ impl Machine {
             }
             AppState::Waiting | AppState::Gone => Vec::new(),
         }
+    }
+
+    /// Whether it asks for the end: by what it is, by what the app gets of it, or because somebody has said so.
+    fn is_stop(&self, signal: i32) -> bool {
+        let ends = |signal: i32| matches!(signal, TERM | INT | QUIT);
+        ends(signal) || ends(self.rewritten(signal)) || self.rules.stop_signals.contains(&signal)
     }
 
     fn rewritten(&self, signal: i32) -> i32 {

@@ -22,6 +22,7 @@ fn rules() -> Rules {
         migrate: None,
         rollback: false,
         rewrite: Vec::new(),
+        stop_signals: Vec::new(),
         repairs: true,
         on_failure: OnFailure::Restart,
         stop_timeout: Duration::from_secs(10),
@@ -206,6 +207,28 @@ fn a_litestream_that_does_not_end_leaves_time_for_a_pass() {
     // One that has made the last sync owes nothing any more.
     let life = Life::running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).then(Event::Said(Message::Flushed));
     life.does(&[Action::LetGo]).after(4.8).says_and(&[Action::Kill(Role::Litestream), Action::Exit(0)]);
+}
+
+#[test]
+fn a_stop_is_one_by_what_the_app_gets_of_it_or_because_somebody_has_said_so() {
+    const USR1: i32 = 10;
+    const WINCH: i32 = 28;
+    let running = |rules: Rules| Life::begin(rules).then(READY).then(Event::Hello);
+    let plain = running(rules()).then(Event::Signal(WINCH)).does(&[Action::SignalApp(WINCH)]);
+    assert_eq!(plain.machine.stop_by, None);
+    let rewritten = running(Rules { rewrite: vec![(WINCH, TERM)], ..rules() }).then(Event::Signal(WINCH)).does(&[Action::EndApp(TERM)]);
+    assert_eq!(rewritten.machine.stop_by, Some(at(9.5)));
+    for signal in [WINCH, USR1] {
+        let rules = Rules { stop_signals: vec![signal], ..rules() };
+        let stopped = running(rules.clone()).then(Event::Signal(signal)).does(&[Action::EndApp(signal)]);
+        assert_eq!(stopped.machine.stop_by, Some(at(9.5)));
+        stopped.after(6.5).says_and(&[Action::SignalApp(KILL)]);
+        // What a shell left behind is not asked by what nobody looks for.
+        let left = running(rules.clone()).then(Event::Signal(signal)).then(Event::Ended(Role::App, ZERO));
+        left.does(&[Action::Drain(if signal == WINCH { TERM } else { signal })]);
+        // Before the app it ends the boot.
+        Life::begin(rules).then(Event::Signal(signal)).does(&[Action::Kill(Role::Litestream), Action::Stop(Role::Prepare)]);
+    }
 }
 
 #[test]
