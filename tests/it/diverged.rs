@@ -16,6 +16,7 @@ both_lines!(
     a_host_that_is_ahead_of_another_by_number_is_refused_in_a_bucket,
     a_host_that_comes_back_a_moment_after_its_end_asks_what_another_has_written,
     a_database_with_another_ones_replica_is_refused,
+    a_database_that_is_its_backup_is_gone_on_with_whatever_lies_beside_it,
     a_host_none_of_whose_rows_arrived_is_refused_beside_anothers_backup,
     a_volume_that_is_killed_before_its_first_upload_after_a_restore_goes_on,
     diff_shows_what_a_file_has_that_the_database_lacks,
@@ -220,6 +221,26 @@ fn a_database_with_another_ones_replica_is_refused(line: Line) {
         assert_eq!(code, 65, "{rows}: {}", refused.stderr());
         assert_eq!(backed_up(&theirs, ["a", "b"]), [0, 20], "{rows}: nothing was uploaded");
     }
+}
+
+/// A copy of the database alone, as by `cp`.
+fn a_database_that_is_its_backup_is_gone_on_with_whatever_lies_beside_it(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let [a, _] = hosts(&site);
+    let mut container = a.start();
+    a.write(0..20);
+    await_backup(&site, [20, 0]);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    Connection::open(a.database()).unwrap().query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())).unwrap();
+    fs::remove_dir_all(site.path("a/.app.db-litestream")).unwrap();
+    fs::remove_file(site.path("a/.app.db-litestream-entry")).unwrap();
+    let (code, same) = a.recipe().shell("true").run();
+    assert_eq!(code, 0, "{}", same.stderr());
+    assert!(same.stderr().contains("comparing it with its backup"), "{}", same.stderr());
+    assert_eq!(backed_up(&site, ["a", "b"]), [20, 0]);
 }
 
 fn a_host_none_of_whose_rows_arrived_is_refused_beside_anothers_backup(line: Line) {
