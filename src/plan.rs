@@ -111,7 +111,8 @@ pub const CONFIG_AGAIN_FILE: &str = "litestream-again.yml";
 pub const PLAN_FILE: &str = "plan.yml";
 /// Google's service account there, where a variable holds it: Litestream reads it from a file alone.
 pub const GOOGLE_FILE: &str = "google.json";
-const SOCKET_FILE: &str = "litestream.sock";
+/// Litestream's control socket there.
+pub const SOCKET_FILE: &str = "litestream.sock";
 /// `sockaddr_un` holds 108 bytes with the NUL (unix(7)); a longer path cannot be bound.
 const LONGEST_SOCKET: usize = 107;
 

@@ -1,9 +1,9 @@
 //! The runtime directory: where a boot leaves its configuration, control socket and plan. Must never
 //! hold a secret that another user can read.
 
-use std::ffi::OsStr;
+mod names;
+
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -18,21 +18,10 @@ use crate::identity::{self, Identity};
 use crate::plan::{CONFIG_AGAIN_FILE, CONFIG_FILE, Database, GOOGLE_FILE, PLAN_FILE, Plan};
 use crate::state::STATE_FILE;
 use crate::worker::CONTROL_FILE;
+pub use names::{OWED, SYNCED, VERIFIED, WATCHED, each_file, elsewhere_file, file_of, pass_file};
 
 /// The usual place.
 pub const USUAL: &str = "/run/litestream-entry";
-
-/// What every boot makes anew there. The directory may be one that is used for other things, too.
-const LEFT: [&str; 6] = [CONFIG_FILE, CONFIG_AGAIN_FILE, PLAN_FILE, GOOGLE_FILE, STATE_FILE, CONTROL_FILE];
-
-/// Kinds of [`file_of`]: what is known of a replica, and of the last check, in this boot.
-pub const SYNCED: &str = "synced";
-/// The other one.
-pub const VERIFIED: &str = "verified";
-/// What the watch over a database keeps from look to look.
-pub const WATCHED: &str = "watched";
-/// That a backup needs a new snapshot.
-pub const OWED: &str = "owed";
 
 /// What says that a boot has the directory, for as long as it lives.
 const LOCK: &str = "lock";
@@ -173,10 +162,7 @@ fn claim(path: &Path, place: Place) -> io::Result<Runtime> {
     let (dir, lock) = hold(path, place)?;
     // What an earlier boot left is out of date, and a rename over a file makes ext4 write the new one out at once
     // (ext4(5), auto_da_alloc): half a millisecond each.
-    for name in LEFT {
-        let _ = dir.remove(name.as_ref());
-    }
-    for name in dir.names_in_it()?.into_iter().filter(|name| is_of_database(name)) {
+    for name in dir.names_in_it()?.into_iter().filter(|name| names::is_ours(name)) {
         let _ = dir.remove(&name);
     }
     Ok(Runtime { path: path.to_owned(), dir, lock, place })
@@ -246,12 +232,20 @@ pub fn document(plan: &Plan) -> Result<Document, String> {
     if plan.users_file { Document::parse_expanded(&text, &|name| std::env::var(name).ok()) } else { Document::parse(&text) }
 }
 
-/// Writes a file that only we can read, whole or not at all, in the place of an older one.
+/// Writes a file of the runtime directory that only we can read, whole or not at all, in the place of an older one.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
     write_with(path, text, |_| Ok(()))
+}
+
+/// The same of a file that an operator names.
+///
+/// # Errors
+/// What the kernel says.
+pub fn write_anywhere(path: &Path, text: &str) -> io::Result<()> {
+    replace(path, text, |_| Ok(()))
 }
 
 /// The same for what others of this boot go on with: root leaves it to whose the plan is.
@@ -273,6 +267,11 @@ pub fn write_for(path: &Path, text: &str, reader: Option<&Identity>) -> io::Resu
 }
 
 fn write_with(path: &Path, text: &str, share: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    debug_assert!(path.file_name().is_some_and(names::is_ours), "{}: no boot would remove it", path.display());
+    replace(path, text, share)
+}
+
+fn replace(path: &Path, text: &str, share: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     // Several commands may write at once.
     temporary.push(format!(".{}.new", std::process::id()));
@@ -282,20 +281,6 @@ fn write_with(path: &Path, text: &str, share: impl FnOnce(&File) -> io::Result<(
     share(&file)?;
     drop(file);
     std::fs::rename(&temporary, path)
-}
-
-/// Whether this is the name of one of [`file_of`]'s.
-fn is_of_database(name: &OsStr) -> bool {
-    let kinds = [SYNCED, VERIFIED, WATCHED, OWED];
-    let hash = name.to_str().and_then(|name| kinds.iter().find_map(|kind| name.strip_prefix(kind)?.strip_prefix('-')));
-    hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-/// A file about one database in the runtime directory, whatever its path is made of.
-pub fn file_of(plan: &Plan, kind: &str, database: &Path) -> PathBuf {
-    let mut hasher = DefaultHasher::new();
-    database.hash(&mut hasher);
-    plan.runtime.join(format!("{kind}-{:016x}", hasher.finish()))
 }
 
 /// Writes the configuration of one database's pass; its path.
@@ -308,12 +293,6 @@ pub fn pass_config(plan: &Plan, database: &Database) -> Result<PathBuf, String> 
     let text = document.last_pass(plan.litestream.line, &database.path).text();
     write(&path, &text).map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(path)
-}
-
-/// A file of one database's pass in the runtime directory.
-pub fn pass_file(plan: &Plan, database: &Database, extension: &str) -> PathBuf {
-    let number = plan.databases.iter().position(|d| d.path == database.path).unwrap_or_default();
-    plan.runtime.join(format!("last-pass-{number}.{extension}"))
 }
 
 #[cfg(test)]
@@ -383,7 +362,7 @@ mod tests {
     #[test]
     fn what_is_written_is_private_and_replaces_the_old() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
+        let path = dir.path().join(CONFIG_FILE);
         write(&path, "one").unwrap();
         write(&path, "two").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "two");

@@ -28,7 +28,7 @@ pub fn expand(mut plan: Plan, named: &[PathBuf]) -> Plan {
         return plan;
     }
     let found = found(&plan, named);
-    let path = each_file(&plan);
+    let path = runtime::each_file(&plan);
     let paths: Vec<&Path> = found.iter().map(|d| d.path.as_path()).collect();
     let written = runtime::document(&plan).and_then(|document| {
         runtime::write(&path, &document.with_each(&paths).text()).map_err(|error| format!("{}: {error}", path.display()))
@@ -59,14 +59,9 @@ fn found(plan: &Plan, named: &[PathBuf]) -> Vec<Database> {
 
 /// Removes what [`expand`] wrote for this process.
 pub fn forget(plan: &Plan) {
-    if plan.config == each_file(plan) {
+    if plan.config == runtime::each_file(plan) {
         let _ = fs::remove_file(&plan.config);
     }
-}
-
-/// Each process has its own: another one's may not have the database that was named here.
-fn each_file(plan: &Plan) -> PathBuf {
-    plan.runtime.join(format!("litestream-each-{}.yml", std::process::id()))
 }
 
 fn databases_in(directory: &Directory, named: &[PathBuf]) -> Vec<Database> {

@@ -68,7 +68,7 @@ pub(super) fn init(configured: &Configured, matches: &ArgMatches) -> Result<u8, 
             format!("{}: not written by litestream-entry; move it away, or overwrite it with --force", path.display()),
         ));
     }
-    runtime::write(&path, &planned.document.text()).map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", path.display())))?;
+    runtime::write_anywhere(&path, &planned.document.text()).map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", path.display())))?;
     super::print(&format!("{}: written, {} database(s)", path.display(), planned.plan.databases.len()));
     Ok(0)
 }

@@ -331,8 +331,7 @@ impl Boot<'_> {
     fn elsewhere(&self) -> Option<String> {
         let (plan, database) = (self.plan, self.database);
         let document = runtime::document(plan).ok().filter(|_| !plan.users_file)?;
-        let number = plan.databases.iter().position(|d| d.path == database.path)?;
-        let file = plan.runtime.join(format!("elsewhere-{number}.yml"));
+        let file = runtime::elsewhere_file(plan, database);
         let found = database.elsewhere.iter().find(|place| {
             let written = runtime::write(&file, &document.with_replica_path(&database.path, place).text());
             let config = call::Config { path: &file, expand: false };

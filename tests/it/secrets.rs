@@ -14,6 +14,7 @@ both_lines!(
     canaries_in_every_variable_are_nowhere,
     a_secret_for_one_database_is_in_a_private_file,
     the_app_does_not_see_the_replicas_credentials_where_it_need_not,
+    keys_that_a_killed_life_left_are_gone_at_the_next_start,
 );
 
 /// What a provider may issue, and what YAML, a shell, a URL or `os.Expand` would make something else of.
@@ -216,5 +217,26 @@ fn the_app_does_not_see_the_replicas_credentials_where_it_need_not(line: Line) {
     );
     let verified = container.exec(["verify", "default"]);
     assert!(verified.status.success(), "{}", said(&verified));
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+}
+
+/// The runtime directory is in the container's layer, which a restart keeps.
+fn keys_that_a_killed_life_left_are_gone_at_the_next_start(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let run = site.path("run");
+    fs::create_dir(&run).unwrap();
+    let left = ["litestream-each-77.yml", "last-pass-0.yml", "last-pass-0.log", "elsewhere-1.yml", "plan.yml.77.new", "restoring"];
+    for name in left {
+        fs::write(run.join(name), "secret-access-key: canary").unwrap();
+    }
+    fs::write(run.join("somebody-elses.yml"), "").unwrap();
+    let mut container = running(site.writing("--every 5000"));
+    let gone = |name: &&str| !run.join(name).exists();
+    assert!(left.iter().all(gone) && run.join("somebody-elses.yml").exists(), "{:?}", fs::read_dir(&run).unwrap().collect::<Vec<_>>());
+    fs::remove_file(run.join("somebody-elses.yml")).unwrap();
+    assert_nowhere(&site, &container, &["canary".into()], true);
     assert_eq!(container.stop(), 0, "{}", container.stderr());
 }
