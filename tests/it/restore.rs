@@ -495,7 +495,7 @@ fn a_full_disk_is_named_with_what_is_needed_and_nothing_changes(line: Line) {
         return;
     }
     let site = Site::new(line);
-    let before = live(&site, 400);
+    let before = live(&site, 100);
     copy(&site.path("data"), &site.path("old"));
     live(&site, 8000);
     fs::remove_dir_all(site.path("data")).unwrap();
