@@ -22,11 +22,12 @@ impl Facilities {
     /// A place that lacks nothing.
     pub const ALL: Self = Self { proc: true, port: None, no_sockets: None };
 
-    /// Looks, for a boot with this runtime directory.
-    pub fn look(runtime: &Path) -> Self {
+    /// Looks, for a boot whose Litestream listens at this path, if it has a socket.
+    pub fn look(socket: Option<&Path>) -> Self {
         let proc = sys::has_own_proc();
         let port = || Some(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?.local_addr().ok()?.port());
-        Self { proc, port: if proc { None } else { port() }, no_sockets: try_socket(runtime).err().map(|error| error.to_string()) }
+        let no_sockets = socket.and_then(|path| try_socket(path).err()).map(|error| error.to_string());
+        Self { proc, port: if proc { None } else { port() }, no_sockets }
     }
 
     /// What cannot be had without them: a line each.
@@ -38,11 +39,10 @@ impl Facilities {
 }
 
 /// As Litestream makes its own: some file systems have none, and a policy may forbid them.
-fn try_socket(runtime: &Path) -> io::Result<()> {
-    let path = runtime.join(format!("try-{}", std::process::id()));
-    let _ = std::fs::remove_file(&path);
-    let made = UnixListener::bind(&path).and_then(|_| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)));
-    let _ = std::fs::remove_file(&path);
+fn try_socket(path: &Path) -> io::Result<()> {
+    let _ = std::fs::remove_file(path);
+    let made = UnixListener::bind(path).and_then(|_| std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)));
+    let _ = std::fs::remove_file(path);
     made
 }
 
@@ -53,9 +53,10 @@ mod tests {
     #[test]
     fn a_place_without_sockets_is_told_from_one_that_has_them() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Facilities::look(dir.path()).no_sockets, None);
+        assert_eq!(Facilities::look(Some(&dir.path().join("socket"))).no_sockets, None);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
-        assert!(Facilities::look(&dir.path().join("missing")).no_sockets.is_some());
+        assert!(Facilities::look(Some(&dir.path().join("missing/socket"))).no_sockets.is_some());
+        assert_eq!(Facilities::look(None).no_sockets, None, "nobody asks for one");
     }
 
     #[test]

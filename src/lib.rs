@@ -186,7 +186,8 @@ impl Configured {
         let litestream = litestream::find(self.settings.litestream.as_deref())?;
         let file = self.users_file()?;
         let runtime = runtime::take(runtime_dir, self.first_database().as_deref())?;
-        let facilities = Facilities::look(&runtime.path);
+        let socket = litestream.can(litestream::Ability::Socket).then(|| runtime.path.join(plan::SOCKET_FILE));
+        let facilities = Facilities::look(socket.as_deref());
         let mut planned = plan::make(&self.settings, litestream, &runtime.path, file.as_deref(), &facilities)?;
         planned.notes.extend(facilities.lines(std::process::id() == 1));
         check_paths(&planned.plan)?;
