@@ -6,13 +6,11 @@
 //! soon after its start beside a pin may have, which is tried once, at the next boot.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::continuity;
 use crate::plan::Database;
-use crate::report;
+use crate::{continuity, files, report, sqlite};
 
 /// What is noted of an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,10 +139,9 @@ fn seen(wal: bool, was_wal: bool, alone: bool) -> Option<Habit> {
 
 /// A database with content, and whether its header says that it is in WAL mode (SQLite's file format, section 1.3.3).
 fn open(path: &Path) -> Option<(File, bool)> {
-    let file = crate::files::open(path).ok()?;
-    let mut header = [0; 20];
-    file.read_exact_at(&mut header, 0).ok()?;
-    header.starts_with(b"SQLite format 3\0").then(|| (file, header.ends_with(&[2, 2])))
+    let file = files::open(path).ok()?;
+    let header: [u8; 20] = sqlite::header(&file)?;
+    Some((file, header.ends_with(&[2, 2])))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Opens databases with SQLite. Must never open one through a link, nor wait for what is no file beside it: SQLite itself would.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::ffi::{Error, SQLITE_PERM};
@@ -8,6 +10,14 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::continuity::beside;
 use crate::files::{self, Dir, Owner, name_of};
+
+/// The first bytes of a file that begins as every SQLite database does (its file format, section 1.3); none of another, or of a shorter one.
+/// `N` is 16 at least.
+pub fn header<const N: usize>(file: &File) -> Option<[u8; N]> {
+    let mut header = [0; N];
+    file.read_exact_at(&mut header, 0).ok()?;
+    header.starts_with(b"SQLite format 3\0").then_some(header)
+}
 
 /// Opens a database that is there, by these flags besides.
 ///

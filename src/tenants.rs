@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -271,8 +271,7 @@ fn search(directory: &Directory, folder: &Path, depth: usize, found: &mut Vec<Pa
 }
 
 fn is_sqlite(path: &Path) -> bool {
-    let mut header = [0; 16];
-    files::open(path).and_then(|mut f| f.read_exact(&mut header)).is_ok() && &header == b"SQLite format 3\0"
+    files::open(path).is_ok_and(|file| sqlite::header::<16>(&file).is_some())
 }
 
 /// Go's `filepath.Match` on a file's name: `*`, `?`, and `[…]` with ranges.

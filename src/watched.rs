@@ -3,14 +3,14 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::litestream::backup::Position;
 use crate::plan::Plan;
 use crate::state::{millis, time};
-use crate::{files, report, runtime};
+use crate::{files, report, runtime, sqlite};
 
 /// Which file a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,9 +26,7 @@ impl Identity {
     pub fn of(path: &Path) -> Option<Self> {
         let file = files::open(path).ok()?;
         let about = file.metadata().ok().filter(|about| about.len() > 0)?;
-        let mut header = [0; 18];
-        let whole = file.read_exact_at(&mut header, 0).is_ok() && header.starts_with(b"SQLite format 3\0");
-        let page_size = header.last_chunk::<2>().filter(|_| whole).map(|bytes| u16::from_be_bytes(*bytes));
+        let page_size = sqlite::header::<18>(&file).and_then(|header| Some(u16::from_be_bytes(*header.last_chunk()?)));
         Some(Self { device: about.dev(), inode: about.ino(), page_size })
     }
 

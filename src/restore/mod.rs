@@ -12,7 +12,7 @@ pub mod soundness;
 pub mod standing;
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,7 @@ pub use fetch::{Fetched, Restored, Source};
 pub use crate::sqlite::open_immutable;
 
 use crate::settings::{RestorePolicy, StalePolicy};
+use crate::sqlite;
 use standing::Standing;
 
 /// What is at a database's path.
@@ -80,7 +81,7 @@ pub fn with_standing(standing: &Standing, policy: StalePolicy) -> Decision {
 /// What the kernel says, where it cannot be read.
 pub fn look(path: &Path) -> io::Result<Local> {
     // A FIFO in its place must keep nobody waiting.
-    let mut file = match File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
+    let file = match File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Local::Missing),
         // A socket.
@@ -94,9 +95,7 @@ pub fn look(path: &Path) -> io::Result<Local> {
     if meta.len() == 0 {
         return Ok(Local::Empty);
     }
-    let mut header = [0; 16];
-    // Every SQLite database begins so (its file format, section 1.3).
-    let is_sqlite = meta.len() >= 512 && file.read_exact(&mut header).is_ok() && &header == b"SQLite format 3\0";
+    let is_sqlite = meta.len() >= 512 && sqlite::header::<16>(&file).is_some();
     Ok(if is_sqlite { Local::Sqlite } else { Local::Other })
 }
 
