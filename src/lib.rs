@@ -34,6 +34,7 @@ pub mod operator;
 pub mod pages;
 pub mod plan;
 pub mod position;
+pub mod process;
 pub mod progress;
 pub mod report;
 pub mod resnapshot;

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::cli::{self, Invocation};
 use crate::facilities::Facilities;
 use crate::plan::{PLAN_FILE, Plan};
-use crate::supervise::drain::process;
 use crate::supervise::lock;
-use crate::{Configured, files, plan, runtime, settings, sys};
+use crate::{Configured, files, plan, process, runtime, settings, sys};
 
 /// A boot that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +57,7 @@ pub fn here() -> Vec<Running> {
     if let Some(first) = Running::of(1).filter(|_| is_of_this_container(1)) {
         return vec![first];
     }
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let mut pids: Vec<u32> = process::numbers().filter_map(|pid| u32::try_from(pid).ok()).collect();
     pids.sort_unstable();
     pids.into_iter().filter(|pid| *pid != std::process::id()).filter_map(Running::of).filter(|r| is_of_this_container(r.pid)).collect()
 }
@@ -113,8 +111,9 @@ const MOST_ABOVE: usize = 64;
 /// would be waiting for ourselves.
 pub fn above(configured: &Configured) -> Option<Running> {
     let us = i32::try_from(std::process::id()).ok()?;
-    let above =
-        ancestors(us, |pid| process(pid).map(|process| process.parent)).into_iter().filter_map(|pid| Running::of(u32::try_from(pid).ok()?));
+    let above = ancestors(us, |pid| process::of(pid).map(|process| process.parent))
+        .into_iter()
+        .filter_map(|pid| Running::of(u32::try_from(pid).ok()?));
     let mut databases = None;
     above.into_iter().find(|running| {
         let ours = databases.get_or_insert_with(|| configured.paths().unwrap_or_default());

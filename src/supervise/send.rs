@@ -9,7 +9,7 @@ use super::drain::Left;
 use super::machine::{Event, Named, Role};
 use super::{Child, Shell, drain};
 use crate::identity::signal_as_its_user;
-use crate::{report, sys};
+use crate::{process, report, sys};
 
 /// Whom a signal is for.
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ impl Shell {
 
     /// What has stopped the app has stopped its group, as a terminal's Ctrl-Z does.
     pub(super) fn wake_app(&self) {
-        if let Some(pid) = self.pid_of(Role::App).filter(|pid| drain::may_be_stopped(pid.as_raw())) {
+        if let Some(pid) = self.pid_of(Role::App).filter(|pid| process::may_be_stopped(pid.as_raw())) {
             Self::send("the app", &group_of(pid), libc::SIGCONT);
         }
     }
