@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::plan::Database;
-use crate::{continuity, files, report, sqlite};
+use crate::{continuity, files, mark, report, sqlite};
 
 /// What is noted of an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Habit {
 
     /// What is noted; none for an app with which the WAL can be pinned.
     pub fn read(database: &Path) -> Option<Self> {
-        let noted = continuity::more(database);
+        let noted = mark::more(database);
         let word = noted.split_whitespace().find_map(|word| word.strip_prefix(WORD))?;
         Self::WORDS.iter().find(|(_, each)| *each == word).map(|(habit, _)| *habit)
     }
@@ -44,8 +44,8 @@ impl Habit {
             return;
         }
         let word = Self::WORDS.iter().find(|(each, _)| Some(*each) == habit).map_or_else(String::new, |(_, word)| format!("{WORD}{word}"));
-        if let Err(error) = continuity::note_more(database, &[WORD], &word) {
-            report::debug(format_args!("{}: {error}", continuity::mark_path(database).display()));
+        if let Err(error) = mark::note_more(database, &[WORD], &word) {
+            report::debug(format_args!("{}: {error}", mark::mark_path(database).display()));
         }
     }
 
@@ -147,7 +147,7 @@ fn open(path: &Path) -> Option<(File, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::continuity::Mark;
+    use crate::mark::Mark;
     use rusqlite::Connection;
 
     fn database() -> (tempfile::TempDir, Database) {

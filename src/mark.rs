@@ -180,3 +180,54 @@ pub fn note_more(database: &Path, place_of: &[&str], word: &str) -> io::Result<(
     let all: Vec<&str> = stay.chain((!word.is_empty()).then_some(word)).collect();
     write_mark(database, if mark.is_empty() { "none" } else { mark }, &all.join(" "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clean_end_proves_only_its_own_position() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        assert_eq!(Mark::read(&path), Mark::None);
+        for mark in [Mark::Open, Mark::Clean(42), Mark::Restored(Position::Txid(7)), Mark::Rewound(Position::Txid(8)), Mark::Unproven] {
+            mark.write(&path).unwrap();
+            assert_eq!(Mark::read(&path), mark);
+        }
+        assert!(Mark::Clean(42).proves(Some(42)) && !Mark::Clean(42).proves(Some(43)));
+        assert!(Mark::Open.proves(Some(1)) && !Mark::None.proves(None) && !Mark::Unproven.proves(Some(1)));
+    }
+
+    #[test]
+    fn what_is_noted_beside_the_mark_stays_with_each_mark_and_is_gone_with_an_older_releases() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        note_more(&path, &[], "2").unwrap();
+        note_more(&path, &["migra"], "migrating").unwrap();
+        assert_eq!((Mark::read(&path), more(&path).as_str()), (Mark::None, "2 migrating"));
+        for mark in [Mark::Clean(42), Mark::Open, Mark::Restored(Position::Txid(7))] {
+            mark.write(&path).unwrap();
+            assert_eq!((Mark::read(&path), more(&path).as_str()), (mark, "2 migrating"));
+        }
+        Mark::Clean(42).write(&path).unwrap();
+        note_more(&path, &["migra"], "").unwrap();
+        assert_eq!((Mark::read(&path), more(&path).as_str()), (Mark::Clean(42), "2"));
+        // As an older release writes it.
+        let file = File::options().write(true).open(mark_path(&path)).unwrap();
+        let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
+        file.write_all_at(format!("{:<length$}\n", "open").as_bytes(), 0).unwrap();
+        assert_eq!((Mark::read(&path), more(&path).as_str()), (Mark::Open, ""));
+    }
+
+    #[test]
+    fn a_shorter_mark_leaves_nothing_of_a_longer_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        Mark::Clean(42).write(&path).unwrap();
+        for _ in 0..50 {
+            Mark::Open.write(&path).unwrap();
+            assert_eq!(std::fs::read_to_string(mark_path(&path)).unwrap().trim_end(), "open");
+        }
+        assert!(std::fs::metadata(mark_path(&path)).unwrap().len() <= 201);
+    }
+}

@@ -19,6 +19,7 @@ use crate::exit::{self, Ended, Failure};
 use crate::facilities::Facilities;
 use crate::litestream::commands::{self, Native};
 use crate::litestream::{Ability, Line};
+use crate::mark::Mark;
 use crate::plan::{self, Database, PLAN_FILE, Plan};
 use crate::restore::present::{self, Known};
 use crate::running::{self, Running, left_plan};
@@ -193,7 +194,7 @@ fn reset(plan: &Plan, words: &[OsString]) -> Result<u8, Failure> {
     for (database, position) in named.iter().zip(stood) {
         let gone = continuity::position(&database.path, plan.litestream.line).is_none();
         if let Some(position) = position.filter(|_| gone && !lock::is_held(&database.path)) {
-            let written = continuity::Mark::Restored(position).write(&database.path);
+            let written = Mark::Restored(position).write(&database.path);
             written.map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", database.alias)))?;
         }
     }

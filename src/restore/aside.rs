@@ -7,8 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::continuity::{Mark, beside, mark_path, meta_dir};
+use crate::continuity::{beside, meta_dir};
 use crate::files::{Dir, name_of};
+use crate::mark::{Mark, mark_path};
 use crate::{report, time};
 
 /// So many are kept of each: a container that is started again and again must not fill its volume.

@@ -10,11 +10,12 @@ use super::install::{END_FOR, Old, go_on_after, install, note_end, note_position
 use super::point::Point;
 use super::standing::{self, Standing};
 use super::{Decision, aside, clear, decide, folder, ladder, look, rollback, with_standing, without_backup};
-use crate::continuity::{self, Mark};
+use crate::continuity;
 use crate::exit::{self, Failure};
 use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::folder::Folder;
 use crate::litestream::{Ability, Line, call};
+use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::settings::{self, StalePolicy};
 use crate::{interrupt, report, resnapshot, runtime, sqlite, time};

@@ -16,11 +16,12 @@ use super::aside;
 use super::fetch::Restored;
 use super::install::{Old, install, nobody_has_it_open};
 use super::{Local, look};
-use crate::continuity::{self, Mark};
+use crate::continuity;
 use crate::exit::Failure;
 use crate::files::{Dir, Owner, name_of};
 use crate::interrupt;
 use crate::litestream::backup::Position;
+use crate::mark::{self, Mark};
 use crate::settings::Entry;
 use crate::sqlite;
 
@@ -43,7 +44,7 @@ const STEPS: [&str; 2] = ["migrating=", "undoing="];
 
 impl Step {
     fn read(database: &Path) -> Option<Self> {
-        continuity::more(database).split_whitespace().find_map(|word| match word.split_once('=')? {
+        mark::more(database).split_whitespace().find_map(|word| match word.split_once('=')? {
             ("migrating", value) => {
                 let (life, inode) = value.split_once(':')?;
                 Some(Self::Migrating { life: life.to_owned(), inode: inode.parse().ok()? })
@@ -54,7 +55,7 @@ impl Step {
     }
 
     fn note(&self, database: &Path) -> io::Result<()> {
-        continuity::note_more(
+        mark::note_more(
             database,
             &STEPS,
             &match self {
@@ -160,7 +161,7 @@ pub fn undo(database: &Path, life: &str, entry: &Entry) -> io::Result<Undone> {
 /// It takes the place of whatever has reached the replica, which a snapshot has to stand for before Litestream goes on.
 fn take_its_place(database: &Path) -> io::Result<()> {
     Mark::Rewound(Position::Txid(u64::MAX)).write(database)?;
-    continuity::note_more(database, &STEPS, "")
+    mark::note_more(database, &STEPS, "")
 }
 
 /// Finishes what an earlier boot had begun: a copy that was being put back when it died. Whether there was one.
@@ -211,7 +212,7 @@ pub fn settle(database: &Path, entry: &Entry, may_undo: bool) -> io::Result<bool
 /// # Errors
 /// What the kernel says.
 pub fn is_over(database: &Path) -> io::Result<()> {
-    if Step::read(database).is_some() { continuity::note_more(database, &STEPS, "") } else { Ok(()) }
+    if Step::read(database).is_some() { mark::note_more(database, &STEPS, "") } else { Ok(()) }
 }
 
 fn is_the_same(database: &Path, inode: u64) -> bool {
@@ -301,7 +302,7 @@ mod tests {
         // The app has been started since.
         let place = Place::new();
         save(&place.path, LIFE).unwrap();
-        continuity::note_more(&place.path, &STEPS, "").unwrap();
+        mark::note_more(&place.path, &STEPS, "").unwrap();
         place.run("INSERT INTO t VALUES(2)");
         assert!(!settle(&place.path, &place.entry, true).unwrap());
         assert_eq!(place.rows(), 2);

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::fetch::{Fetched, Source};
-use crate::continuity::{Ltx, Mark};
+use crate::continuity::Ltx;
 use crate::exit::Failure;
 use crate::litestream::Line;
 use crate::litestream::backup::{File, Position};
 use crate::litestream::folder::Folder;
+use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::{continuity, pages, time};
 

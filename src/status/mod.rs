@@ -13,9 +13,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use crate::continuity::{self, Mark};
+use crate::continuity;
 use crate::litestream::Line;
 use crate::litestream::backup::{self, Depth, Position};
+use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::restore::Source;
 use crate::settings::LockPolicy;

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::continuity::{self, Ltx, Mark};
+use crate::continuity::{self, Ltx};
 use crate::identity;
 use crate::litestream::backup::Position;
+use crate::mark::Mark;
 
 /// How far it is, in percent and never 100; none where there is none under way.
 ///

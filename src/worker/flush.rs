@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::hang::{self, Waiting};
 use super::{Channel, Message, in_parallel, pass};
-use crate::continuity::{self, Mark, Need};
+use crate::continuity::{self, Need};
 use crate::exit::Failure;
 use crate::litestream::{Ability, Line, call, socket};
+use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::position;
 use crate::report;

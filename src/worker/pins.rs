@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Channel, Message};
-use crate::continuity::{self, Mark, Pin};
+use crate::continuity::{self, Pin};
 use crate::habits::Look;
 use crate::litestream::socket;
+use crate::mark::Mark;
 use crate::plan::Plan;
 use crate::report;
 

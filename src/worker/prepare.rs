@@ -6,11 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Channel, Message, Preparation, flush, in_parallel, memory, pins, probe};
-use crate::continuity::{self, Mark, Need, Pin};
+use crate::continuity::{self, Need, Pin};
 use crate::exit::{self, Failure};
 use crate::habits::{Habit, Look};
 use crate::litestream::backup::Position;
 use crate::litestream::{Ability, Line};
+use crate::mark::{Mark, mark_path};
 use crate::plan::{Database, Plan};
 use crate::report;
 use crate::restore::present::{self, Known};
@@ -345,7 +346,7 @@ fn make_continuous(database: &Database, shows_lock: bool) -> Result<Option<Pin>,
         mark = Mark::Unproven;
     }
     if let Err(error) = mark.write(path) {
-        failed = Some(format!("{}: {error}", continuity::mark_path(path).display()));
+        failed = Some(format!("{}: {error}", mark_path(path).display()));
     }
     match failed {
         None => Ok(pin),
