@@ -37,6 +37,15 @@ fn kill_litestream(container: &Container) {
     eventually("another Litestream", PATIENCE, || when(container.litestream().is_some_and(|it| it.pid != first)));
 }
 
+/// And everything is as it was before.
+#[track_caller]
+fn is_replaced_after_a_kill(site: &Site, container: &Container) {
+    kill_litestream(container);
+    let row = site.acknowledged();
+    eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > row));
+    assert_well(container);
+}
+
 #[track_caller]
 fn assert_well(container: &Container) {
     let mut last = String::new();
@@ -73,10 +82,7 @@ fn a_runtime_directory_that_is_wiped_is_made_anew(line: Line) {
         assert!(!container.stderr().contains("hangs"), "{}", container.stderr());
         // Again, and this time a Litestream is started on it.
         wipe(&site.path("run"), whole);
-        kill_litestream(&container);
-        let row = site.acknowledged();
-        eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > row));
-        assert_well(&container);
+        is_replaced_after_a_kill(&site, &container);
         assert_eq!(container.stop(), 0, "{}", container.stderr());
         site.assert_saved();
     }
@@ -122,10 +128,7 @@ fn one_that_is_wiped_is_as_it_was_for_another_user(line: Line) {
     let before = listing(&site.path("run"));
     wipe(&site.path("run"), true);
     eventually("all is there again", PATIENCE, || when(listing(&site.path("run")) == before));
-    kill_litestream(&container);
-    let row = site.acknowledged();
-    eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > row));
-    assert_well(&container);
+    is_replaced_after_a_kill(&site, &container);
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     site.assert_saved();
 }
@@ -153,10 +156,7 @@ fn the_programs_own_file_may_be_deleted_or_replaced(line: Line) {
             fs::write(&own, other).unwrap();
             fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        kill_litestream(&container);
-        let row = site.acknowledged();
-        eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > row));
-        assert_well(&container);
+        is_replaced_after_a_kill(&site, &container);
         assert_eq!(container.stop(), 0, "{}", container.stderr());
         assert!(!container.stderr().contains("another version"), "{}", container.stderr());
         site.assert_saved();
