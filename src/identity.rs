@@ -122,21 +122,31 @@ pub fn look_up(text: &str) -> Result<Named, &'static str> {
     Ok(Named { uid, group: group.map(group_of).transpose()?, user: known })
 }
 
+fn refused(text: &str, what: impl std::fmt::Display) -> Failure {
+    Failure::new(exit::SYSTEM, format!("LITESTREAM_ENTRY_USER: {text}: {what}"))
+}
+
 impl Identity {
     /// From `USER[:GROUP]`, by name or number; none where this process is that user already.
     ///
     /// # Errors
     /// 78 for a user or group that is not known here; 71 where this process may not become it.
     pub fn resolve(text: &str) -> Result<Option<Self>, Failure> {
+        let Some(identity) = Self::other(text)? else { return Ok(None) };
+        identity.try_out().map_err(|what| refused(text, what))?;
+        Ok(Some(identity))
+    }
+
+    /// The same without a look at whether it may be become, for which the whole process has to be that user for a moment.
+    fn other(text: &str) -> Result<Option<Self>, Failure> {
         let wrong = |what: &str| Failure::new(exit::CONFIG, format!("LITESTREAM_ENTRY_USER: {text}: {what}"));
-        let refused = |what: String| Failure::new(exit::SYSTEM, format!("LITESTREAM_ENTRY_USER: {text}: {what}"));
         let Named { uid, group, user } = look_up(text).map_err(wrong)?;
         let (own, own_group) = (Uid::effective(), Gid::effective());
         if own.as_raw() == uid && group.is_none_or(|gid| own_group.as_raw() == gid) {
             return Ok(None);
         }
         if !own.is_root() {
-            return Err(refused(format!("only root may become another user or group, and this is {own}:{own_group}")));
+            return Err(refused(text, format!("only root may become another user or group, and this is {own}:{own_group}")));
         }
         let gid = group.or_else(|| user.as_ref().map(|u| u.gid.as_raw())).ok_or_else(|| wrong("not in /etc/passwd; write UID:GID"))?;
         // A group that is named stands alone, as with Docker's own `--user`.
@@ -146,9 +156,7 @@ impl Identity {
         };
         let groups = groups.map_or_else(|| vec![gid], |groups| groups.iter().map(|g| g.as_raw()).collect());
         let home = user.map_or_else(|| "/".into(), |user| user.dir.into_os_string());
-        let identity = Self { uid, gid, groups, home };
-        identity.try_out().map_err(refused)?;
-        Ok(Some(identity))
+        Ok(Some(Self { uid, gid, groups, home }))
     }
 
     /// Whether root may do here what is needed; what is in its way.
@@ -266,7 +274,7 @@ mod tests {
         if !Uid::effective().is_root() {
             return;
         }
-        let of = |text: &str| Identity::resolve(text).unwrap().unwrap();
+        let of = |text: &str| Identity::other(text).unwrap().unwrap();
         let nobody = of("nobody");
         assert!(nobody.uid == 65534 && nobody.groups == [65534] && nobody.home == "/nonexistent", "{nobody:?}");
         assert_eq!(of("65534"), nobody);
@@ -274,7 +282,7 @@ mod tests {
         assert_eq!((alone.uid, alone.gid, alone.groups.as_slice(), alone.home.to_str()), (4711, 4712, &[4712][..], Some("/")));
         assert_eq!(of("nobody:daemon").groups, [1]);
         for bad in ["no-such-user", "4711", "nobody:no-such-group"] {
-            let failure = Identity::resolve(bad).unwrap_err();
+            let failure = Identity::other(bad).unwrap_err();
             assert!(failure.code == exit::CONFIG && failure.message.starts_with("LITESTREAM_ENTRY_USER: "), "{failure}");
         }
     }
