@@ -1,6 +1,6 @@
 //! The backup is the database, row for row, at every stop; and these tests would see it if it were not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Mutex;
 
@@ -97,6 +97,41 @@ fn pins_that_are_killed_leave_no_gap() {
         assert_eq!(container.stop(), 0, "boot {boot}");
         site.assert_saved();
     }
+}
+
+/// 0.3 that was killed may begin a generation when it comes back, and takes its pointer to the last away at each start where it finds that
+/// one wrong. All may be killed just then; what was written after it came back is of this database all the same.
+#[test]
+fn a_generation_that_0_3_began_after_it_was_killed_is_known_to_be_this_databases() {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(Line::V03);
+    let mut container = site.writing("--every 2000 --checkpoint 20").start();
+    container.ready();
+    let pointer = site.database().with_file_name(".app.db-litestream").join("generation");
+    eventually("rows in the backup", PATIENCE, || when(site.backed_up() > 0));
+    // The lists' times are whole seconds: two generations on, what was written last is later than the first one's for certain.
+    let mut seen = BTreeSet::from([fs::read_to_string(&pointer).unwrap()]);
+    eventually("two generations more", PATIENCE, || {
+        process::send(container.running_litestream().pid, Signal::SIGKILL);
+        let row = site.acknowledged();
+        eventually("newer rows in the backup", PATIENCE, || when(site.backed_up() > row));
+        seen.insert(fs::read_to_string(&pointer).unwrap());
+        when(seen.len() > 2)
+    });
+    // It looks at the database a second after its start.
+    let last = container.running_litestream().pid;
+    process::send(last, Signal::SIGKILL);
+    let next = eventually("another Litestream", PATIENCE, || container.litestream().filter(|it| it.pid != last));
+    process::send(next.pid, Signal::SIGSTOP);
+    assert!(seen.contains(&fs::read_to_string(&pointer).unwrap()));
+    container.kill();
+    fs::remove_file(&pointer).unwrap();
+    let mut container = site.writing("--every 2000").start();
+    container.ready();
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
 }
 
 /// An app that begins with these pragmas and then commits rows until TERM; its acknowledged rows are in `rows`.

@@ -215,8 +215,8 @@ impl Machine {
     }
 
     pub(super) fn end_backoff(&mut self, now: Now) -> Actions {
-        // Pins that have been there since before the app's start still prove everything.
-        if self.held && self.untouched || !self.rules.repairs {
+        // Pins that have been there since before the app's start still prove everything. 0.3 has none: what it goes on in is noted.
+        if self.held && self.untouched {
             return self.replicate(now);
         }
         self.prepare_again()
