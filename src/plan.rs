@@ -235,7 +235,19 @@ pub fn make(
     if plan.databases.is_empty() && plan.directories.is_empty() {
         return Err(Failure::new(exit::CONFIG, format!("{}: names no database; add one under `dbs:`", plan.config.display())));
     }
+    refuse_misread_paths(&plan)?;
     Ok(Planned { plan, document, notes, findings })
+}
+
+/// Litestream would lock and watch another file than it copies: what the app writes meanwhile would be missing, and nothing would say so.
+fn refuse_misread_paths(plan: &Plan) -> Result<(), Failure> {
+    let wrong = plan.locked().into_iter().filter_map(|database| {
+        let mark = plan.litestream.line.misread(database.path.as_os_str().as_bytes())?;
+        let from = database.from.first().cloned().unwrap_or_else(|| plan.config.display().to_string());
+        Some(format!("{from}: {} has a {mark} in it, by which Litestream opens another file; rename it", database.path.display()))
+    });
+    let wrong: Vec<String> = wrong.collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::new(exit::CONFIG, wrong.join("\n"))) }
 }
 
 /// Where 0.5 shall listen, if it can; without it the last sync is a pass, and each start makes a full snapshot.

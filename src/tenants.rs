@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use crate::litestream::Line;
 use crate::plan::{Database, Directory, Plan};
 use crate::{files, report, runtime, sqlite};
 
@@ -67,6 +68,7 @@ pub fn forget(plan: &Plan) {
 fn databases_in(directory: &Directory, named: &[PathBuf]) -> Vec<Database> {
     let mut paths: Vec<PathBuf> = named.iter().filter(|path| path.starts_with(&directory.path)).cloned().collect();
     search(directory, &directory.path, 0, &mut paths);
+    paths.retain(|path| oddity(path).is_none());
     paths.sort();
     paths.dedup();
     // `a.db` is `a`, unless there is an `a.sqlite`, too.
@@ -118,11 +120,12 @@ pub fn scan(directory: &Directory) -> io::Result<Scan> {
     search(directory, &directory.path, 0, &mut paths);
     let mut scan = Scan::default();
     for path in paths {
+        if let Some(why) = oddity(&path) {
+            scan.odd.insert(format!("{}: {}: its name {why}: IT IS NOT REPLICATED; rename it", directory.alias, path.display()));
+            continue;
+        }
         let name = path.strip_prefix(&directory.path).ok().and_then(Path::to_str);
         scan.names.extend(name.filter(|name| *name != LIST).map(str::to_owned));
-        scan.odd.extend(
-            oddity(&path).map(|why| format!("{}: {}: its name {why}: IT IS NOT REPLICATED; rename it", directory.alias, path.display())),
-        );
     }
     Ok(scan)
 }
@@ -130,8 +133,7 @@ pub fn scan(directory: &Directory) -> io::Result<Scan> {
 fn oddity(path: &Path) -> Option<&'static str> {
     match path.to_str() {
         None => Some("is not UTF-8, which makes Litestream fall over again and again"),
-        Some(text) if text.contains(['?', '#', '%']) => Some("has a character (?, #, %) by which Litestream opens another file"),
-        Some(_) => None,
+        Some(text) => Line::V05.misread(text.as_bytes()).map(|_| "has a character (?, #, %) by which Litestream opens another file"),
     }
 }
 
@@ -149,7 +151,7 @@ pub fn lost(plan: &Plan) -> Vec<PathBuf> {
         }
         known.present.extend(in_folder(directory));
         let missing = known.present.into_iter().filter(move |name| !here.contains(name) && !known.removed.contains(name));
-        missing.map(|name| directory.path.join(name)).collect::<Vec<_>>()
+        missing.map(|name| directory.path.join(name)).filter(|path| oddity(path).is_none()).collect::<Vec<_>>()
     };
     plan.directories.iter().flat_map(lost).collect()
 }

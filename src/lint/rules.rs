@@ -14,7 +14,7 @@ use crate::text::nearest;
 /// A check of one mapping: itself, the file, and what to add to.
 type Check = fn(&Rc<Node>, &Rc<Node>, &mut Context);
 
-const CHECKS: [(Section, Check); 14] = [
+const CHECKS: [(Section, Check); 15] = [
     (Section::Top, exec),
     (Section::Top, addr),
     (Section::Top, socket),
@@ -23,6 +23,7 @@ const CHECKS: [(Section, Check); 14] = [
     (Section::Logging, log_type),
     (Section::Level, level_interval),
     (Section::Database, database_path),
+    (Section::Database, misread_path),
     (Section::Database, directory_keys),
     (Section::Database, replica_count),
     (Section::Replica, replica_type),
@@ -144,6 +145,17 @@ fn database_path(database: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
         context.say(place(database, "dir"), "dir: Litestream refuses it beside `path`; remove one of the two");
     } else if dirs && has("dir") && !has("pattern") && !meant("pattern") {
         context.say(place(database, "dir"), "dir: Litestream refuses it without a pattern; write `pattern: \"*.db\"` below it");
+    }
+}
+
+/// Nothing shows it once Litestream runs.
+fn misread_path(database: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
+    for key in ["path", "dir"] {
+        if let Some(mark) = database.text(key).and_then(|path| context.line.misread(path.as_bytes())) {
+            let what =
+                format!("{key}: it has a {mark} in it, by which Litestream opens another file; rename it, and write the new name here");
+            context.find(place(database, key), what, true);
+        }
     }
 }
 

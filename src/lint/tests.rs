@@ -51,6 +51,19 @@ fn one(said: &str, at: &str, parts: &[&str]) {
 }
 
 #[test]
+fn a_path_by_which_another_file_is_opened_is_grave_on_the_line_that_does() {
+    let file = |path: &str| format!("socket: {{enabled: true}}\ndbs:\n  - path: '{path}'\n    replica: {{url: 's3://b/a'}}\n");
+    for path in ["/d/a?b.db", "/d/a#b.db", "/d/a%41.db"] {
+        one(&said(&file(path), V05), "3:5", &["path: ", "another file", "rename"]);
+        assert!(found(&file(path), V05).iter().all(|f| f.grave));
+    }
+    assert_eq!(said(&file("/d/100%.db"), V05), "");
+    let older = "dbs: [{path: '/d/a#b.db', replicas: [{url: 's3://b/a'}]}]\n";
+    assert_eq!(said(older, V03), "");
+    one(&said(&older.replace('#', "?"), V03), "1:8", &["path: "]);
+}
+
+#[test]
 fn a_file_in_which_nothing_is_wrong_has_no_finding() {
     assert_eq!(said(GOOD_05, V05), "");
     assert_eq!(said(GOOD_03, V03), "");

@@ -86,6 +86,20 @@ impl Version {
     }
 }
 
+impl Line {
+    /// What in a path makes its SQLite open another file: the driver takes all behind a `?` for options, and 0.5 gives it a URI, in which a `#`
+    /// ends the path and an escape is a character.
+    pub fn misread(self, path: &[u8]) -> Option<&'static str> {
+        let hex = |at: usize| path.get(at).is_some_and(u8::is_ascii_hexdigit);
+        path.iter().enumerate().find_map(|(at, byte)| match (byte, self) {
+            (b'?', _) => Some("?"),
+            (b'#', Self::V05) => Some("#"),
+            (b'%', Self::V05) if hex(at.saturating_add(1)) && hex(at.saturating_add(2)) => Some("%"),
+            _ => None,
+        })
+    }
+}
+
 impl Litestream {
     /// Whether it has that.
     pub fn can(&self, ability: Ability) -> bool {
@@ -101,6 +115,21 @@ impl Litestream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_misread_as_each_lines_driver_does() {
+        for (path, v03, v05) in [
+            ("/d/a.db", None, None),
+            ("/d?/a.db", Some("?"), Some("?")),
+            ("/d/a#.db", None, Some("#")),
+            ("/d/a%41", None, Some("%")),
+            ("/d/100%", None, None),
+            ("/d/100%.db", None, None),
+            ("/d/%4", None, None),
+        ] {
+            assert_eq!((Line::V03.misread(path.as_bytes()), Line::V05.misread(path.as_bytes())), (v03, v05), "{path}");
+        }
+    }
 
     #[test]
     fn each_ability_is_there_from_its_release_on_and_never_in_0_3() {

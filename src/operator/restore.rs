@@ -2,6 +2,7 @@
 //! nor remove it unless that was asked for.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -93,7 +94,11 @@ pub(super) fn run(context: &Context, databases: &[Database], matches: &ArgMatche
     if output(matches).is_some_and(|path| path.to_str().is_none() || path.file_name().is_none()) {
         return Err(Failure::new(exit::USAGE, "-o: not the path of a file in UTF-8"));
     }
-    check_flags(matches, context.plan.litestream.line)?;
+    let line = context.plan.litestream.line;
+    if let Some(mark) = output(matches).and_then(|path| line.misread(path.as_os_str().as_bytes())) {
+        return Err(Failure::new(exit::USAGE, format!("-o: it has a {mark} in it, by which Litestream opens another file; name another")));
+    }
+    check_flags(matches, line)?;
     let mut flags: Vec<OsString> = Vec::new();
     for name in HANDED_ON {
         let Some(value) = matches.get_one::<String>(name) else { continue };

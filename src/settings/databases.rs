@@ -96,8 +96,11 @@ impl Found {
             self.intended = true;
         } else if let Some((name, path)) = env.first(&PATHS) {
             // Drizzle writes file:local.db.
-            let path = path.strip_prefix("file:").unwrap_or(path);
-            self.add(name, "default", path, problems);
+            if path.starts_with("file:") {
+                self.add_url(name, "default", path, problems);
+            } else {
+                self.add(name, "default", path, problems);
+            }
             self.intended = name.starts_with("LITESTREAM_");
         } else if let Some(path) = laravel {
             self.add(LARAVEL.1, "default", path, problems);

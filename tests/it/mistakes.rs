@@ -28,6 +28,8 @@ both_lines!(
     nothing_configured,
     nothing_configured_but_required,
     what_was_to_be_encrypted_is_never_uploaded_in_plain_text,
+    a_path_by_which_litestream_opens_another_file_is_refused,
+    a_path_that_only_looks_odd_is_saved,
 );
 
 /// An app that must not run.
@@ -302,4 +304,54 @@ fn what_was_to_be_encrypted_is_never_uploaded_in_plain_text(line: Line) {
             assert!(!site.path("ran").exists() && !replica.exists(), "{said}");
         }
     }
+}
+
+/// The rest of such a path is an option or an escape to Litestream's driver, which then holds its lock on another file.
+fn a_path_by_which_litestream_opens_another_file_is_refused(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let names: &[&str] = if line == Line::V05 { &["a?b.db", "a#b.db", "a%41.db", "d?x/app.db"] } else { &["a?b.db", "d?x/app.db"] };
+    for name in names {
+        let site = Site::new(line);
+        let path = site.path("data").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let shown = path.to_str().unwrap();
+        let recipe = || site.recipe().without("DATABASE_PATH");
+        refused(&site, app(&site, recipe().env("DATABASE_PATH", &path)), &[78], &["DATABASE_PATH", shown, "rename"]);
+        refused(&site, app(&site, recipe().env("LITESTREAM_DBS", &path)), &[78], &["LITESTREAM_DBS", shown, "rename"]);
+        let escaped = shown.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+        let url = format!("sqlite:///{escaped}?mode=rwc");
+        refused(&site, app(&site, recipe().env("DATABASE_URL", url)), &[78], &["DATABASE_URL", shown, "rename"]);
+        let file = site.path("own.yml");
+        let replica = format!("{{type: file, path: '{}'}}", site.replica().display());
+        fs::write(&file, format!("dbs:\n  - path: '{shown}'\n    replicas: [{replica}]\n")).unwrap();
+        let (code, container) = app(&site, site.plain_recipe().env("LITESTREAM_CONFIG", &file)).run();
+        let said = container.stderr();
+        assert!(code == 78 && said.contains("own.yml:2:5: path: ") && said.contains("rename"), "{code}: {said}");
+        assert!(!site.path("ran").exists() && !site.replica().exists(), "{said}");
+    }
+}
+
+fn a_path_that_only_looks_odd_is_saved(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let names: &[&str] = if line == Line::V05 { &["100%.db", "a&b; c'd.db"] } else { &["a#b.db", "a%41.db"] };
+    for name in names {
+        let site = Site::new(line).with_databases(&[name]);
+        let mut container = site.writing("--every 2000").start();
+        container.ready();
+        site.write_on(100);
+        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        site.assert_saved();
+    }
+    // Drizzle's spelling, with options that are the app's alone.
+    let site = Site::new(line);
+    let url = format!("file:{}?mode=rwc", site.database().display());
+    let mut container = site.writing("--every 2000").env("DATABASE_PATH", url).start();
+    container.ready();
+    site.write_on(100);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
 }

@@ -164,3 +164,33 @@ fn a_directory_has_one_replicator_and_may_be_missing_at_first() {
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     site.assert_saved();
 }
+
+#[test]
+fn one_by_whose_name_litestream_opens_another_file_is_left_out() {
+    if !namespaces() {
+        return;
+    }
+    let (site, _) = tenants(&["one.db", "jobs.db"]);
+    let mut container = running(&site, "--every 2000");
+    site.write_on(100);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    fs::copy(site.database(), site.path("data/two?.db")).unwrap();
+    let mut container = running(&site, "--every 2000");
+    site.write_on(100);
+    assert!(container.stderr().contains("two?.db: its name"), "{}", container.stderr());
+    let all = container.exec(["verify", "--all"]);
+    assert!(all.status.success() && !said(&all).contains("two"), "{}", said(&all));
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+    // Litestream has opened another file in its stead, and what it saved of it is no backup.
+    lose(&site.path("data/two?.db"));
+    let mut container = running(&site, "--every 2000");
+    assert!(!site.path("data/two?.db").exists());
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    // Nor can a directory be named so.
+    let odd = site.path("da?ta");
+    fs::create_dir(&odd).unwrap();
+    let (code, container) = recipe(&site, "").env("LITESTREAM_DB_DIR", &odd).run();
+    let said = container.stderr();
+    assert!(code == 78 && said.contains("LITESTREAM_DB_DIR") && said.contains("da?ta"), "{code}: {said}");
+}
