@@ -11,6 +11,7 @@
 //! * [`worker`] is everything that could block or crash, in processes of their own.
 //! * [`lint`] reads a configuration file of the user's own and says what to write instead.
 //! * [`restore`], [`continuity`] and [`verify`] decide about databases and backups; [`litestream`] calls the binary.
+//! * [`paths`] refuses what is no place for a database.
 //! * [`habits`] sees and notes an app that a pinned WAL would end.
 //! * [`state`] is what PID 1 leaves for those who ask; [`status`] is what is made of it, by [`position`].
 //! * [`watch`] sees a database's file that is replaced, and a replica that loses what it had; [`watched`] is what it keeps.
@@ -32,6 +33,7 @@ pub mod mark;
 pub mod notify;
 pub mod operator;
 pub mod pages;
+pub mod paths;
 pub mod plan;
 pub mod position;
 pub mod process;
@@ -191,30 +193,10 @@ impl Configured {
         let facilities = Facilities::look(socket.as_deref());
         let mut planned = plan::make(&self.settings, litestream, &runtime.path, file.as_deref(), &facilities)?;
         planned.notes.extend(facilities.lines(std::process::id() == 1));
-        check_paths(&planned.plan)?;
+        paths::check(&planned.plan)?;
         leave_configuration(&planned.plan, &planned.document, self.settings.secrets.google.as_deref())?;
         Ok((planned, runtime))
     }
-}
-
-/// A path that cannot be a database's file is a mistake in the configuration, not in the data.
-fn check_paths(plan: &Plan) -> Result<(), Failure> {
-    let wrong = plan.databases.iter().filter_map(|database| {
-        let (alias, path) = (&database.alias, &database.path);
-        if path.is_dir() {
-            return Some(format!("{alias}: {} is a directory; name the database's file in it", path.display()));
-        }
-        // SQLite keeps the WAL beside what a link leads to, and Litestream looks for it beside the link.
-        let target = std::fs::read_link(path).ok()?;
-        let target = path.parent().map_or_else(|| target.clone(), |folder| folder.join(&target));
-        Some(format!(
-            "{alias}: {} is a symbolic link, behind which Litestream replicates nothing; name {} instead",
-            path.display(),
-            target.display()
-        ))
-    });
-    let wrong: Vec<String> = wrong.collect();
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::new(exit::CONFIG, wrong.join("\n"))) }
 }
 
 fn unwritten(plan: &Plan, error: &std::io::Error) -> Failure {

@@ -22,6 +22,8 @@ both_lines!(
     without_capabilities,
     without_stdin,
     a_container_that_stands_still_in_its_stop_goes_on_where_it_was,
+    a_database_that_is_mounted_without_its_directory_is_refused,
+    a_mounted_directory_is_a_good_place,
 );
 
 /// Behind these words of the shell's.
@@ -145,4 +147,52 @@ fn a_log_at_its_size_limit_is_no_signal_to_the_app() {
     let (code, container) = after(app, "ulimit -f 0;").run();
     assert_eq!((code, container.stderr()), (0, String::new()));
     assert!(fs::metadata(site.path("ran")).is_ok());
+}
+
+/// What lies beside it would be in the container's own layer, and go with it.
+fn a_database_that_is_mounted_without_its_directory_is_refused(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let elsewhere = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let beside = site.path("on the host.db");
+    fs::write(&beside, "").unwrap();
+    fs::write(site.database(), "").unwrap();
+    // The same file system has the same number.
+    for host in [beside.as_path(), elsewhere.path()] {
+        let mount = format!("mount --bind '{}' '{}';", host.display(), site.database().display());
+        let mut containers = vec![after(site.recipe().shell(&format!("echo ran > {}", site.path("ran").display())), &mount).run()];
+        if line == Line::V05 {
+            let tenants = site.recipe().without("DATABASE_PATH").env("LITESTREAM_DB_DIR", site.path("data"));
+            fs::write(host, "SQLite format 3\0 and more").unwrap();
+            containers.push(after(tenants.shell("true"), &mount).run());
+        }
+        for (code, container) in containers {
+            let said = container.stderr();
+            assert!(code == 78 && said.contains(site.database().to_str().unwrap()), "{code}: {said}");
+            assert!(said.contains("mount its directory, not the file") && !site.path("ran").exists(), "{said}");
+        }
+        fs::write(host, "").unwrap();
+    }
+    // What an engine makes where the host has no such file.
+    fs::remove_file(site.database()).unwrap();
+    fs::create_dir(site.database()).unwrap();
+    let mount = format!("mount -t tmpfs none '{}';", site.database().display());
+    let (code, container) = after(site.recipe().shell("true"), &mount).run();
+    let said = container.stderr();
+    assert!(code == 78 && said.contains("is a directory") && said.contains("mount its directory"), "{code}: {said}");
+}
+
+fn a_mounted_directory_is_a_good_place(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let data = site.path("data").display().to_string();
+    let mut container = after(site.writing("--every 2000"), &format!("mount --bind '{data}' '{data}';")).start();
+    container.ready();
+    site.write_on(100);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
 }
