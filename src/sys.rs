@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -353,6 +354,14 @@ pub fn raw_environment() -> Vec<CString> {
 pub fn has_own_proc() -> bool {
     let own = std::fs::read_link("/proc/self").ok();
     own.and_then(|pid| pid.to_str()?.parse::<i32>().ok()).is_some_and(|pid| pid == Pid::this().as_raw())
+}
+
+/// A file without a name or a place on any disk, for what is read again by us alone; it does not survive an exec.
+///
+/// # Errors
+/// What the kernel says.
+pub fn file_in_memory() -> io::Result<std::fs::File> {
+    Ok(memfd_create("log", MFdFlags::MFD_CLOEXEC)?.into())
 }
 
 /// What an ordinary user may still write to the file system of this path, in bytes; none where it does not tell.

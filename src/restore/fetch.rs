@@ -205,10 +205,11 @@ impl<'a> Source<'a> {
     }
 
     fn attempt(&self, folder: &Path, patience: &mut Patience, one_by_one: bool) -> Result<Attempt, Failure> {
-        let system = |error: io::Error| Self::cannot_write(folder, &error);
+        let system = |error: io::Error| self.cannot_write(folder, &error);
         let opened = fresh_folder(folder).map_err(system)?;
         let output = folder.join(OUTPUT);
-        let log = opened.create("log".as_ref(), 0o600, Owner::Ours).map_err(system)?;
+        // On a full volume Litestream could not even say that it is full.
+        let log = crate::sys::file_in_memory().or_else(|_| opened.create("log".as_ref(), 0o600, Owner::Ours)).map_err(system)?;
         let mut flags = self.flags.to_vec();
         if self.litestream.can(Ability::Status) {
             // It says where the restore ended.
@@ -326,13 +327,13 @@ impl<'a> Source<'a> {
         )
     }
 
-    fn cannot_write(folder: &Path, error: &io::Error) -> Failure {
+    fn cannot_write(&self, folder: &Path, error: &io::Error) -> Failure {
+        if matches!(error.raw_os_error(), Some(nix::libc::ENOSPC | nix::libc::EDQUOT)) {
+            return self.no_room(folder);
+        }
         let place = folder.parent().unwrap_or(folder).display();
-        let instead = match error.raw_os_error() {
-            Some(nix::libc::ENOSPC | nix::libc::EDQUOT) => "make room there".to_owned(),
-            _ => format!("make it writable for uid {}", nix::unistd::geteuid()),
-        };
-        Failure::new(exit::SYSTEM, format!("cannot restore into {place}: {error}; {instead}"))
+        let what = format!("cannot restore into {place}: {error}; make it writable for uid {}", nix::unistd::geteuid());
+        Failure::new(exit::SYSTEM, what)
     }
 }
 

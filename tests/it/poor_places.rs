@@ -2,15 +2,16 @@
 //! each, judged by what is in the backup.
 
 use std::fs;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::support::container::{Recipe, said};
 use crate::support::contents::Contents;
 use crate::support::process;
-use crate::support::site::{Site, lose};
+use crate::support::site::{Mounted, Site, lose};
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
 both_lines!(
@@ -24,6 +25,7 @@ both_lines!(
     a_container_that_stands_still_in_its_stop_goes_on_where_it_was,
     a_database_that_is_mounted_without_its_directory_is_refused,
     a_mounted_directory_is_a_good_place,
+    a_restore_without_a_byte_free_is_refused_at_once_for_what_it_is,
 );
 
 /// Behind these words of the shell's.
@@ -195,4 +197,39 @@ fn a_mounted_directory_is_a_good_place(line: Line) {
     site.write_on(100);
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     site.assert_saved();
+}
+
+/// Takes every byte that is left in a folder.
+fn fill_up(folder: &Path) {
+    let mut file = fs::File::create(folder.join("filler")).unwrap();
+    for size in [4096, 1] {
+        while file.write_all(&vec![b'x'; size]).is_ok() {}
+    }
+}
+
+fn a_restore_without_a_byte_free_is_refused_at_once_for_what_it_is(line: Line) {
+    // Only root may mount.
+    if !namespaces() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = site.writing("--every 500").start();
+    container.ready();
+    site.write_on(200);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    fs::remove_dir_all(site.path("data")).unwrap();
+    fs::create_dir(site.path("data")).unwrap();
+    let _disk = Mounted::new(site.path("data"), "8m");
+    fill_up(&site.path("data"));
+    let began = Instant::now();
+    let (code, container) = site.recipe().shell(&format!("echo ran > {}", site.path("ran").display())).run();
+    let said = container.stderr();
+    assert_eq!(code, 71, "{said}");
+    assert!(["no room in ", "B compressed", "0 B are free", "make room"].iter().all(|text| said.contains(text)), "{said}");
+    assert!(!said.contains("never") && !said.contains("trying again") && !said.contains("no reason given"), "{said}");
+    assert!(!site.path("ran").exists() && began.elapsed() < Duration::from_secs(20), "{said}");
+    fs::remove_file(site.path("data/filler")).unwrap();
+    let (code, container) = site.recipe().shell("true").run();
+    assert_eq!(code, 0, "{}", container.stderr());
+    Contents::of(site.database()).assert_complete_up_to(site.acknowledged());
 }
