@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
@@ -91,9 +92,15 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// So often a lock is tried that another holds: for some 20 s.
-const BUSY_TRIES: i32 = 10_000;
+/// So often a lock is tried that another holds: for some 20 s, or as long as the command may take.
+static BUSY_TRIES: AtomicI32 = AtomicI32::new(10_000);
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
+/// From now on, a lock that another holds is waited for no longer than this.
+pub fn be_patient_for(limit: Duration) {
+    let tries = limit.as_millis().checked_div(BUSY_PAUSE.as_millis()).unwrap_or_default();
+    BUSY_TRIES.fetch_min(i32::try_from(tries).unwrap_or(i32::MAX), Ordering::Relaxed);
+}
 
 /// What to say of a database that SQLite could not read or write: that it is in use says nothing of it.
 pub fn failure(database: &Path, error: &rusqlite::Error) -> Failure {
@@ -116,7 +123,7 @@ fn open_with(database: &Path, access: OpenFlags) -> rusqlite::Result<Connection>
     // SQLite's own waits get longer and longer, and an app that writes all the time is never waiting that long.
     connection.busy_handler(Some(|tried| {
         std::thread::sleep(BUSY_PAUSE);
-        tried < BUSY_TRIES && interrupt::check().is_ok()
+        tried < BUSY_TRIES.load(Ordering::Relaxed) && interrupt::check().is_ok()
     }))?;
     Ok(connection)
 }

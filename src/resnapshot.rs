@@ -16,17 +16,18 @@ use crate::watched::Owed;
 use crate::worker::{CONTROL_FILE, Message};
 use crate::{continuity, files, interrupt, runtime};
 
-/// How long Litestream may take to come back, its last sync and the emptying of WALs included.
-const BACK_WITHIN: Duration = Duration::from_secs(60);
+/// How long Litestream may take to come back, its last sync and the emptying of WALs included, where nobody waits.
+pub const BACK_WITHIN: Duration = Duration::from_secs(60);
 /// How often it is looked.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Begins the backups of these databases anew, on 0.5 those of all; `ask` says so to PID 1. Returns when Litestream replicates
-/// again.
+/// again, or `within` is over.
 ///
 /// # Errors
 /// 71 where nothing replicates here, or it has not come back in time; 128+n after a signal.
-pub fn begin(plan: &Plan, databases: &[Database], ask: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+pub fn begin(plan: &Plan, databases: &[Database], within: Duration, ask: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let by = Instant::now() + within;
     let failed = |why: &str| Failure::new(exit::SYSTEM, format!("a new snapshot: {why}"));
     match State::read(&plan.runtime).map(|state| state.view.replication) {
         Some(Replication::Up) => {}
@@ -36,7 +37,7 @@ pub fn begin(plan: &Plan, databases: &[Database], ask: impl FnOnce() -> Result<(
         None => return Err(failed("no litestream-entry runs here as a container's entrypoint")),
     }
     match plan.litestream.line {
-        Line::V03 => databases.iter().try_for_each(|database| begin_generation(database).map_err(|why| failed(&why))),
+        Line::V03 => databases.iter().try_for_each(|database| begin_generation(database, by).map_err(|why| failed(&why))),
         Line::V05 => {
             // A snapshot of the lowest level alone would leave a restore to begin with a damaged one of the highest.
             for Database { path, alias, .. } in databases {
@@ -44,9 +45,11 @@ pub fn begin(plan: &Plan, databases: &[Database], ask: impl FnOnce() -> Result<(
             }
             let asked = SystemTime::now();
             ask()?;
-            until(|| State::read(&plan.runtime).is_some_and(|s| s.since > asked && s.view.replication == Replication::Up))?
+            until(by, || State::read(&plan.runtime).is_some_and(|s| s.since > asked && s.view.replication == Replication::Up))?
                 .then_some(())
-                .ok_or_else(|| failed("litestream is not back yet; see `status`"))?;
+                .ok_or_else(|| {
+                    failed(&format!("litestream is not back within {} s, and takes it when it is; see `status`", within.as_secs_f32()))
+                })?;
             match State::read(&plan.runtime) {
                 Some(state) if state.view.unproven => {
                     Err(failed("a transaction of the app's keeps the WAL from being emptied; it is tried again by itself"))
@@ -58,19 +61,18 @@ pub fn begin(plan: &Plan, databases: &[Database], ask: impl FnOnce() -> Result<(
 }
 
 /// 0.3 reads the name of its generation at each sync, and begins another where there is none.
-fn begin_generation(database: &Database) -> Result<(), String> {
+fn begin_generation(database: &Database, by: Instant) -> Result<(), String> {
     let path = continuity::generation_path(&database.path);
     let before = files::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     continuity::begin_anew(&database.path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let begun = until(|| files::read_to_string(&path).is_ok_and(|now| now != before)).map_err(|f| f.message)?;
-    if begun { Ok(()) } else { Err(format!("{}: litestream has not begun another generation", database.alias)) }
+    let begun = until(by, || files::read_to_string(&path).is_ok_and(|now| now != before)).map_err(|f| f.message)?;
+    if begun { Ok(()) } else { Err(format!("{}: litestream has not begun another generation in time", database.alias)) }
 }
 
-fn until(is_so: impl Fn() -> bool) -> Result<bool, Failure> {
-    let deadline = Instant::now() + BACK_WITHIN;
+fn until(by: Instant, is_so: impl Fn() -> bool) -> Result<bool, Failure> {
     while !is_so() {
         interrupt::check()?;
-        if Instant::now() >= deadline {
+        if Instant::now() >= by {
             return Ok(false);
         }
         std::thread::sleep(PAUSE);

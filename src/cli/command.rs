@@ -147,7 +147,7 @@ fn verify() -> Command {
     Command::new("verify")
         .about("Prove that a backup is restorable, current and equal to the database")
         .args(databases())
-        .arg(value("timeout", "DURATION", "how long a write may take to reach the replica [30s]"))
+        .arg(value("timeout", "DURATION", "how long the replica is waited for, in all [30s]"))
         .arg(flag("quick", "leave out the comparison of pages"))
         .arg(flag("read-only", "write nothing to the database, not even a row to look for").conflicts_with("quick"))
         .arg(flag("json", "print one JSON object per database"))
@@ -168,7 +168,7 @@ fn resnapshot() -> Command {
     Command::new("resnapshot")
         .about("Begin a backup anew with a full snapshot, while the app runs, and prove it; on 0.5 every database's")
         .args(databases())
-        .arg(value("timeout", "DURATION", "how long a write may take to reach the replica [30s]"))
+        .arg(value("timeout", "DURATION", "how long the replica is waited for, in all [30s]"))
         .arg(own_config())
 }
 

@@ -98,7 +98,11 @@ pub fn list(litestream: &Litestream, config: &Config<'_>, database: &Path, depth
     }
 }
 
-pub(super) fn answer(litestream: &Litestream, args: &[OsString], by: Instant) -> Result<String, String> {
+/// What such a command of Litestream's says on stdout.
+///
+/// # Errors
+/// Litestream's reason, or that it has not answered by the deadline.
+pub fn answer(litestream: &Litestream, args: &[OsString], by: Instant) -> Result<String, String> {
     match call::run(litestream, args, by) {
         // 0.3 ends well although it could not ask, and says so in its log alone.
         Ok(Some(output)) if output.ended.ok() && !output.said.contains("level=ERROR") => Ok(output.stdout),

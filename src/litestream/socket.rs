@@ -1,7 +1,7 @@
 //! Litestream 0.5's control socket: HTTP over a UNIX socket. Must never be used by PID 1 (it blocks),
 //! nor for `/sync` while an app may write (it drops Litestream's read lock).
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -144,19 +144,35 @@ pub fn json_string(text: &str) -> String {
     out
 }
 
+/// Why there is none to a question that had so long.
+pub fn no_answer(error: &std::io::Error, within: Duration) -> String {
+    match error.kind() {
+        // That is how the kernel says that the time is over.
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("litestream has not answered within {} s", within.as_secs_f32()),
+        _ => format!("litestream does not answer: {error}"),
+    }
+}
+
 /// HTTP/1.0, so that Go's server neither chunks nor keeps the connection.
 fn request(socket: &Path, method: &str, target: &str, body: &str, timeout: Duration) -> Result<String, String> {
+    let deadline = Instant::now() + timeout;
+    let left = || Some(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
     let attempt = || -> std::io::Result<String> {
         let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
-        stream.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+        stream.set_write_timeout(left())?;
         write!(stream, "{method} {target} HTTP/1.0\r\nHost: litestream\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
-        let mut answer = Vec::new();
-        // An answer is a few hundred bytes a database.
-        stream.take(1 << 20).read_to_end(&mut answer)?;
+        let (mut answer, mut part) = (Vec::new(), [0; 4096]);
+        // An answer is a few hundred bytes a database. The kernel's time limit is for each part of it.
+        while answer.len() < 1 << 20 {
+            stream.set_read_timeout(left())?;
+            match stream.read(&mut part)? {
+                0 => break,
+                n => answer.extend_from_slice(part.get(..n).unwrap_or_default()),
+            }
+        }
         Ok(String::from_utf8_lossy(&answer).into_owned())
     };
-    let answer = attempt().map_err(|error| format!("litestream does not answer: {error}"))?;
+    let answer = attempt().map_err(|error| no_answer(&error, timeout))?;
     answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).ok_or_else(|| "litestream closed the connection".to_owned())
 }
 

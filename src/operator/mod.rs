@@ -29,7 +29,7 @@ use crate::supervise::lock;
 use crate::verify::{self, Options, Proof, Unproved};
 use crate::watched::Owed;
 use crate::worker::{in_parallel, memory};
-use crate::{Configured, continuity, interrupt, litestream, report, resnapshot, settings, sys, tenants};
+use crate::{Configured, continuity, interrupt, litestream, pages, report, resnapshot, settings, sys, tenants};
 
 /// A plan to work with, and our own runtime directory where no PID 1 has left one.
 struct Context {
@@ -103,8 +103,11 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
     }
 }
 
+/// It is for the whole command, the wait for the app's locks included.
 fn timeout(matches: &ArgMatches) -> Result<Duration, Failure> {
-    Ok(duration(matches, "timeout")?.unwrap_or(Duration::from_secs(30)))
+    let timeout = duration(matches, "timeout")?.unwrap_or(Duration::from_secs(30));
+    pages::be_patient_for(timeout);
+    Ok(timeout)
 }
 
 fn duration(matches: &ArgMatches, name: &str) -> Result<Option<Duration>, Failure> {
@@ -124,8 +127,9 @@ fn sync_all(plan: &Plan, databases: &[Database], options: &Options) -> u8 {
 
 /// Begins backups anew, and proves them.
 fn resnapshot_all(plan: &Plan, databases: &[Database], timeout: Duration) -> Result<u8, Failure> {
-    resnapshot::begin(plan, databases, || resnapshot::ask_pid_1(&plan.runtime))?;
-    let options = Options { timeout, quick: false, read_only: false };
+    let began = Instant::now();
+    resnapshot::begin(plan, databases, timeout, || resnapshot::ask_pid_1(&plan.runtime))?;
+    let options = Options { timeout: timeout.saturating_sub(began.elapsed()), quick: false, read_only: false };
     Ok(prove_all(plan, databases, &options, |database, outcome| {
         let proof = outcome.as_ref().ok()?;
         Owed::settle(plan, &database.path);

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use clap::ArgMatches;
 
@@ -19,8 +19,6 @@ use crate::restore::point::Point;
 use crate::restore::{self, Fetched, Local, Restored, Source, ladder, rollback};
 use crate::{interrupt, progress, report, settings, time};
 
-/// How long a dry run waits for the list of files.
-const LIST_FOR: Duration = Duration::from_secs(60);
 /// Litestream's flags that are handed on as they are.
 const HANDED_ON: [&str; 6] = ["timestamp", "txid", "generation", "index", "parallelism", "replica"];
 /// Those that mean another point than the newest.
@@ -207,13 +205,16 @@ impl Command<'_> {
     }
 
     fn dry_run(&self, database: &Database, target: &Path) -> Result<(), Failure> {
-        let by = Instant::now() + LIST_FOR;
         let plan = self.plan;
+        let limit = plan.entry.restore_timeout;
+        let by = Instant::now() + limit;
         if plan.litestream.line == Line::V05 && !plan.litestream.can(Ability::Status) {
             return Err(Failure::new(exit::USAGE, plan.litestream.lacks("dry run of a restore", Ability::Status)));
         }
-        let needed = backup::needed(&plan.litestream, &plan.config(), &database.path, &self.flags, by)
-            .map_err(|why| Failure::new(exit::UNREACHABLE, format!("{}: {why}", database.replica)))?;
+        let needed = backup::needed(&plan.litestream, &plan.config(), &database.path, &self.flags, by).map_err(|why| {
+            let limit = if Instant::now() >= by { format!(" (within {} s)", limit.as_secs_f32()) } else { String::new() };
+            Failure::new(exit::UNREACHABLE, format!("{}: {why}{limit}", database.replica))
+        })?;
         match needed {
             Some(needed) => {
                 print(&if self.matches.get_flag("json") {

@@ -74,7 +74,7 @@ pub struct Source<'a> {
 const POLL: Duration = Duration::from_millis(20);
 /// So many bytes that it reads are a part of the backup.
 const DOWNLOAD: u64 = 64 * 1024;
-/// How long a list of the backup is waited for, where it only serves a message.
+/// How long a list of the backup is waited for at most, where it only serves a message.
 const LIST_FOR: Duration = Duration::from_secs(10);
 
 impl<'a> Source<'a> {
@@ -158,8 +158,13 @@ impl<'a> Source<'a> {
 
     /// When the newest was written of what these flags ask for; none where that is not to be had.
     pub fn written(&self) -> Option<String> {
-        let by = Instant::now() + LIST_FOR;
+        let by = Instant::now() + self.list_for();
         backup::needed(self.litestream, &self.config, self.database, self.flags, by).ok().flatten().map(|needed| needed.created)
+    }
+
+    /// No longer than a restore may come no further.
+    fn list_for(&self) -> Duration {
+        LIST_FOR.min(self.timeout)
     }
 
     fn fetch_patiently(&self, folder: &Path) -> Result<Fetched, Failure> {
@@ -175,7 +180,7 @@ impl<'a> Source<'a> {
             let reason = failed.reason;
             let refused = |more: &str| {
                 let hint = failed.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-                Failure::new(exit::UNREACHABLE, format!("cannot be restored: {reason}{more}{hint}"))
+                Failure::new(exit::UNREACHABLE, format!("{} cannot be restored: {reason}{more}{hint}", self.replica))
             };
             // 0.3 downloads at once, and one download's failure may hide behind the others' end.
             one_by_one |= reason == "context canceled";
@@ -220,7 +225,7 @@ impl<'a> Source<'a> {
         }
         // A release that does not say where it ended has ended there at least: another host may have gone on meanwhile.
         let says = self.litestream.line == Line::V03 || self.litestream.can(Ability::Status);
-        let before = if says || !self.flags.is_empty() { None } else { self.list(Depth::All, LIST_FOR).ok() };
+        let before = if says || !self.flags.is_empty() { None } else { self.list(Depth::All, self.list_for()).ok() };
         let args = call::restore(&self.config, self.database, &opened.path_for_a_child(OUTPUT).unwrap_or_else(|| output.clone()), &flags);
         let mut running = call::start(self.litestream, &args, log)
             .map_err(|e| Failure::new(exit::SYSTEM, format!("{} cannot be run: {e}", self.litestream.path.display())))?;
@@ -298,13 +303,13 @@ impl<'a> Source<'a> {
     fn which(&self, position: &Position) -> Option<String> {
         let Position::Wal { generation, .. } = position else { return None };
         let of = |file: backup::File| if let Position::Wal { generation, .. } = file.position { Some(generation) } else { None };
-        let all: BTreeSet<String> = self.list(Depth::Newest, LIST_FOR).ok()?.into_iter().filter_map(of).collect();
+        let all: BTreeSet<String> = self.list(Depth::Newest, self.list_for()).ok()?.into_iter().filter_map(of).collect();
         (all.len() > 1).then(|| format!(" (generation {generation} of {})", all.len()))
     }
 
     /// What a restore would fetch; nothing where that is not to be had.
     fn needed(&self) -> Option<u64> {
-        let by = Instant::now() + LIST_FOR;
+        let by = Instant::now() + self.list_for();
         Some(backup::needed(self.litestream, &self.config, self.database, self.flags, by).ok()??.bytes)
     }
 

@@ -12,7 +12,7 @@ use crate::exit::{self, Failure};
 use crate::litestream::backup::{self, Depth, File, Position};
 use crate::report;
 
-/// How long the list of points is waited for.
+/// How long the list of points is waited for at most.
 const LIST_FOR: Duration = Duration::from_secs(30);
 
 /// A point that a restore can be asked for.
@@ -46,7 +46,7 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
     }
     report::line(format_args!("{}: {}: looking for the newest point before that", source.alias, damaged.message));
     let files = source
-        .list(Depth::All, LIST_FOR)
+        .list(Depth::All, LIST_FOR.min(source.timeout))
         .map_err(|why| Failure::new(exit::UNREACHABLE, format!("the backup's files cannot be listed: {why}")))?;
     let steps = steps(&files);
     let mut found: Option<(usize, Restored)> = None;

@@ -9,9 +9,11 @@ pub mod show;
 mod upload;
 pub mod verified;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::continuity;
 use crate::litestream::Line;
@@ -110,7 +112,7 @@ impl Status {
     }
 }
 
-/// How long a replica may take to list its newest file.
+/// How long a replica may take to say what it has, and all databases' in one place together where it says nothing.
 const LIST_FOR: Duration = Duration::from_secs(5);
 /// So many replicas are asked at once.
 const AT_ONCE: usize = 8;
@@ -120,7 +122,8 @@ pub fn gather(plan: &Plan, asks: bool) -> Overview {
     let state = State::read(&plan.runtime).filter(|_| crate::runtime::is_held(&plan.runtime));
     let restoring = files::read_to_string(&plan.runtime.join(progress::STATE_FILE)).ok();
     let mut replicated = replicated::ask(plan, state.as_ref());
-    let asked = if asks { in_parallel(&plan.databases, AT_ONCE, |database| newest_there(plan, database)) } else { Vec::new() };
+    let silent = Mutex::new(BTreeSet::new());
+    let asked = if asks { in_parallel(&plan.databases, AT_ONCE, |database| ask(plan, database, &silent)) } else { Vec::new() };
     if let Replicated::Synced(synced) = &mut replicated {
         let told = plan.databases.iter().zip(&asked).filter_map(|(d, asked)| Some((d.path.clone(), asked.as_ref().ok()?.synced?)));
         synced.extend(told);
@@ -166,15 +169,31 @@ struct Listed {
     synced: Option<SystemTime>,
 }
 
-fn newest_there(plan: &Plan, database: &Database) -> Result<Listed, String> {
+/// Asks a replica, but not one of which another database's has just not answered: with many, that would keep us for minutes.
+fn ask(plan: &Plan, database: &Database, silent: &Mutex<BTreeSet<String>>) -> Result<Listed, String> {
+    let place = database.replica.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+    let known = || silent.lock().unwrap_or_else(PoisonError::into_inner);
+    if known().contains(&place) {
+        return Err(format!("not asked, since {place} has just not answered within {} s", LIST_FOR.as_secs()));
+    }
+    let by = Instant::now() + LIST_FOR;
+    newest_there(plan, database, by).inspect_err(|_| {
+        if Instant::now() >= by {
+            known().insert(place);
+        }
+    })
+}
+
+fn newest_there(plan: &Plan, database: &Database, by: Instant) -> Result<Listed, String> {
+    let left = || by.saturating_duration_since(Instant::now());
     // Not one more once we are asked to end: with many, a replica that hangs would keep us for minutes.
     interrupt::check().map_err(|interrupted| interrupted.message)?;
     let source = Source::newest(plan, database);
     let own = replicated::tells_nothing(plan).then(|| Own::now(&database.path));
-    let files = source.list(Depth::Newest, LIST_FOR)?;
+    let files = source.list(Depth::Newest, left())?;
     let (newest, synced) = (backup::newest(&files), own.and_then(|own| own.synced_in(&files)));
     // 0.5's snapshots are on another level.
-    let is_empty = newest.is_none() && (plan.litestream.line == Line::V03 || source.list(Depth::All, LIST_FOR)?.is_empty());
+    let is_empty = newest.is_none() && (plan.litestream.line == Line::V03 || source.list(Depth::All, left())?.is_empty());
     Ok(Listed { newest, is_empty, synced })
 }
 

@@ -125,7 +125,7 @@ fn metrics(plan: &Plan, pid: i32) -> Result<String, Unknown> {
     if address.port() == 0 {
         address.set_port(listening(pid).ok_or("litestream does not listen for metrics yet")?);
     }
-    get(address).map_err(|error| format!("litestream does not answer: {error}").into())
+    get(address).map_err(|error| socket::no_answer(&error, ANSWER).into())
 }
 
 /// Where one that listens at `configured` is reached from here.

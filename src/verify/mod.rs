@@ -3,6 +3,7 @@
 
 mod beside;
 mod difference;
+mod limit;
 mod read_only;
 
 use std::fmt::Write as _;
@@ -11,8 +12,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::exit::{self, Failure};
-use crate::litestream::call;
 use crate::litestream::socket::json_string;
+use crate::litestream::{backup, call};
 use crate::pages::{self, Hashes};
 use crate::plan::{Database, Plan};
 use crate::restore::{self, Fetched, Source};
@@ -20,11 +21,12 @@ use crate::{interrupt, report, sys};
 use beside::{Scratch, Sentinel};
 pub use beside::{has_left_something, sweep};
 use difference::{Compared, Suspects, compare};
+use limit::Limit;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How long a write may take to reach the replica, and a restore may come no further.
+    /// How long the replica is waited for, in all: until what is written now is there, and until a restore comes further.
     pub timeout: Duration,
     /// Leave the comparison of pages out.
     pub quick: bool,
@@ -123,8 +125,8 @@ const NO_BACKUP: &str = "has no backup";
 const ROUNDS: usize = 5;
 /// Pause between looks at the replica.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a restore may come no further, also where a write has to arrive sooner.
-const RESTORE_FOR: Duration = Duration::from_secs(5);
+/// What the last restore has at least, where the write arrived at the end of the limit.
+const LAST_RESTORE_FOR: Duration = Duration::from_secs(2);
 
 /// Proves it, or says what cannot be proved.
 ///
@@ -147,14 +149,20 @@ pub fn verify(plan: &Plan, database: &Database, options: &Options) -> Result<Pro
     room(database, &scratch, if options.read_only { 3 } else { 2 }).map_err(|why| failed(exit::SYSTEM, why))?;
     let mut suspects = Suspects::default();
     let mut rounds = 1;
+    let limit = Limit::new(options.timeout);
     loop {
         // Told by table where it may be the last round: a difference is rare, and copies that are kept take room.
         let explains = options.read_only || (rounds > 1 && room(database, &scratch, 3).is_ok());
-        let check = Check { plan, database, options, scratch: &scratch, explains };
+        let check =
+            Check { plan, database, limit: &limit, quick: options.quick, read_only: options.read_only, scratch: &scratch, explains };
         let outcome = if options.read_only { read_only::rounds(&check, began) } else { check.round(began, &mut suspects) };
         match outcome {
             Ok(Outcome::Equal(proof)) => return Ok(proof),
             Ok(Outcome::Different(why)) if options.read_only || rounds >= ROUNDS => return Err(unproved(exit::DAMAGED, why, true)),
+            // Once is not enough to know.
+            Ok(Outcome::Different(why)) if limit.is_over() => {
+                return Err(failed(exit::DAMAGED, format!("{why}; the time to look again is over ({} s)", limit.text())));
+            }
             Ok(Outcome::Different(_)) => rounds = rounds.saturating_add(1),
             Err(failure) => return Err(failed(failure.code, failure.message)),
         }
@@ -185,7 +193,9 @@ enum Outcome {
 struct Check<'a> {
     plan: &'a Plan,
     database: &'a Database,
-    options: &'a Options,
+    limit: &'a Limit,
+    quick: bool,
+    read_only: bool,
     scratch: &'a Scratch,
     /// Whether what is different is told by table, for which copies are kept.
     explains: bool,
@@ -200,8 +210,9 @@ impl Check<'_> {
     /// One comparison. The first look at the pages comes before the write and the second after the
     /// restore, so that the restored state lies between them.
     fn round(&self, began: Instant, suspects: &mut Suspects) -> Result<Outcome, Failure> {
-        let before = if self.options.quick { None } else { Some(self.look(BEFORE)?) };
-        let listed = self.listing();
+        let before = if self.quick { None } else { Some(self.look(BEFORE)?) };
+        let listed = self.listing(None);
+        self.out_of_time(&listed)?;
         let sentinel = Sentinel::write(&self.database.path)?;
         let wrote = Instant::now();
         let restored = self.restore_until_current(&sentinel, listed)?;
@@ -226,7 +237,7 @@ impl Check<'_> {
     /// The database's pages now, by way of a copy under that name.
     fn look(&self, name: &str) -> Result<Hashes, Failure> {
         let copy = self.scratch.path.join(name);
-        let pages = pages::of_live(&self.database.path, &copy, self.options.read_only);
+        let pages = self.limit.beside(|| pages::of_live(&self.database.path, &copy, self.read_only));
         if !self.explains || name == NOW {
             let _ = fs::remove_file(&copy);
         }
@@ -244,54 +255,61 @@ impl Check<'_> {
         )
     }
 
-    /// What the replica lists: text that changes when anything arrives there. Nothing where it does not answer.
-    fn listing(&self) -> String {
+    /// What the replica lists: text that changes when anything arrives there; or why it does not. One that the end of the time has cut
+    /// short says less than the one before.
+    fn listing(&self, before: Option<&Result<String, String>>) -> Result<String, String> {
         let args = call::listing(self.plan.litestream.line, &self.plan.config(), &self.database.path);
-        match call::run(&self.plan.litestream, &args, Instant::now() + Duration::from_secs(10)) {
-            Ok(Some(output)) if output.ended.ok() => output.stdout,
-            _ => String::new(),
+        let listed = backup::answer(&self.plan.litestream, &args, self.limit.by());
+        if listed.is_err() && self.limit.is_over() { before.cloned().unwrap_or(listed) } else { listed }
+    }
+
+    /// The time is over, and the replica has not said what it has.
+    fn out_of_time(&self, listed: &Result<String, String>) -> Result<(), Failure> {
+        match listed {
+            Err(why) if self.limit.is_over() => {
+                interrupt::check()?;
+                let (replica, waited) = (&self.database.replica, self.limit.text());
+                Err(Failure::new(exit::DAMAGED, format!("{replica} has not said within {waited} s what it has: {why}")))
+            }
+            _ => Ok(()),
         }
     }
 
-    fn restore_until_current(&self, sentinel: &Sentinel, mut listed: String) -> Result<Restored, Failure> {
-        let deadline = Instant::now() + self.options.timeout;
+    fn restore_until_current(&self, sentinel: &Sentinel, mut listed: Result<String, String>) -> Result<Restored, Failure> {
         let mut last = None;
         loop {
             interrupt::check()?;
-            let now_listed = self.listing();
-            let late = Instant::now() >= deadline;
-            if (now_listed != listed && !now_listed.is_empty()) || late {
+            let now_listed = self.listing(Some(&listed));
+            self.out_of_time(&now_listed)?;
+            let late = self.limit.is_over();
+            if (now_listed != listed && now_listed.is_ok()) || late {
                 listed = now_listed;
                 match self.restore() {
                     Ok(restored) if sentinel.is_in(&restored.path) => return Ok(restored),
                     Ok(_) => last = None,
+                    // One that was made with more time knows more.
+                    Err(failure) if late => drop(last.get_or_insert(failure)),
                     Err(failure) => last = Some(failure),
                 }
             }
             if late {
-                let waited = self.options.timeout.as_secs_f32();
-                return Err(last.unwrap_or_else(|| {
-                    Failure::new(
-                        exit::DAMAGED,
-                        format!(
-                            "a row written now has not reached {} within {waited} s: replication is cut or behind",
-                            self.database.replica
-                        ),
-                    )
-                }));
+                return Err(last.unwrap_or_else(|| self.not_reached("a row written now")));
             }
             std::thread::sleep(PAUSE);
         }
     }
 
+    fn not_reached(&self, what: &str) -> Failure {
+        let (replica, waited) = (&self.database.replica, self.limit.text());
+        Failure::new(exit::DAMAGED, format!("{what} has not reached {replica} within {waited} s: replication is cut or behind"))
+    }
+
     fn restore(&self) -> Result<Restored, Failure> {
         let began = Instant::now();
-        let source = Source { timeout: self.options.timeout.max(RESTORE_FOR), ..Source::newest(self.plan, self.database) };
+        let source = Source { timeout: self.limit.left().max(LAST_RESTORE_FOR), ..Source::newest(self.plan, self.database) };
         // Whatever keeps it from coming back, it is not proved.
-        match source
-            .fetch(&self.scratch.path.join("restore"))
-            .map_err(|f| interrupt::check().err().unwrap_or_else(|| Failure::new(exit::DAMAGED, f.message)))?
-        {
+        let failed = |f: Failure| interrupt::check().err().unwrap_or_else(|| Failure::new(exit::DAMAGED, f.message));
+        match self.limit.beside(|| source.fetch(&self.scratch.path.join("restore"))).map_err(failed)? {
             Fetched::NoBackup => Err(Failure::new(exit::DAMAGED, format!("{} {NO_BACKUP}", self.database.replica))),
             Fetched::Database(restore::Restored { file: path, remark, checked, .. }) => {
                 let took = began.elapsed();

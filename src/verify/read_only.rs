@@ -17,26 +17,27 @@ use crate::restore::Source;
 
 /// Pause between looks at the replica: it need not be asked often, since each answer costs a restore.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long the replica may take to list what it has.
-const LIST_FOR: Duration = Duration::from_secs(10);
+/// What the last list of what the replica has is given at least.
+const LAST_LIST_FOR: Duration = Duration::from_secs(1);
 
 /// Looks until it is proved or disproved, or until the timeout, since it may just be behind.
 pub(super) fn rounds(check: &Check<'_>, began: Instant) -> Result<Outcome, Failure> {
     let path = &check.database.path;
     let mut rounds = Rounds::begin(check, began)?;
-    let deadline = Instant::now() + check.options.timeout;
-    let (mut listed, mut seen) = (None, rounds.stamp);
+    let (mut listed, mut last, mut seen) = (None, None, rounds.stamp);
     let mut found = Found::Not(Failure::new(exit::DAMAGED, "no time was left"));
     loop {
         interrupt::check()?;
-        let now_listed = Some(check.listing());
-        let late = Instant::now() >= deadline;
-        let changed = now_listed != listed || late;
-        let there = changed && rounds.goal.is_there();
+        let now_listed = check.listing(last.as_ref());
+        last = Some(now_listed.clone());
+        check.out_of_time(&now_listed)?;
+        let late = check.limit.is_over();
+        let changed = (listed.as_ref() != Some(&now_listed) && now_listed.is_ok()) || late;
+        let there = changed && rounds.goal.is_there(check.limit.left().max(LAST_LIST_FOR));
         let quiet = Stamp::of(path) == seen;
         // While the app writes, a backup that is behind need not be looked into.
         if changed && (there || quiet || late) {
-            listed = now_listed;
+            listed = Some(now_listed);
             found = rounds.look(there)?;
         }
         seen = Stamp::of(path);
@@ -118,9 +119,7 @@ impl<'a> Rounds<'a> {
     }
 
     fn behind(&self) -> String {
-        let waited = self.check.options.timeout.as_secs_f32();
-        let replica = &self.check.database.replica;
-        format!("what was here when the check began has not reached {replica} within {waited} s: replication is cut or behind")
+        self.check.not_reached("what was here when the check began").message
     }
 }
 
@@ -151,13 +150,13 @@ impl<'a> Goal<'a> {
         Self { plan, database, wal: position::wal_end(&database.path), then, wanted: None }
     }
 
-    fn is_there(&mut self) -> bool {
+    fn is_there(&mut self, within: Duration) -> bool {
         let Some(now) = position::read(&self.database.path, self.plan.litestream.line) else { return false };
         if self.wanted.is_none() && position::has_read(self.wal, self.then.as_ref(), &now) {
             self.wanted = Some(now.position.clone());
         }
         let Some(wanted) = &self.wanted else { return false };
-        let files = Source::newest(self.plan, self.database).list(Depth::Newest, LIST_FOR);
+        let files = Source::newest(self.plan, self.database).list(Depth::Newest, within);
         files.is_ok_and(|files| position::is_there(wanted, Some(&now.position), &files))
     }
 }

@@ -83,7 +83,7 @@ fn make_whole(plan: &Plan, database: &Database, channel: &Channel) -> bool {
         channel.say(&Message::Resnapshot);
         Ok(())
     };
-    let begun = resnapshot::begin(plan, std::slice::from_ref(database), ask);
+    let begun = resnapshot::begin(plan, std::slice::from_ref(database), resnapshot::BACK_WITHIN, ask);
     let (state, said) = match begun.map(|()| prove(plan, database)) {
         _ if interrupt::check().is_err() => return false,
         Ok(Ok(proof)) => {

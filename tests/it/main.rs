@@ -58,6 +58,7 @@ mod status;
 mod taken_away;
 mod tenants;
 mod terminal;
+mod time_limits;
 mod transparency;
 mod unreachable;
 mod verify_anywhere;
