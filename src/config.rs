@@ -329,7 +329,7 @@ impl Document {
 
     /// For a pass after the app's end: one database (0.5's `-once` stops at the first that fails), no port and no socket of its own, and on 0.3 intervals that do not wait.
     #[must_use]
-    pub fn last_pass(&self, line: Line, database: &Path) -> Self {
+    pub fn last_pass(&self, line: Line, database: &Path, meta: Option<&Path>) -> Self {
         let mut top = self.top.clone();
         for key in ["addr", "socket", "exec", "mcp-addr", "dbs"] {
             top.remove(key);
@@ -339,6 +339,14 @@ impl Document {
             .iter()
             .filter(|e| e.get("path").and_then(Value::as_str).and_then(|p| std::path::absolute(p).ok()).is_some_and(|p| p == database));
         let dbs = kept.cloned().map(|mut entry| {
+            if let (Some(meta), Value::Mapping(entry)) = (meta.and_then(Path::to_str), &mut entry) {
+                put(entry, "meta-path", meta.to_owned());
+                // A checkpoint would write to the database.
+                for key in ["min-checkpoint-page-count", "truncate-page-n"] {
+                    put(entry, key, u32::MAX);
+                }
+                put(entry, "checkpoint-interval", "24h".to_owned());
+            }
             if line == Line::V03 {
                 if let Value::Mapping(entry) = &mut entry {
                     put(entry, "monitor-interval", "20ms".to_owned());
@@ -483,7 +491,7 @@ mod tests {
             database("/d/b.db", replica(&[("type", "file"), ("path", "/r/b")])),
         ];
         let all = render(&dbs, &[], Line::V03, None, Duration::from_secs(3));
-        let pass = all.last_pass(Line::V03, Path::new("/d/b.db"));
+        let pass = all.last_pass(Line::V03, Path::new("/d/b.db"), None);
         assert_eq!(pass.databases().iter().map(|d| d.path.clone()).collect::<Vec<_>>(), [PathBuf::from("/d/b.db")]);
         assert!(pass.text().contains("monitor-interval: \"20ms\"") && pass.text().contains("sync-interval: \"20ms\""));
     }

@@ -244,6 +244,27 @@ pub fn position(database: &Path, line: Line) -> Option<Position> {
     })
 }
 
+/// Makes 0.5 go on with a database as with one that was restored from a backup that ends here, whatever it knew: its own record first, then the
+/// mark, since with neither nothing is known, and is found out.
+///
+/// # Errors
+/// What the kernel says.
+pub fn go_on_as_restored(database: &Path, end: Position) -> io::Result<()> {
+    forget_own(database)?;
+    Mark::Restored(end).write(database)
+}
+
+/// Takes away 0.5's own record of where it is.
+///
+/// # Errors
+/// What the kernel says.
+pub fn forget_own(database: &Path) -> io::Result<()> {
+    match Dir::real(&meta_dir(database)).and_then(|dir| dir.remove_all("ltx".as_ref())) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// 0.3 keeps the name of its generation, and a copy of the WAL: `generations/NAME/wal/0000002a.wal`.
 fn shadow_position(database: &Path) -> Option<Position> {
     let newest = shadow_wal(database)?;

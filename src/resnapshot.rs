@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::exit::{self, Failure};
-use crate::files::Dir;
 use crate::litestream::{Ability, Line, call, chain};
 use crate::plan::{Database, Plan};
 use crate::restore::install::go_on_from_here;
@@ -96,10 +95,7 @@ pub fn clear_the_way(plan: &Plan, database: &Database) -> Result<(), String> {
     let list = chain::list(&plan.litestream, &plan.config(), path, &database.replica, Instant::now() + LIST_FOR);
     if list.is_ok_and(|parts| parts.is_empty()) {
         // It would look there for the transactions before its own, for ever.
-        match Dir::real(&continuity::meta_dir(path)).and_then(|dir| dir.remove_all("ltx".as_ref())) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
-            _ => Ok(()),
-        }
+        continuity::forget_own(path).map_err(|error| error.to_string())
     } else {
         go_on_from_here(path).map_err(|error| error.to_string())
     }
@@ -116,7 +112,7 @@ pub fn force(plan: &Plan, database: &Database, by: Instant) -> Result<(), String
     if !plan.litestream.can(Ability::Once) {
         return Err(plan.litestream.lacks("single pass", Ability::Once));
     }
-    let path = runtime::pass_config(plan, database)?;
+    let path = runtime::pass_config(plan, database, None)?;
     let mut args: Vec<OsString> = vec!["replicate".into()];
     args.extend(call::Config { path: &path, expand: false }.flags());
     args.extend(["-once".into(), "-force-snapshot".into()]);

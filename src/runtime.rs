@@ -163,7 +163,7 @@ fn claim(path: &Path, place: Place) -> io::Result<Runtime> {
     // What an earlier boot left is out of date, and a rename over a file makes ext4 write the new one out at once
     // (ext4(5), auto_da_alloc): half a millisecond each.
     for name in dir.names_in_it()?.into_iter().filter(|name| names::is_ours(name)) {
-        let _ = dir.remove(&name);
+        let _ = dir.remove(&name).or_else(|_| dir.remove_all(&name));
     }
     Ok(Runtime { path: path.to_owned(), dir, lock, place })
 }
@@ -283,14 +283,14 @@ fn replace(path: &Path, text: &str, share: impl FnOnce(&File) -> io::Result<()>)
     std::fs::rename(&temporary, path)
 }
 
-/// Writes the configuration of one database's pass; its path.
+/// Writes the configuration of one database's pass, in which Litestream's own files may be in another place (0.5); its path.
 ///
 /// # Errors
 /// Why it cannot be written.
-pub fn pass_config(plan: &Plan, database: &Database) -> Result<PathBuf, String> {
+pub fn pass_config(plan: &Plan, database: &Database, meta: Option<&Path>) -> Result<PathBuf, String> {
     let document = document(plan)?;
     let path = pass_file(plan, database, "yml");
-    let text = document.last_pass(plan.litestream.line, &database.path).text();
+    let text = document.last_pass(plan.litestream.line, &database.path, meta).text();
     write(&path, &text).map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(path)
 }

@@ -167,10 +167,21 @@ impl Boot<'_> {
             )));
         }
         match with_standing(&standing, policy) {
+            Decision::Refuse if self.is_our_own_end() => Ok(Known::Decided),
             Decision::Fetch if self.may_replace => self.replace_stale(),
             Decision::Fetch | Decision::Refuse => Err(Failure::new(exit::DAMAGED, self.refusal(&standing))),
             Decision::Use | Decision::StartEmpty => Ok(Known::Decided),
         }
+    }
+
+    /// Whether the backup's end is this very database, by a last sync that could leave nothing beside it. Then it is gone on with.
+    fn is_our_own_end(&self) -> bool {
+        let Some(end) = standing::end_of_our_own(self.plan, self.database, &self.folder, self.patience) else { return false };
+        report::line(format_args!(
+            "{}: the newest in {} is this very database: going on with it",
+            self.database.alias, self.database.replica
+        ));
+        continuity::go_on_as_restored(&self.database.path, end).is_ok()
     }
 
     /// Missing under an app that works, or beside a process that has it. It must not be made anew where there is a backup of it.

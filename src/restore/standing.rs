@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::fetch::{Fetched, Source};
+use super::fetch::{Fetched, Restored, Source};
 use crate::continuity::Ltx;
 use crate::exit::Failure;
 use crate::litestream::Line;
-use crate::litestream::backup::{File, Position};
+use crate::litestream::backup::{self, File, Position};
 use crate::litestream::folder::Folder;
 use crate::mark::Mark;
 use crate::plan::{Database, Plan};
@@ -183,10 +183,29 @@ fn compare(here: Option<Position>, there: &[File], begun: &Begun) -> Standing {
 pub fn compare_contents(plan: &Plan, database: &Database, folder: &Path) -> Result<Standing, Failure> {
     let fetched = Source::newest(plan, database).fetch(folder)?;
     let Fetched::Database(restored) = fetched else { return Ok(Standing::Current) };
+    Ok(if is_the_same(&restored, database, folder) { Standing::Current } else { Standing::Different })
+}
+
+fn is_the_same(restored: &Restored, database: &Database, folder: &Path) -> bool {
     let there = pages::of_file(&restored.file);
     let here = pages::of_live(&database.path, &folder.join("here.db"), false);
-    let same = matches!((here, there), (Ok(here), Ok(there)) if here == there);
-    Ok(if same { Standing::Current } else { Standing::Different })
+    matches!((here, there), (Ok(here), Ok(there)) if here == there)
+}
+
+/// So many transactions a last sync of ours makes at most that could leave nothing here.
+const OF_ONE_PASS: u64 = 2;
+
+/// Where the backup ends that has exactly what is here, though by what Litestream has left here it is behind or another: a last sync of
+/// ours, made while nothing could be written beside the database. Only what such a one may have made is fetched for it.
+pub fn end_of_our_own(plan: &Plan, database: &Database, folder: &Path, within: Duration) -> Option<Position> {
+    let source = Source::newest(plan, database);
+    let Some(Position::Txid(there)) = backup::newest(&source.look(within).ok()?) else { return None };
+    let here = Here::of(&database.path).end()?;
+    if plan.litestream.line == Line::V03 || there.abs_diff(here) > OF_ONE_PASS {
+        return None;
+    }
+    let Ok(Fetched::Database(restored)) = source.fetch(folder) else { return None };
+    restored.position.clone().filter(|_| is_the_same(&restored, database, folder))
 }
 
 #[cfg(test)]

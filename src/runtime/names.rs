@@ -29,7 +29,7 @@ const EACH: &str = "litestream-each";
 const PASS: &str = "last-pass";
 const ELSEWHERE: &str = "elsewhere";
 const NUMBERED: [&str; 3] = [EACH, PASS, ELSEWHERE];
-const ENDINGS: [&str; 2] = ["yml", "log"];
+const ENDINGS: [&str; 3] = ["yml", "log", "meta"];
 
 /// A file about one database in the runtime directory, whatever its path is made of.
 pub fn file_of(plan: &Plan, kind: &str, database: &Path) -> PathBuf {
@@ -103,6 +103,7 @@ mod tests {
             "litestream-each-77.yml.77.new",
             "last-pass-0.yml",
             "last-pass-12.log",
+            "last-pass-0.meta",
             "elsewhere-3.yml",
         ] {
             assert!(is_ours(OsStr::new(ours)), "{ours}");

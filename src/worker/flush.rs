@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::hang::{self, Waiting};
-use super::{Channel, Message, in_parallel, pass};
+use super::{Channel, Message, full, in_parallel, pass};
 use crate::continuity::{self, Need};
 use crate::exit::Failure;
 use crate::litestream::{Ability, Line, call, socket};
@@ -69,8 +69,8 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
         });
         outcome
     });
-    if by_socket && databases.iter().any(|d| Owed::read(plan, &d.path).is_some()) {
-        // What the running Litestream confirms is not so; after its end there is a way.
+    if by_socket && databases.iter().any(|d| Owed::read(plan, &d.path).is_some() || full::keeps_from_syncing(plan, d).is_some()) {
+        // What the running Litestream confirms is not so, or it cannot; after its end there is a way.
         channel.say(&Message::ByPass);
         return Ok(());
     }
@@ -78,6 +78,8 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
         match outcome {
             // A snapshot that is owed still is.
             Ok(()) if matches!(Mark::read(&database.path), Mark::Rewound(_)) => {}
+            // With Litestream's own files elsewhere: it has left no position here.
+            Ok(()) if full::left_nothing(plan, &database.path) => {}
             // A gap that was not healed is still there; without one of ours there is no mark to set.
             Ok(()) if !matches!(Mark::read(&database.path), Mark::Unproven | Mark::None if plan.litestream.line == Line::V05) => {
                 let _ = Mark::clean(&database.path).write(&database.path);
@@ -132,6 +134,9 @@ fn by_running(plan: &Plan, database: &Database, deadline: Instant, (channel, wai
         Owed::note(plan, &database.path, &why);
         return Err(why);
     }
+    if let Some(why) = full::keeps_from_syncing(plan, database) {
+        return Err(why);
+    }
     let socket = plan.socket.as_deref().unwrap_or(Path::new(""));
     waiting.during(|| by_socket(database, socket, deadline))?;
     match looked_at(plan, database, deadline, channel) {
@@ -177,10 +182,12 @@ fn by_pass(plan: &Plan, database: &Database, deadline: Instant, channel: &Channe
     made_good(plan, database)?;
     let mut owed = owed(plan, database).is_some();
     for _ in 0..2 {
-        if owed {
+        let full = full::keeps_from_syncing(plan, database);
+        if owed && full.is_none() {
             resnapshot::clear_the_way(plan, database)?;
         }
         match plan.litestream.line {
+            Line::V05 if let Some(why) = &full => channel.say(&Message::Note(full::by_once(plan, database, deadline, why, owed)?)),
             Line::V05 if !plan.litestream.can(Ability::Once) => by_replicate(plan, database, deadline)?,
             Line::V05 if owed => resnapshot::force(plan, database, deadline)?,
             Line::V05 => by_once(plan, database, deadline)?,
@@ -237,7 +244,7 @@ fn by_socket(database: &Database, socket: &Path, deadline: Instant) -> Result<()
 /// 0.5 without a running Litestream: `replicate -once`, whose exit code has a meaning.
 fn by_once(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
     make_continuous(database, deadline)?;
-    let path = runtime::pass_config(plan, database)?;
+    let path = runtime::pass_config(plan, database, None)?;
     let mut args: Vec<OsString> = vec!["replicate".into()];
     args.extend(call::Config { path: &path, expand: false }.flags());
     args.push("-once".into());
@@ -269,7 +276,7 @@ fn make_continuous(database: &Database, deadline: Instant) -> Result<(), String>
 /// 0.5 before it had `-once`: it runs until its own files say that it has read everything, and the replica lists the last of them.
 fn by_replicate(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
     make_continuous(database, deadline)?;
-    let config = runtime::pass_config(plan, database)?;
+    let config = runtime::pass_config(plan, database, None)?;
     let (mut running, stand_in) = pass::start(plan, &config, &runtime::pass_file(plan, database, "log"))?;
     while !is_there(plan, database, deadline) {
         if running.ended().is_some() || Instant::now() >= deadline {
@@ -298,7 +305,7 @@ fn is_there(plan: &Plan, database: &Database, by: Instant) -> bool {
 }
 
 /// Whether the replica lists what Litestream has read. A position that is elsewhere is not ours to read.
-fn is_listed(plan: &Plan, database: &Database, by: Instant) -> bool {
+pub(super) fn is_listed(plan: &Plan, database: &Database, by: Instant) -> bool {
     if database.has_own_meta {
         return true;
     }

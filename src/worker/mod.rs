@@ -4,6 +4,7 @@
 mod check;
 pub mod exec;
 pub mod flush;
+mod full;
 mod hang;
 pub mod hold;
 pub mod memory;

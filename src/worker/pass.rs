@@ -30,7 +30,7 @@ const LINGERS: Duration = Duration::from_millis(500);
 /// compares with what the replica lists, and exits 0 only if that worked. One that wrote is not believed: at its
 /// end 0.3 may sync in two goroutines at once, and the shorter segment replace the longer under one name.
 pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
-    let config = pass_config(plan, database)?;
+    let config = pass_config(plan, database, None)?;
     let shared = is_shared(&database.path);
     let mut why = "no time was left".to_owned();
     while Instant::now() < deadline {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::container::{Recipe, said};
+use crate::support::container::{Container, Recipe, said};
 use crate::support::contents::Contents;
 use crate::support::process;
 use crate::support::site::{Mounted, Site, lose};
@@ -232,4 +232,70 @@ fn a_restore_without_a_byte_free_is_refused_at_once_for_what_it_is(line: Line) {
     let (code, container) = site.recipe().shell("true").run();
     assert_eq!(code, 0, "{}", container.stderr());
     Contents::of(site.database()).assert_complete_up_to(site.acknowledged());
+}
+
+/// Each row is in the backup at the stop, and the next life on the same volume goes on where it was.
+fn saved_and_gone_on_with(site: &Site, code: i32, container: &Container) {
+    assert_eq!(code, 0, "{}", container.stderr());
+    let _ = fs::remove_file(site.path("data/filler"));
+    site.assert_saved();
+    for _ in 0..2 {
+        let mut container = site.writing("--every 2000").start();
+        container.ready();
+        site.write_on(200);
+        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        site.assert_saved();
+    }
+    let was = Contents::of(site.database());
+    lose(site.database());
+    let _ = fs::remove_dir_all(site.path("data/.app.db-litestream"));
+    let (code, container) = site.recipe().shell("exit 0").run();
+    assert_eq!(code, 0, "{}", container.stderr());
+    assert_eq!(Contents::of(site.database()).difference(&was), None);
+}
+
+#[test]
+fn what_is_on_a_full_volume_at_the_stop_is_saved() {
+    // Only root may mount.
+    if !namespaces() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let site = Site::new(Line::V05);
+    let _disk = Mounted::new(site.path("data"), "8m");
+    // Once the volume is full, the writer ends.
+    let mut container = site.recipe().shell("\"$@\"; exit 0").arguments(["sh"]).arguments(site.writer("--every 2000")).start();
+    container.ready();
+    site.write_on(300);
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    fill_up(&site.path("data"));
+    let filler = fs::File::options().write(true).open(site.path("data/filler")).unwrap();
+    filler.set_len(filler.metadata().unwrap().len() - 100_000).unwrap();
+    drop(filler);
+    let code = container.wait(PATIENCE);
+    saved_and_gone_on_with(&site, code, &container);
+}
+
+#[test]
+fn what_is_on_a_volume_that_became_read_only_is_saved_at_the_stop() {
+    if !namespaces() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    // Without Litestream, the WAL is begun anew and written over.
+    for (is_killed, more) in [(false, 100), (true, 4000)] {
+        let site = Site::new(Line::V05);
+        let mut container = site.writing("--every 500").start();
+        container.ready();
+        site.write_on(300);
+        eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+        // Who has a file open goes on; nobody else can.
+        let data = site.path("data").display().to_string();
+        let script = format!("mount --bind '{data}' '{data}' && mount -o remount,bind,ro '{data}'");
+        assert!(container.exec_program(["sh", "-c", &script]).wait().unwrap().success());
+        if is_killed {
+            process::send(container.running_litestream().pid, Signal::SIGKILL);
+        }
+        site.write_on(more);
+        let code = container.stop();
+        saved_and_gone_on_with(&site, code, &container);
+    }
 }
