@@ -72,9 +72,9 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, shared: bool, deadl
     loop {
         let lines = Logged::read(&log);
         if shared && beginning.is_none() && Logged::has_read(&lines) {
-            beginning = place(continuity::position(&database.path, Line::V03));
+            beginning = continuity::own_position(&database.path, Line::V03);
         }
-        let past = beginning.is_some_and(|at| lines.iter().filter_map(Logged::replicated).any(|there| there >= at));
+        let past = beginning.as_ref().is_some_and(|at| lines.iter().filter_map(Logged::replicated).any(|there| is_past(&there, at)));
         let done = lines.iter().filter(|l| l.is_of_replica()).count();
         if done != last.0 {
             last = (done, Instant::now());
@@ -99,11 +99,13 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, shared: bool, deadl
     }
 }
 
-/// A WAL's number and an offset in it.
-fn place(position: Option<Position>) -> Option<(u64, u64)> {
-    match position? {
-        Position::Wal { index, offset, .. } => Some((index, offset)),
-        Position::Txid(_) => None,
+/// Whether a place in a WAL is that one or after it. The replica may be looked at before the database is, whose generation then is another.
+fn is_past(there: &Position, at: &Position) -> bool {
+    match (there, at) {
+        (Position::Wal { generation, index, offset }, Position::Wal { generation: g, index: i, offset: o }) => {
+            generation == g && (index, offset) >= (i, o)
+        }
+        _ => false,
     }
 }
 
@@ -215,11 +217,12 @@ impl Logged {
     }
 
     /// Where the replica ends, at first or before the next segment: `GENERATION/INDEX:OFFSET`, the index in hexadecimal.
-    fn replicated(&self) -> Option<(u64, u64)> {
+    fn replicated(&self) -> Option<Position> {
         let says = self.msg == "replica sync: calc new pos" || self.msg == "write wal segment";
-        let (_, place) = self.position.split_once('/').filter(|_| says)?;
+        let (generation, place) = self.position.split_once('/').filter(|_| says)?;
         let (index, offset) = place.split_once(':')?;
-        Some((u64::from_str_radix(index, 16).ok()?, offset.parse().ok()?))
+        let index = u64::from_str_radix(index, 16).ok()?;
+        Some(Position::Wal { generation: generation.to_owned(), index, offset: offset.parse().ok()? })
     }
 
     /// Something was done in the replica; that it was looked at may be said every 20 ms.
@@ -242,7 +245,10 @@ mod tests {
 {"time":"2026-11-24T21:03:10Z","level":"DEBUG","msg":"replica sync: calc new pos","db":"/d/app.db","replica":"s3","position":"0d74e0c1fd818949/00000000:2031192"}
 {"time":"2026-11-24T21:03:10Z","level":"INFO","msg":"litestream shut down"}"#;
         assert!(!Logged::lines(quiet).any(|l| l.is_write()));
-        assert_eq!(Logged::lines(quiet).filter_map(|l| l.replicated()).collect::<Vec<_>>(), [(0, 2_031_192)]);
+        let place = |generation: &str, index, offset| Position::Wal { generation: generation.to_owned(), index, offset };
+        assert_eq!(Logged::lines(quiet).filter_map(|l| l.replicated()).collect::<Vec<_>>(), [place("0d74e0c1fd818949", 0, 2_031_192)]);
+        assert!(is_past(&place("a", 2, 8), &place("a", 1, 9)) && is_past(&place("a", 2, 8), &place("a", 2, 8)));
+        assert!(!is_past(&place("a", 2, 8), &place("a", 2, 9)) && !is_past(&place("b", 2, 8), &place("a", 1, 9)));
         let wrote = r#"{"level":"INFO","msg":"write wal segment","db":"/d/app.db","position":"0d74e0c1fd818949/00000000:32"}"#;
         let lines: Vec<_> = Logged::lines(&format!("{quiet}\n{wrote}\nnot json {{")).collect();
         assert!(lines.iter().any(Logged::is_write));
