@@ -1,15 +1,17 @@
 //! What a replica holds, in Litestream's own words. Must never change anything there, nor call a restore's success by it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 
 use super::call::{self, Config};
 use super::{Ability, Line, Litestream};
+use crate::time;
 
 /// A place in the history of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +168,26 @@ pub fn newest(files: &[File]) -> Option<Position> {
         Position::Wal { generation, index, .. } => Position::Wal { generation, index, offset: u64::MAX },
         txid @ Position::Txid(_) => txid,
     })
+}
+
+/// So far a file's time may be ahead of this host's clock without a word: the storage has a clock of its own.
+const AHEAD: Duration = Duration::from_secs(60);
+
+/// Where 0.3's newest generation is the newest only by times that are ahead of this host's clock, which has been set back since, or whose
+/// other hosts' are ahead: that one with its time, and the newest of the others with its own. Which was written last is not known then.
+pub fn ahead_of_the_clock(files: &[File], now: SystemTime) -> Option<[(String, String); 2]> {
+    let by_now = time::rfc3339(now.checked_add(AHEAD)?);
+    let mut newest: BTreeMap<&str, &str> = BTreeMap::new();
+    for file in files {
+        if let Position::Wal { generation, .. } = &file.position {
+            let last = newest.entry(generation).or_default();
+            *last = (*last).max(&file.created);
+        }
+    }
+    let owned = |(generation, created): (&&str, &&str)| ((*generation).to_owned(), (*created).to_owned());
+    let last = newest.iter().max_by_key(|(_, created)| **created).filter(|(_, created)| **created > by_now.as_str())?;
+    let other = newest.iter().filter(|(_, created)| **created <= by_now.as_str()).max_by_key(|(_, created)| **created)?;
+    Some([owned(last), owned(other)])
 }
 
 /// The flags for 0.3's newest state of this second or before: it knows no time after a generation's last write, only the

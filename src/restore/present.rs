@@ -270,6 +270,7 @@ impl Boot<'_> {
     fn restore_missing(&self) -> Result<(), Failure> {
         let began = Instant::now();
         self.look_for_the_other_line()?;
+        self.doubt_the_clock()?;
         let restored = match self.fetch_newest()? {
             Fetched::Database(restored) => restored,
             Fetched::NoBackup => return self.start_without_backup(),
@@ -279,6 +280,25 @@ impl Boot<'_> {
             Some(point) if !has_gone_back(point, &restored.file)? => self.go_back(point),
             _ => self.install(&restored, began),
         }
+    }
+
+    /// 0.3 restores the generation that was written last by the storage's times, which a clock that was set back makes an old one.
+    fn doubt_the_clock(&self) -> Result<(), Failure> {
+        if self.plan.litestream.line != Line::V03 || self.plan.entry.restore_point.is_some() {
+            return Ok(());
+        }
+        // A replica that does not answer is waited for by the restore.
+        let files = Source::newest(self.plan, self.database).look(self.patience).unwrap_or_default();
+        let Some([(last, at), (other, before)]) = backup::ahead_of_the_clock(&files, SystemTime::now()) else { return Ok(()) };
+        // All of that second: the list has no fractions.
+        let until = time::parse(&before).and_then(|at| at.checked_add(Duration::from_secs(1))).map(time::rfc3339).unwrap_or_default();
+        let ways = format!("set the clock right, or take the other with LITESTREAM_ENTRY_RESTORE_TIMESTAMP={until}");
+        Err(Failure::new(
+            exit::DAMAGED,
+            format!(
+                "generation {last} was written last by its times ({at}), but that is ahead of this host's clock, and generation {other} was written at {before}: which is newer is not known; {ways}"
+            ),
+        ))
     }
 
     fn fetch_newest(&self) -> Result<Fetched, Failure> {

@@ -150,8 +150,8 @@ fn compare(here: Option<Position>, there: &[File], begun: &Begun) -> Standing {
         // It was put there to take the place of all that is there.
         Some(Position::Txid(u64::MAX)) => Standing::Current,
         Some(Position::Wal { generation, index, offset }) => {
-            let ours = |f: &&File| matches!(&f.position, Position::Wal { generation: g, .. } if *g == generation);
-            let (own, others): (Vec<&File>, Vec<&File>) = there.iter().partition(ours);
+            let is_of = |f: &File, name: &str| matches!(&f.position, Position::Wal { generation: g, .. } if g == name);
+            let (own, others): (Vec<&File>, Vec<&File>) = there.iter().partition(|f| is_of(f, &generation));
             let beyond = own.iter().find(|f| match f.position {
                 // What begins where ours ends is more than ours.
                 Position::Wal { index: i, offset: o, .. } => i > index || (i == index && !f.snapshot && o >= offset),
@@ -162,6 +162,9 @@ fn compare(here: Option<Position>, there: &[File], begun: &Begun) -> Standing {
             }
             let newest = |files: &[&File]| files.iter().map(|f| f.created.clone()).max();
             let ours = newest(&own).or_else(|| begun.known(there));
+            // What ours was begun after is of this database, whatever the clock was then.
+            let others: Vec<&File> =
+                others.into_iter().filter(|f| own.is_empty() || !begun.after.as_ref().is_some_and(|after| is_of(f, after))).collect();
             match (newest(&others), ours) {
                 (Some(theirs), Some(ours)) if theirs > ours => {
                     Standing::Behind(format!("another generation there was written at {theirs}, this one's last at {ours}"))

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 
@@ -18,10 +18,13 @@ use crate::litestream::backup::Position;
 use crate::litestream::{Line, call};
 use crate::plan::{Database, Plan};
 use crate::runtime::{pass_config, pass_file};
-use crate::sys;
+use crate::{sys, time};
 
 /// How long it must do nothing in its replica before a pass is taken to have nothing more to do: three intervals.
 const QUIET: Duration = Duration::from_millis(60);
+
+/// How far ahead the storage's clock may be where one more write makes a generation the newest.
+const SOON: Duration = Duration::from_secs(5);
 
 /// How long a process that was killed may still be there.
 const LINGERS: Duration = Duration::from_millis(500);
@@ -35,7 +38,9 @@ pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result
     let mut why = "no time was left".to_owned();
     while Instant::now() < deadline {
         match one_pass(plan, &config, database, shared, deadline).and_then(|()| make_newest(plan, database, deadline)) {
-            Ok(()) => return Ok(()),
+            Ok(Newest::Ours) => return Ok(()),
+            // More of the same would change nothing.
+            Ok(Newest::Ahead(why)) => return Err(why),
             Err(reason) => why = reason,
         }
         if is_damage(&why)
@@ -139,12 +144,20 @@ fn is_damage(reason: &str) -> bool {
     reason.contains("cannot determine replica position") && (reason.contains("lz4") || reason.contains("EOF"))
 }
 
+/// What a restore would take.
+enum Newest {
+    /// The generation that was written now.
+    Ours,
+    /// Another, for a time to come.
+    Ahead(String),
+}
+
 /// `restore` takes the generation that was written last, and S3's times are whole seconds: one that
 /// began right after another may be passed over. Then one more write, a second later, makes it the newest.
-fn make_newest(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
+fn make_newest(plan: &Plan, database: &Database, deadline: Instant) -> Result<Newest, String> {
     // Which one is the last stands in a directory of Litestream's that is elsewhere.
     if database.has_own_meta {
-        return Ok(());
+        return Ok(Newest::Ours);
     }
     let mut args: Vec<OsString> = vec!["generations".into()];
     args.extend(plan.config().flags());
@@ -152,25 +165,30 @@ fn make_newest(plan: &Plan, database: &Database, deadline: Instant) -> Result<()
     let output = call::run(&plan.litestream, &args, deadline).map_err(|e| e.to_string())?;
     let output = output.filter(|o| o.ended.ok()).ok_or("the replica does not list its generations in time")?;
     let current = continuity::generation(&database.path).unwrap_or_default();
-    if is_newest(&output.stdout, &current) {
-        return Ok(());
+    let Some(end) = passed_over(&output.stdout, &current) else { return Ok(Newest::Ours) };
+    if let Some(soon) = SystemTime::now().checked_add(SOON)
+        && end > time::rfc3339(soon).as_str()
+    {
+        let what = format!("all is in the replica, but a restore takes another generation there that ends at {end}");
+        return Ok(Newest::Ahead(format!("{what}, ahead of this host's clock: set the clock right, or remove that generation")));
     }
     std::thread::sleep(Duration::from_millis(1100));
     continuity::touch(&database.path).map_err(|e| e.to_string())?;
     Err("the replica does not show the last generation as its newest".to_owned())
 }
 
-/// Lines of replica, generation, lag, start and end; a time of RFC 3339 sorts as text.
-fn is_newest(listing: &str, current: &str) -> bool {
+/// The end of the generation that a restore would take instead of this one, as far as it is listed. Lines of replica, generation, lag,
+/// start and end; a time of RFC 3339 sorts as text.
+fn passed_over<'a>(listing: &'a str, current: &str) -> Option<&'a str> {
     let rows: Vec<Vec<&str>> = listing.lines().map(|l| l.split_whitespace().collect()).collect();
     let ends = |wanted: bool| {
         let of = rows.iter().filter(move |r| (r.get(1) == Some(&current)) == wanted && r.get(1) != Some(&"generation"));
-        of.filter_map(|r| r.get(4)).max()
+        of.filter_map(|r| r.get(4).copied()).max()
     };
     match (ends(true), ends(false)) {
-        (Some(ours), Some(other)) => ours > other,
-        (Some(_), None) => true,
-        (None, _) => false,
+        (Some(ours), Some(other)) => Some(other).filter(|other| ours <= *other),
+        (Some(_), None) => None,
+        (None, other) => Some(other.unwrap_or_default()),
     }
 }
 
@@ -261,11 +279,12 @@ mod tests {
         let listing = "name  generation        lag     start                 end\n\
                        s3    0d74e0c1fd818949  0s      2026-11-24T21:04:58Z  2026-11-24T21:05:00Z\n\
                        s3    9a74e0c1fd818949  -251ms  2026-11-24T21:05:00Z  2026-11-24T21:05:01Z\n";
-        assert!(is_newest(listing, "9a74e0c1fd818949"));
-        assert!(!is_newest(listing, "0d74e0c1fd818949"));
-        assert!(!is_newest(listing, "1111111111111111"));
-        assert!(!is_newest(&listing.replace("05:01Z", "05:00Z"), "9a74e0c1fd818949"));
-        assert!(is_newest(listing.rsplit_once("s3").unwrap().0, "0d74e0c1fd818949"));
+        assert_eq!(passed_over(listing, "9a74e0c1fd818949"), None);
+        assert_eq!(passed_over(listing, "0d74e0c1fd818949"), Some("2026-11-24T21:05:01Z"));
+        assert_eq!(passed_over(listing, "1111111111111111"), Some("2026-11-24T21:05:01Z"));
+        assert_eq!(passed_over(&listing.replace("05:01Z", "05:00Z"), "9a74e0c1fd818949"), Some("2026-11-24T21:05:00Z"));
+        assert_eq!(passed_over(listing.rsplit_once("s3").unwrap().0, "0d74e0c1fd818949"), None);
+        assert_eq!(passed_over("", "0d74e0c1fd818949"), Some(""));
     }
 
     #[test]
