@@ -21,7 +21,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::files::{Dir, name_of};
 use crate::litestream::backup::Position;
 use crate::litestream::{Line, ltx};
-use crate::mark::{Mark, mark_path};
+use crate::mark::{Mark, mark_path, note_generation};
 use crate::plan::Database;
 use crate::{files, report, sqlite};
 
@@ -216,14 +216,21 @@ pub fn is_in_use(database: &Path) -> bool {
 /// A life begins under 0.3: after a crash the last clean end proves nothing. The generation that it goes on in is noted: 0.3 takes
 /// its pointer away itself, where it finds that its copy of the WAL is wrong, and may be killed before it has begun another.
 /// Whatever the replica has of that generation is of this database.
+///
+/// What was noted so before stays noted beside it: whatever is begun now may never reach the replica.
 pub fn begin(database: &Database) {
-    let mark = match (Mark::read(&database.path), shadow_position(&database.path)) {
+    let before = Mark::read(&database.path);
+    let mark = match (&before, shadow_position(&database.path)) {
         (Mark::Rewound(_), _) => return,
         (_, Some(Position::Wal { generation, .. })) => Mark::Restored(Position::Wal { generation, index: u64::MAX, offset: u64::MAX }),
         (Mark::Clean(_), _) => Mark::Open,
         _ => return,
     };
-    if let Err(error) = mark.write(&database.path) {
+    let noted = match &before {
+        Mark::Restored(Position::Wal { generation, index: u64::MAX, .. }) if mark != before => note_generation(&database.path, generation),
+        _ => Ok(()),
+    };
+    if let Err(error) = noted.and_then(|()| mark.write(&database.path)) {
         report::line(format_args!("{}: {}: {error}", database.alias, mark_path(&database.path).display()));
     }
 }

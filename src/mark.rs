@@ -101,7 +101,7 @@ pub enum Mark {
 }
 
 /// A mark is a line of this many bytes at most.
-const LONGEST_MARK: usize = 200;
+const LONGEST_MARK: usize = 250;
 
 impl Mark {
     /// Reads it.
@@ -181,6 +181,32 @@ pub fn note_more(database: &Path, place_of: &[&str], word: &str) -> io::Result<(
     write_mark(database, if mark.is_empty() { "none" } else { mark }, &all.join(" "))
 }
 
+/// So many of 0.3's generations are kept noted: the first, which is the likeliest to be in the replica, and the last.
+const GENERATIONS: usize = 12;
+/// How they are noted, each by so many of its digits: a mark is short.
+const WAS: &str = "was:";
+const DIGITS: usize = 8;
+
+/// Notes one of 0.3's generations that this database has written, besides the one in the mark.
+///
+/// # Errors
+/// What the kernel says.
+pub fn note_generation(database: &Path, name: &str) -> io::Result<()> {
+    let short = name.get(..DIGITS).unwrap_or(name);
+    let mut all: Vec<String> = generations(database).into_iter().filter(|noted| noted != short).collect();
+    if all.len() >= GENERATIONS {
+        all.remove(1);
+    }
+    all.push(short.to_owned());
+    note_more(database, &[WAS], &format!("{WAS}{}", all.join(",")))
+}
+
+/// How the generations begin that are noted so, the oldest first.
+pub fn generations(database: &Path) -> Vec<String> {
+    let noted = more(database);
+    noted.split_whitespace().filter_map(|word| word.strip_prefix(WAS)).flat_map(|list| list.split(',').map(str::to_owned)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,6 +246,24 @@ mod tests {
     }
 
     #[test]
+    fn the_last_few_generations_are_known_and_the_mark_stays_in_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        note_more(&path, &[], "2").unwrap();
+        note_more(&path, &["migra"], "migrating:0123456789abcdef").unwrap();
+        let names: Vec<String> = (0_u64..20).map(|n| format!("{:016x}", n << 40)).collect();
+        for name in names.iter().chain([&names[15]]) {
+            note_generation(&path, name).unwrap();
+        }
+        let mark = Mark::Restored(Position::Wal { generation: names[5].clone(), index: u64::MAX, offset: u64::MAX });
+        mark.write(&path).unwrap();
+        let kept: Vec<String> = [0, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 15].map(|n| names[n][..DIGITS].to_owned()).into();
+        assert_eq!(generations(&path), kept);
+        assert_eq!((Mark::read(&path), more(&path).starts_with("2 migrating:0123456789abcdef was:")), (mark, true));
+        assert!(std::fs::metadata(mark_path(&path)).unwrap().len() <= 251);
+    }
+
+    #[test]
     fn a_shorter_mark_leaves_nothing_of_a_longer_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.db");
@@ -228,6 +272,6 @@ mod tests {
             Mark::Open.write(&path).unwrap();
             assert_eq!(std::fs::read_to_string(mark_path(&path)).unwrap().trim_end(), "open");
         }
-        assert!(std::fs::metadata(mark_path(&path)).unwrap().len() <= 201);
+        assert!(std::fs::metadata(mark_path(&path)).unwrap().len() <= 251);
     }
 }

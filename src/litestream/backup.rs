@@ -171,7 +171,7 @@ pub fn newest(files: &[File]) -> Option<Position> {
 }
 
 /// So far a file's time may be ahead of this host's clock without a word: the storage has a clock of its own.
-const AHEAD: Duration = Duration::from_secs(60);
+pub const AHEAD: Duration = Duration::from_secs(60);
 
 /// Where 0.3's newest generation is the newest only by times that are ahead of this host's clock, which has been set back since, or whose
 /// other hosts' are ahead: that one with its time, and the newest of the others with its own. Which was written last is not known then.

@@ -11,7 +11,7 @@ use crate::exit::Failure;
 use crate::litestream::Line;
 use crate::litestream::backup::{self, File, Position};
 use crate::litestream::folder::Folder;
-use crate::mark::Mark;
+use crate::mark::{self, Mark};
 use crate::plan::{Database, Plan};
 use crate::{continuity, pages, time};
 
@@ -48,7 +48,7 @@ pub fn ask(plan: &Plan, database: &Database, within: Duration) -> Standing {
     let path = &database.path;
     match line {
         Line::V05 => lineage(&Here::of(path), &there, |own| folder?.has_the_same(&own.path)),
-        Line::V03 => compare(continuity::position(path, line), &there, &Begun::of(path)),
+        Line::V03 => compare(continuity::position(path, line), &there, &Begun::of(path), SystemTime::now()),
     }
 }
 
@@ -116,43 +116,49 @@ fn lineage(here: &Here, there: &[File], is_the_same: impl Fn(&Own) -> Option<boo
     if common.is_empty() && here.known().is_none_or(|known| known < newest) { Standing::Unknown } else { Standing::Current }
 }
 
-/// Where 0.3's generation here came from, in case nothing of it is there.
+/// What is known of 0.3's generations, in case the one here is not there.
 #[derive(Debug, Clone, Default)]
 struct Begun {
-    /// The generation that the last life began with.
+    /// Those that this database has written, or how their names begin: all of them is its own.
+    own: Vec<String>,
+    /// The one that it was restored from, which another host may have gone on with.
     after: Option<String>,
-    /// When this one was begun.
+    /// When the one here was begun.
     at: Option<SystemTime>,
 }
 
 impl Begun {
     fn of(database: &Path) -> Self {
-        let after = match Mark::read(database) {
-            Mark::Restored(Position::Wal { generation, .. }) | Mark::Rewound(Position::Wal { generation, .. }) => Some(generation),
-            _ => None,
-        };
-        Self { after, at: std::fs::metadata(continuity::generation_path(database)).and_then(|m| m.modified()).ok() }
+        let (mut own, mut after) = (mark::generations(database), None);
+        match Mark::read(database) {
+            Mark::Restored(Position::Wal { generation, index: u64::MAX, .. }) => own.push(generation),
+            Mark::Restored(Position::Wal { generation, .. }) | Mark::Rewound(Position::Wal { generation, .. }) => after = Some(generation),
+            _ => {}
+        }
+        Self { own, after, at: std::fs::metadata(continuity::generation_path(database)).and_then(|m| m.modified()).ok() }
     }
 
     /// Up to when all that is there is known to be this database's: what it went on after is there, and nothing later.
     fn known(&self, there: &[File]) -> Option<String> {
-        let after = self.after.as_deref()?;
-        let is_there = there.iter().any(|f| matches!(&f.position, Position::Wal { generation, .. } if generation == after));
+        let is_there = there.iter().any(|file| is_of(file, self.after.iter()));
         let until = self.at.filter(|_| is_there)?.checked_add(SECOND)?;
         Some(time::rfc3339(until))
     }
 }
 
+/// By names, or how they begin.
+fn is_of<'a>(file: &File, mut generations: impl Iterator<Item = &'a String>) -> bool {
+    matches!(&file.position, Position::Wal { generation, .. } if generations.any(|one| generation.starts_with(one.as_str())))
+}
+
 /// Compares where the database is with what is there (0.3).
-fn compare(here: Option<Position>, there: &[File], begun: &Begun) -> Standing {
+fn compare(here: Option<Position>, there: &[File], begun: &Begun, now: SystemTime) -> Standing {
     match here {
         _ if there.is_empty() => Standing::Current,
         // It was put there to take the place of all that is there.
         Some(Position::Txid(u64::MAX)) => Standing::Current,
         Some(Position::Wal { generation, index, offset }) => {
-            let is_of = |f: &File, name: &str| matches!(&f.position, Position::Wal { generation: g, .. } if g == name);
-            let (own, others): (Vec<&File>, Vec<&File>) = there.iter().partition(|f| is_of(f, &generation));
-            let beyond = own.iter().find(|f| match f.position {
+            let beyond = there.iter().filter(|f| is_of(f, [&generation].into_iter())).find(|f| match f.position {
                 // What begins where ours ends is more than ours.
                 Position::Wal { index: i, offset: o, .. } => i > index || (i == index && !f.snapshot && o >= offset),
                 Position::Txid(_) => false,
@@ -160,22 +166,28 @@ fn compare(here: Option<Position>, there: &[File], begun: &Begun) -> Standing {
             if let Some(file) = beyond {
                 return Standing::Behind(format!("WAL {} there, {index:08x}/{offset:08x} here", file.position));
             }
-            let newest = |files: &[&File]| files.iter().map(|f| f.created.clone()).max();
-            let ours = newest(&own).or_else(|| begun.known(there));
-            // What ours was begun after is of this database, whatever the clock was then.
-            let others: Vec<&File> =
-                others.into_iter().filter(|f| own.is_empty() || !begun.after.as_ref().is_some_and(|after| is_of(f, after))).collect();
-            match (newest(&others), ours) {
-                (Some(theirs), Some(ours)) if theirs > ours => {
-                    Standing::Behind(format!("another generation there was written at {theirs}, this one's last at {ours}"))
-                }
-                // There are others, and nothing tells when ours was last written.
-                (Some(_), None) => Standing::Unknown,
-                _ => Standing::Current,
-            }
+            against_others(&generation, there, begun, now)
         }
         // A position of the other line says nothing about this one's backup.
         _ => Standing::Unknown,
+    }
+}
+
+/// The same by time, where another generation may have been written later.
+fn against_others(generation: &String, there: &[File], begun: &Begun, now: SystemTime) -> Standing {
+    let (own, others): (Vec<&File>, Vec<&File>) = there.iter().partition(|f| is_of(f, begun.own.iter().chain([generation])));
+    let newest = |files: &[&File]| files.iter().map(|f| f.created.clone()).max();
+    let ours = newest(&own).or_else(|| begun.known(there));
+    // What this one was restored from is no later than it by a clock that was set back since.
+    let by_now = time::rfc3339(now.checked_add(backup::AHEAD).unwrap_or(now));
+    let others: Vec<&File> = others.into_iter().filter(|f| f.created <= by_now || !is_of(f, begun.after.iter())).collect();
+    match (newest(&others), ours) {
+        (Some(theirs), Some(ours)) if theirs > ours => {
+            Standing::Behind(format!("another generation there was written at {theirs}, this one's last at {ours}"))
+        }
+        // There are others, and nothing tells when ours was last written.
+        (Some(_), None) => Standing::Unknown,
+        _ => Standing::Current,
     }
 }
 
@@ -215,6 +227,11 @@ pub fn end_of_our_own(plan: &Plan, database: &Database, folder: &Path, within: D
 mod tests {
     use super::*;
 
+    /// 2026-11-30T12:00:00Z
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_040_000)
+    }
+
     fn at(position: Position, created: &str) -> File {
         File { position, snapshot: false, bytes: 1, created: created.into() }
     }
@@ -224,7 +241,7 @@ mod tests {
     }
 
     fn is_behind(here: Position, there: &[File]) -> bool {
-        matches!(compare(Some(here), there, &Begun::default()), Standing::Behind(_))
+        matches!(compare(Some(here), there, &Begun::default(), now()), Standing::Behind(_))
     }
 
     /// Transactions and sizes here, and where a restore ended; the same there; whether the newest has the same bytes.
@@ -291,25 +308,39 @@ mod tests {
         assert!(is_behind(wal("a", 1, 99), &other("2026-01-01T00:00:06Z")));
         assert!(!is_behind(wal("a", 1, 99), &other("2026-01-01T00:00:05Z")));
         // Ours is not there yet: its own beginning counts where it went on after what is there, and tells nothing where it did not.
-        let begun =
-            |after: &str, seconds| Begun { after: Some(after.into()), at: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)) };
+        let begun = |after: &str, seconds| Begun {
+            after: Some(after.into()),
+            at: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+            own: Vec::new(),
+        };
         let only = [at(wal("b", 0, 0), "1970-01-01T00:10:00Z")];
-        let standing = |after, seconds| compare(Some(wal("a", 0, 99)), &only, &begun(after, seconds));
+        let standing = |after, seconds| compare(Some(wal("a", 0, 99)), &only, &begun(after, seconds), now());
         assert!(matches!(standing("b", 598), Standing::Behind(_)));
         assert_eq!((standing("b", 599), standing("c", 599)), (Standing::Current, Standing::Unknown));
         // A generation that is only noted: all that is there of it is ours, and it counts for nothing where nothing is.
         let noted = wal("a", u64::MAX, u64::MAX);
-        assert_eq!(compare(Some(noted.clone()), &other("2026-01-01T00:00:04Z"), &Begun::default()), Standing::Current);
+        assert_eq!(compare(Some(noted.clone()), &other("2026-01-01T00:00:04Z"), &Begun::default(), now()), Standing::Current);
         assert!(is_behind(noted.clone(), &other("2026-01-01T00:00:06Z")));
-        assert_eq!(compare(Some(noted), &only, &Begun::default()), Standing::Unknown);
+        assert_eq!(compare(Some(noted), &only, &Begun::default(), now()), Standing::Unknown);
+        // So is all of those that were noted before it, none of which may have come there.
+        let own = |name: &str| Begun { own: vec!["c".into(), name.into()], ..Begun::default() };
+        assert_eq!(compare(Some(wal("a", 0, 99)), &only, &own("b"), now()), Standing::Current);
+        assert_eq!(compare(Some(wal("a", 0, 99)), &only, &own("d"), now()), Standing::Unknown);
+        assert!(matches!(compare(Some(wal("a", 1, 99)), &other("2026-01-01T00:00:06Z"), &own("d"), now()), Standing::Behind(_)));
+        // What it was restored from may be dated later by a clock that was set back since.
+        let from = |name: &str| Begun { after: Some(name.into()), ..Begun::default() };
+        let ahead = other("2030-01-01T00:00:00Z");
+        assert_eq!(compare(Some(wal("a", 1, 99)), &ahead, &from("b"), now()), Standing::Current);
+        assert!(matches!(compare(Some(wal("a", 1, 99)), &ahead, &from("c"), now()), Standing::Behind(_)));
+        assert!(matches!(compare(Some(wal("a", 1, 99)), &other("2026-01-01T00:00:06Z"), &from("b"), now()), Standing::Behind(_)));
     }
 
     #[test]
     fn no_position_or_the_other_lines_is_not_known() {
         let there = [at(wal("a", 1, 0), "2026-01-01T00:00:05Z")];
-        assert_eq!(compare(None, &there, &Begun::default()), Standing::Unknown);
-        assert_eq!(compare(Some(Position::Txid(5)), &there, &Begun::default()), Standing::Unknown);
-        assert_eq!(compare(None, &[], &Begun::default()), Standing::Current);
-        assert_eq!(compare(Some(Position::Txid(u64::MAX)), &there, &Begun::default()), Standing::Current, "put there on purpose");
+        assert_eq!(compare(None, &there, &Begun::default(), now()), Standing::Unknown);
+        assert_eq!(compare(Some(Position::Txid(5)), &there, &Begun::default(), now()), Standing::Unknown);
+        assert_eq!(compare(None, &[], &Begun::default(), now()), Standing::Current);
+        assert_eq!(compare(Some(Position::Txid(u64::MAX)), &there, &Begun::default(), now()), Standing::Current, "put there on purpose");
     }
 }

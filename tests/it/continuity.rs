@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use crate::support::container::Recipe;
 use crate::support::contents::Contents;
 use crate::support::lives::{self, bare_boot, wait_for_boot};
+use crate::support::s3::Server;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, process, trials, when};
 
@@ -128,6 +129,33 @@ fn a_generation_that_0_3_began_after_it_was_killed_is_known_to_be_this_databases
     assert!(seen.contains(&fs::read_to_string(&pointer).unwrap()));
     container.kill();
     fs::remove_file(&pointer).unwrap();
+    let mut container = site.writing("--every 2000").start();
+    container.ready();
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
+
+/// The same where the replica refuses what came after: the generations that were begun meanwhile are nowhere but here.
+#[test]
+fn generations_of_0_3_that_never_reached_the_replica_make_no_database_unknown() {
+    let Some(server) = Server::start().filter(|_| namespaces()) else { return };
+    let site = Site::new(Line::V03).in_bucket_of(&server, "never-there");
+    let mut container = site.writing("--every 2000 --checkpoint 20").start();
+    container.ready();
+    eventually("rows in the backup", PATIENCE, || when(site.backed_up() > 0));
+    server.freeze();
+    let pointer = site.database().with_file_name(".app.db-litestream").join("generation");
+    let mut seen = BTreeSet::from([fs::read_to_string(&pointer).unwrap()]);
+    eventually("six generations more", PATIENCE, || {
+        let litestream = container.litestream()?;
+        process::send(litestream.pid, Signal::SIGKILL);
+        let row = site.acknowledged();
+        eventually("more rows", PATIENCE, || when(site.acknowledged() > row + 20));
+        eventually("another generation", PATIENCE, || when(fs::read_to_string(&pointer).is_ok_and(|now| seen.insert(now))));
+        when(seen.len() > 6)
+    });
+    container.kill();
+    server.thaw();
     let mut container = site.writing("--every 2000").start();
     container.ready();
     assert_eq!(container.stop(), 0, "{}", container.stderr());
