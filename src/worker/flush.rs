@@ -61,8 +61,11 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     }
     // Each for itself, so that one whose replica is gone does not cost the others theirs; and said at once, should there be no time for the rest.
     let outcomes = in_parallel(&databases, AT_ONCE, |database| {
-        let outcome =
-            if by_socket { by_running(plan, database, deadline, (channel, &waiting)) } else { by_pass(plan, database, deadline, channel) };
+        let outcome = if by_socket {
+            by_running(plan, database, deadline, (channel, &waiting))
+        } else {
+            by_pass(plan, database, deadline, channel).map_err(|why| full::replica_takes_nothing(database).unwrap_or(why))
+        };
         channel.say(&match &outcome {
             Ok(()) => Message::Saved(database.alias.clone()),
             Err(why) => Message::Unsaved(format!("{}: {why}", database.alias)),
@@ -248,7 +251,7 @@ fn by_once(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), St
     let mut args: Vec<OsString> = vec!["replicate".into()];
     args.extend(call::Config { path: &path, expand: false }.flags());
     args.push("-once".into());
-    let mut why = "no time was left".to_owned();
+    let (mut why, mut tried) = ("no time was left".to_owned(), false);
     while Instant::now() < deadline {
         match call::run(&plan.litestream, &args, deadline) {
             // Before `/sync` there was no other way to ask, and a release that may stop silently is not believed for its exit code.
@@ -257,9 +260,12 @@ fn by_once(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), St
             }
             Ok(Some(output)) if output.ended.ok() => return Ok(()),
             Ok(Some(output)) => why = output.reason(),
-            Ok(None) => "the replica does not answer in time".clone_into(&mut why),
+            // What it said before is worth more.
+            Ok(None) if !tried => "the replica does not answer in time".clone_into(&mut why),
+            Ok(None) => {}
             Err(error) => why = error.to_string(),
         }
+        tried = true;
         std::thread::sleep(PAUSE);
     }
     Err(why)

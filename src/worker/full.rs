@@ -32,18 +32,34 @@ pub(super) fn keeps_from_syncing(plan: &Plan, database: &Database) -> Option<Str
     if possible { takes_nothing(&database.path) } else { None }
 }
 
-/// Why Litestream cannot write beside the database: it needs as much again as the WAL has, at most.
+/// Why Litestream cannot write beside the database.
 fn takes_nothing(database: &Path) -> Option<String> {
     let folder = database.parent()?;
+    refuses(folder, needed(database)).map(|why| format!("{}: {why}", folder.display()))
+}
+
+/// Why a replica that is a folder cannot have been written to. 0.3 does not say it, and waits for ever.
+pub(super) fn replica_takes_nothing(database: &Database) -> Option<String> {
+    let replica = Path::new(database.replica.strip_prefix("file://")?);
+    let folder = replica.ancestors().find(|folder| folder.is_dir())?;
+    refuses(folder, needed(&database.path)).map(|why| format!("the replica {}: {why}", replica.display()))
+}
+
+/// As much again as the WAL has, at most.
+fn needed(database: &Path) -> u64 {
+    let wal = fs::metadata(beside(database, "-wal")).map(|m| m.len()).unwrap_or_default();
+    wal.saturating_add(LEAST).min(PLENTY)
+}
+
+/// Why so many bytes cannot be written there, in the kernel's words.
+fn refuses(folder: &Path, bytes: u64) -> Option<&'static str> {
     let about = statvfs(folder).ok()?;
     if about.flags().contains(FsFlags::ST_RDONLY) {
-        return Some(format!("{} is read-only", folder.display()));
+        return Some("read-only file system");
     }
-    let wal = fs::metadata(beside(database, "-wal")).map(|m| m.len()).unwrap_or_default();
-    let needed = wal.saturating_add(LEAST).min(PLENTY);
     // What is kept for root is not told as free, so it is tried.
-    let is_scarce = sys::free_bytes(folder).is_some_and(|free| free < needed);
-    (is_scarce && !holds(folder, needed)).then(|| format!("{} is full", folder.display()))
+    let is_scarce = sys::free_bytes(folder).is_some_and(|free| free < bytes);
+    (is_scarce && !holds(folder, bytes)).then_some("no space left on device")
 }
 
 /// Whether so many bytes can be written there; a file system that has no files without a name is not tried.

@@ -26,6 +26,7 @@ both_lines!(
     a_database_that_is_mounted_without_its_directory_is_refused,
     a_mounted_directory_is_a_good_place,
     a_restore_without_a_byte_free_is_refused_at_once_for_what_it_is,
+    a_replica_that_takes_nothing_is_said_to_be_full_or_read_only,
 );
 
 /// Behind these words of the shell's.
@@ -297,5 +298,34 @@ fn what_is_on_a_volume_that_became_read_only_is_saved_at_the_stop() {
         site.write_on(more);
         let code = container.stop();
         saved_and_gone_on_with(&site, code, &container);
+    }
+}
+
+/// Not that it does not answer.
+fn a_replica_that_takes_nothing_is_said_to_be_full_or_read_only(line: Line) {
+    if !namespaces() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    for (is_full, why) in [(true, "no space left on device"), (false, "read-only file system")] {
+        let site = Site::new(line);
+        let replica = site.replica();
+        fs::create_dir(&replica).unwrap();
+        let _disk = Mounted::new(replica.clone(), "8m");
+        let mut container = site.writing("--every 2000").start();
+        container.ready();
+        eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+        if is_full {
+            fill_up(&replica);
+        } else {
+            let replica = replica.display().to_string();
+            let script = format!("mount --bind '{replica}' '{replica}' && mount -o remount,bind,ro '{replica}'");
+            assert!(container.exec_program(["sh", "-c", &script]).wait().unwrap().success());
+        }
+        site.write_on(300);
+        let code = container.stop();
+        let said = container.stderr();
+        let last = said.lines().last().unwrap_or_default();
+        assert!(code == 74 && last.contains("NOT SAVED") && last.contains(why), "{code}: {said}");
+        assert!(!last.contains("no reason given"), "{said}");
     }
 }
