@@ -41,6 +41,7 @@ pub mod progress;
 pub mod report;
 pub mod resnapshot;
 pub mod restore;
+pub mod rotation;
 pub mod running;
 pub mod runtime;
 pub mod settings;
@@ -71,7 +72,7 @@ use identity::Identity;
 use litestream::Line;
 use plan::{Plan, Planned};
 use runtime::Runtime;
-use settings::{Entry, Environment, LockPolicy, LogTo, Settings, Source};
+use settings::{Entry, Environment, LockPolicy, LogTo, Settings, Source, Values};
 use supervise::Boot;
 use supervise::lock::Locks;
 use supervise::machine::{Check, Rules};
@@ -132,6 +133,10 @@ pub struct Configured {
     pub settings: Settings,
     /// The environment, byte for byte.
     pub env: Vec<CString>,
+    /// Options, as the variables that they stand for.
+    pub options: Vec<(String, String)>,
+    /// The secrets that were in files.
+    pub from_files: Values,
 }
 
 impl Configured {
@@ -151,11 +156,25 @@ impl Configured {
         Self::read_with(flags, &|_| false)
     }
 
-    fn read_with(flags: Vec<(String, String)>, exists: &dyn Fn(&Path) -> bool) -> Result<Self, Failure> {
-        let env = Environment::load(std::env::vars_os(), flags);
-        let settings = settings::read(&env, exists)?;
+    fn read_with(options: Vec<(String, String)>, exists: &dyn Fn(&Path) -> bool) -> Result<Self, Failure> {
+        let env = Environment::load(std::env::vars_os(), options.clone());
+        Self::of(&env, sys::raw_environment(), options, exists)
+    }
+
+    /// What this environment says, whatever secrets are in their files: these are.
+    ///
+    /// # Errors
+    /// 78 with a line per problem.
+    pub fn with_values(env: Vec<CString>, options: Vec<(String, String)>, values: &Values) -> Result<Self, Failure> {
+        let read = Environment::load_with(env.iter().cloned().filter_map(sys::pair), options.clone(), values);
+        Self::of(&read, env, options, &|path| path.is_file())
+    }
+
+    fn of(read: &Environment, env: Vec<CString>, options: Vec<(String, String)>, exists: &dyn Fn(&Path) -> bool) -> Result<Self, Failure> {
+        let settings = settings::read(read, exists)?;
         report::set_debug(settings.entry.debug);
-        Ok(Self { settings, env: sys::raw_environment() })
+        let from_files = read.files().iter().filter_map(|(name, _)| Some((name.clone(), read.get(name)?.to_owned()))).collect();
+        Ok(Self { settings, env, options, from_files })
     }
 
     /// Litestream's and the workers' environment, in the boot that has this runtime directory.
@@ -260,6 +279,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     let mut boot = Boot {
         env: configured.env.clone(),
         helper_env: Vec::new(),
+        kept: None,
         own_path,
         plan: None,
         document: None,
@@ -300,7 +320,10 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         report::line(format_args!("/dev/null is missing and cannot be made ({error}): litestream will not start without it"));
     }
     let (planned, runtime) = configured.plan(entry.runtime_dir.as_deref())?;
-    boot.helper_env = configured.helper_environment(&runtime.path);
+    boot.kept = rotation::keep(&configured, &runtime.path, &planned.document)
+        .map_err(|e| Failure::new(exit::SYSTEM, format!("secrets cannot be kept: {e}")))?;
+    // Where secrets are in files, each helper makes its own of ours.
+    boot.helper_env = if boot.kept.is_some() { configured.env.clone() } else { configured.helper_environment(&runtime.path) };
     for note in planned.notes.iter().chain(&planned.findings) {
         report::line(note);
     }

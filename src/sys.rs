@@ -4,10 +4,10 @@
 mod own;
 mod spawn;
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,6 +28,26 @@ pub use spawn::{Kind, Program};
 pub const CHANNEL: RawFd = 3;
 /// The one under which Litestream's stand-in finds this program's own file, where its path does not lead to it any more.
 pub const OWN_FILE: RawFd = 4;
+/// The one under which a helper finds what PID 1 keeps of secrets that are in files.
+pub const KEPT: RawFd = 5;
+/// None of the numbers that a child is given something under.
+const ABOVE: RawFd = 16;
+
+/// The same under a number that no child is given something under.
+///
+/// # Errors
+/// What `fcntl(2)` says.
+pub fn above_the_given(fd: &impl AsFd) -> io::Result<OwnedFd> {
+    take_fd(fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(ABOVE))?)
+}
+
+/// A variable's name and its value.
+pub fn pair(entry: CString) -> Option<(OsString, OsString)> {
+    let bytes = entry.into_bytes();
+    let at = bytes.iter().position(|b| *b == b'=')?;
+    let (name, value) = bytes.split_at(at);
+    Some((OsString::from_vec(name.to_vec()), OsString::from_vec(value.get(1..).unwrap_or_default().to_vec())))
+}
 
 /// Sends a signal by its number: real-time signals have no name in nix.
 ///

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Line, Litestream};
 use crate::exit::Ended;
-use crate::{interrupt, sys};
+use crate::{interrupt, rotation, sys};
 
 /// How often a running child is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -140,6 +140,7 @@ fn command(litestream: &Litestream) -> Command {
     if let Some(env) = &litestream.env {
         command.env_clear().envs(env.iter().cloned());
     }
+    command.envs(rotation::since_our_start());
     // Killed, we can end nobody: a restore would go on into a folder that is nobody's.
     sys::end_with_us(&mut command);
     command

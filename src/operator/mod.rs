@@ -6,9 +6,8 @@ mod files;
 mod restore;
 mod status;
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -280,7 +279,7 @@ fn context_with(flags: Vec<(String, String)>, named: &dyn Fn(&Plan) -> Vec<PathB
     {
         // It has what was configured; the secrets are in the environment that `docker exec` gives, or in their files.
         let env = configured.map_or_else(|_| sys::raw_environment(), |c| c.helper_environment(place));
-        plan.litestream.env = Some(env.into_iter().filter_map(pair).collect());
+        plan.litestream.env = Some(env.into_iter().filter_map(sys::pair).collect());
         return Ok(Context { plan: expanded(plan), of_url: false, _own: None });
     }
     let configured = configured?;
@@ -300,7 +299,7 @@ fn may_be_forged(place: &Path) -> bool {
 fn made_again(configured: &Configured, place: &Path) -> Result<Plan, Failure> {
     let litestream = litestream::find(configured.settings.litestream.as_deref())?;
     let mut plan = plan::make(&configured.settings, litestream, place, configured.users_file()?.as_deref(), &Facilities::ALL)?.plan;
-    plan.litestream.env = Some(configured.helper_environment(place).into_iter().filter_map(pair).collect());
+    plan.litestream.env = Some(configured.helper_environment(place).into_iter().filter_map(sys::pair).collect());
     Ok(plan)
 }
 
@@ -331,20 +330,13 @@ fn context_of_url(mut flags: Vec<(String, String)>, variables: Vec<(String, Stri
 fn own_plan(configured: &Configured) -> Result<(Plan, Own), Failure> {
     let (planned, runtime) = configured.plan(None)?;
     let mut plan = planned.plan;
-    plan.litestream.env = Some(configured.helper_environment(&runtime.path).into_iter().filter_map(pair).collect());
+    plan.litestream.env = Some(configured.helper_environment(&runtime.path).into_iter().filter_map(sys::pair).collect());
     Ok((plan, Own(runtime)))
 }
 
 /// Options before the app hold for `docker exec`, too, which knows only the environment.
 fn with_options_of_the_boot(flags: Vec<(String, String)>, boots: &[Running]) -> Vec<(String, String)> {
     boots.first().into_iter().flat_map(|boot| boot.options.clone()).chain(flags).collect()
-}
-
-fn pair(entry: CString) -> Option<(OsString, OsString)> {
-    let bytes = entry.into_bytes();
-    let at = bytes.iter().position(|b| *b == b'=')?;
-    let (name, value) = bytes.split_at(at);
-    Some((OsString::from_vec(name.to_vec()), OsString::from_vec(value.get(1..).unwrap_or_default().to_vec())))
 }
 
 /// Databases that are named by path: one in a directory may be missing here.

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use super::{ALERT_URL, HEARTBEAT_URL, databases, dialects, replicas};
 use crate::litestream::schema::{KEYS, Kind};
@@ -16,11 +18,29 @@ const LARGEST_SECRET: u64 = 64 * 1024;
 pub struct Environment {
     values: BTreeMap<String, String>,
     problems: Vec<String>,
+    /// Secrets that are in a file, and which.
+    files: Vec<(String, PathBuf)>,
 }
+
+/// What secrets' files have, by the variables' names without `_FILE`.
+pub type Values = BTreeMap<String, String>;
 
 impl Environment {
     /// From what the process was given, and `flags`, which stand for variables and win.
     pub fn load(vars: impl Iterator<Item = (OsString, OsString)>, flags: Vec<(String, String)>) -> Self {
+        Self::load_by(vars, flags, &|_, path| read_secret(path))
+    }
+
+    /// The same, where the secrets' files have been read already.
+    pub fn load_with(vars: impl Iterator<Item = (OsString, OsString)>, flags: Vec<(String, String)>, values: &Values) -> Self {
+        Self::load_by(vars, flags, &|name, _| values.get(name).cloned().ok_or_else(|| "was never read".to_owned()))
+    }
+
+    fn load_by(
+        vars: impl Iterator<Item = (OsString, OsString)>,
+        flags: Vec<(String, String)>,
+        read: &dyn Fn(&str, &Path) -> Result<String, String>,
+    ) -> Self {
         let mut env = Self::default();
         for (name, value) in vars {
             let Ok(name) = name.into_string() else { continue };
@@ -33,7 +53,7 @@ impl Environment {
         }
         env.values.extend(flags);
         env.values.retain(|_, value| !value.is_empty());
-        env.read_secret_files();
+        env.read_secret_files(read);
         env
     }
 
@@ -63,7 +83,12 @@ impl Environment {
         &self.problems
     }
 
-    fn read_secret_files(&mut self) {
+    /// The secrets that are in a file, and which.
+    pub fn files(&self) -> &[(String, PathBuf)] {
+        &self.files
+    }
+
+    fn read_secret_files(&mut self, read: &dyn Fn(&str, &Path) -> Result<String, String>) {
         let twin = |(name, path): (&String, &String)| Some((name.strip_suffix("_FILE").filter(|n| is_secret(n))?.to_owned(), path.clone()));
         let twins: Vec<(String, String)> = self.values.iter().filter_map(twin).collect();
         for (name, path) in twins {
@@ -71,8 +96,11 @@ impl Environment {
                 self.problems.push(format!("{name} and {name}_FILE are both set; unset one"));
                 continue;
             }
-            match read_secret(Path::new(&path)) {
-                Ok(secret) => drop(self.values.insert(name, secret)),
+            match read(&name, Path::new(&path)) {
+                Ok(secret) => {
+                    self.files.push((name.clone(), path.into()));
+                    self.values.insert(name, secret);
+                }
                 // Somebody may have put the secret itself there.
                 Err(why) if !Path::new(&path).parent().is_some_and(|p| p.is_absolute() && p.is_dir()) => {
                     self.problems.push(format!("{name}_FILE: not a file in a directory that exists ({why})"));
@@ -84,11 +112,19 @@ impl Environment {
 }
 
 fn read_secret(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
-    if size > LARGEST_SECRET {
-        return Err(format!("{size} bytes are too many for a secret"));
+    secret_in(File::open(path).map_err(|e| e.to_string())?)
+}
+
+/// A secret's file as it is used.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn secret_in(file: File) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    file.take(LARGEST_SECRET.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LARGEST_SECRET {
+        return Err(format!("more than {LARGEST_SECRET} bytes are too many for a secret"));
     }
-    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
     let text = String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
     let text = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
     if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 pub use databases::Database;
 pub use entry::{Entry, Job, LockPolicy, LogTo, OnFailure, RestorePolicy, StalePolicy, duration};
-pub use environment::Environment;
+pub use environment::{Environment, Values, secret_in};
 pub use options::{OPTIONS, variable};
 pub use replica::Replica;
 pub use replicas::suffix;

@@ -50,6 +50,8 @@ pub struct Boot {
     pub env: Vec<CString>,
     /// Litestream's and the workers'.
     pub helper_env: Vec<CString>,
+    /// What is kept of secrets that are in files, for the helpers; then the environment above is what we were started with.
+    pub kept: Option<OwnedFd>,
     /// This binary.
     pub own_path: PathBuf,
     /// What is replicated, if anything.

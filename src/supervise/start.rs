@@ -17,8 +17,8 @@ use crate::identity::Identity;
 use crate::litestream::call;
 use crate::plan::PLAN_FILE;
 use crate::report;
-use crate::sys::{self, CHANNEL, Kind, OWN_FILE, Program};
-use crate::worker::exec::{self, HELPER, OPEN, SAME};
+use crate::sys::{self, CHANNEL, KEPT, Kind, OWN_FILE, Program};
+use crate::worker::exec::{self, HELPER, OPEN, RENEWED, RENEWED_LITESTREAM, SAME};
 use crate::worker::hold;
 
 impl Shell {
@@ -43,14 +43,21 @@ impl Shell {
         }
     }
 
-    /// Starts one of our helpers, by way of `__exec` where it is to be another user.
+    /// Starts one of our helpers, by way of `__exec` where it is to be another user, or secrets are in files, which may have changed.
     fn helper(&mut self, role: Role, path: &Path, args: Vec<OsString>, descriptors: &[(RawFd, RawFd)]) -> Option<Event> {
         let env = self.boot.helper_env.clone();
         let own = self.boot.own_path.clone();
-        let (program, args) = match &self.boot.identity {
-            None => (path, args),
-            Some(identity) => {
-                let mut words: Vec<OsString> = vec![own.clone().into(), "__exec".into(), HELPER.into(), identity.word()];
+        let kept = self.boot.kept.as_ref().map(|kept| (kept.as_raw_fd(), KEPT));
+        let (program, args) = match (&self.boot.identity, kept) {
+            (None, None) => (path, args),
+            (identity, _) => {
+                let how = match (kept, role) {
+                    (None, _) => HELPER,
+                    (Some(_), Role::Litestream) => RENEWED_LITESTREAM,
+                    (Some(_), _) => RENEWED,
+                };
+                let who = identity.as_ref().map_or_else(|| SAME.into(), Identity::word);
+                let mut words: Vec<OsString> = vec![own.clone().into(), "__exec".into(), how.into(), who];
                 words.push(path.into());
                 words.extend(args.into_iter().skip(1));
                 (sys::own_program(&own), words)
@@ -60,7 +67,8 @@ impl Shell {
         // The log first: its number may be the channel's there.
         let output =
             log.iter().flat_map(|(_, theirs)| [libc::STDOUT_FILENO, libc::STDERR_FILENO].map(|number| (theirs.as_raw_fd(), number)));
-        let descriptors: Vec<_> = output.chain(descriptors.iter().copied()).collect();
+        // What is kept last: its number may be another's here.
+        let descriptors: Vec<_> = output.chain(descriptors.iter().copied()).chain(kept).collect();
         let failed = self.start(role, &Program { path: program, args: &args, env: &env, kind: Kind::Helper, descriptors: &descriptors });
         self.logs.extend(log.filter(|_| failed.is_none()).map(|(ours, _)| (self.started, ours)));
         failed

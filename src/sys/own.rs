@@ -9,8 +9,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{FcntlArg, fcntl};
-
 use super::{Found, find_program};
 
 /// The file that this process runs, whatever its name leads to now.
@@ -53,11 +51,8 @@ pub fn own_program(path: &Path) -> &Path {
 /// What another program starts to be this one. Where the path does not lead to it any more, this is a file to be kept open for it, at a
 /// descriptor that [`by_descriptor`] names.
 pub fn own_file(path: &Path) -> Option<OwnedFd> {
-    // None of the numbers that a child is given something under.
-    const ABOVE: RawFd = 16;
     let file = if is_gone(path) { File::open(RUNNING).ok()? } else { return None };
-    let fd = fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(ABOVE)).ok()?;
-    super::take_fd(fd).ok()
+    super::above_the_given(&file).ok()
 }
 
 /// The path of what a process has open, for itself.

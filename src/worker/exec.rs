@@ -13,6 +13,7 @@ use nix::unistd::{Pid, execve, getpgrp, getppid, tcsetpgrp};
 use crate::exit;
 use crate::identity::Identity;
 use crate::report;
+use crate::rotation;
 use crate::sys::{self, Found};
 
 /// The word before the app's argv: become the app at once.
@@ -21,6 +22,10 @@ const AT_ONCE: &str = "now";
 const GATED: &str = "gated=";
 /// Or at once, and it is one of our own helpers: the terminal is not for it.
 pub const HELPER: &str = "helper";
+/// The same, with the secrets that their files have now.
+pub const RENEWED: &str = "renewed";
+/// The same, and it is the Litestream that replicates.
+pub const RENEWED_LITESTREAM: &str = "renewed-litestream";
 /// In the place of an identity: stay who we are.
 pub const SAME: &str = "-";
 /// What opens the gate.
@@ -43,6 +48,9 @@ pub fn run(args: &[OsString]) -> u8 {
     }
     let env = if when == HELPER {
         env
+    } else if when == RENEWED || when == RENEWED_LITESTREAM {
+        // As who we are: another user need not be let in to the files.
+        rotation::renewed(env, when == RENEWED_LITESTREAM)
     } else {
         take_terminal();
         named_by_pid(env, getppid(), Pid::this())

@@ -18,7 +18,7 @@ use crate::restore::rollback::Undone;
 use crate::restore::{self, Local, Source, present, rollback};
 use crate::state::State;
 use crate::watched::Owed;
-use crate::{resnapshot, runtime, watch};
+use crate::{resnapshot, rotation, runtime, watch};
 
 /// Databases that are looked after at once: each may be a Litestream of its own.
 const AT_ONCE: usize = 16;
@@ -53,6 +53,12 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     if let Some(socket) = plan.socket.as_deref().filter(|_| by_socket) {
         if socket::is_gone(socket, LISTENS) {
             channel.say(&Message::Note(format!("{}: was taken away: making the last sync without litestream", socket.display())));
+            channel.say(&Message::ByPass);
+            return Ok(());
+        }
+        if rotation::is_newer_than_litestream() {
+            let what = "a secret has changed since litestream was started: making the last sync without it, with what its file has now";
+            channel.say(&Message::Note(what.to_owned()));
             channel.say(&Message::ByPass);
             return Ok(());
         }

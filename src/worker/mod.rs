@@ -28,7 +28,7 @@ use crate::exit::{self, Failure};
 use crate::habits::Habit;
 use crate::plan::Plan;
 use crate::sys::CHANNEL;
-use crate::{interrupt, report, tenants};
+use crate::{interrupt, report, rotation, tenants};
 
 /// What a worker tells PID 1: a line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -268,6 +268,7 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
     let outcome = (|| {
         // PID 1's death must not leave a pin or a restore behind.
         let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+        rotation::inherit();
         let internal = |what: String| Failure::new(exit::INTERNAL, what);
         let channel = Channel::inherited().map_err(|e| internal(format!("a worker without a channel: {e}")))?;
         // It may have died before that: then its end of the pipe is closed, since the kernel closes it before it tells the children.

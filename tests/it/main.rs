@@ -50,6 +50,7 @@ mod repair;
 mod replicas;
 mod replication;
 mod restore;
+mod rotation;
 mod round_trip;
 mod secrets;
 mod serve;

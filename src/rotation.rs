@@ -1,0 +1,293 @@
+//! Secrets in files (`…_FILE`), read again at each start of a process that has to do with a replica: they may have been rotated. Must never run in
+//! PID 1, which a disk that hangs would stop, nor take an unreadable secret for none, nor go to another place than the boot has decided about.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Document;
+use crate::facilities::Facilities;
+use crate::plan::{self, Plan};
+use crate::settings::{Environment, Source, Values, secret_in};
+use crate::sys::{self, KEPT};
+use crate::{Configured, report, running, runtime};
+
+/// What is kept from start to start, in memory that PID 1 shares with its helpers: it is in no file.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+struct Kept {
+    /// The boot's options, as the variables that they stand for.
+    options: Vec<(String, String)>,
+    runtime: PathBuf,
+    /// What the boot's Litestream listens on for metrics, where the kernel is not asked.
+    port: Option<u16>,
+    /// The last good value of each variable that has a file.
+    values: Values,
+    /// Litestream's names for all secrets, with what is in them now.
+    env: Vec<(String, String)>,
+    /// How often they have changed, and as of which change Litestream has them.
+    changes: u32,
+    litestream: u32,
+    /// What was last said to be wrong with the files.
+    told: Vec<String>,
+}
+
+/// How long the files are waited for, all together: the last sync has not much more.
+const READ_WITHIN: Duration = Duration::from_secs(1);
+/// A file that has changed may still be being written.
+const SETTLED_AFTER: Duration = Duration::from_millis(50);
+
+/// Keeps what the boot has read. Nothing, where no secret is in a file.
+///
+/// # Errors
+/// What the kernel says.
+pub fn keep(configured: &Configured, runtime: &Path, document: &Document) -> io::Result<Option<OwnedFd>> {
+    if configured.from_files.is_empty() {
+        return Ok(None);
+    }
+    let kept = Kept {
+        options: configured.options.clone(),
+        runtime: runtime.to_owned(),
+        port: document.address().and_then(|address| address.rsplit_once(':')?.1.parse().ok()).filter(|port| *port > 0),
+        values: configured.from_files.clone(),
+        env: env_of(configured),
+        ..Kept::default()
+    };
+    let memory = File::from(memfd_create(c"secrets", MFdFlags::MFD_CLOEXEC)?);
+    kept.write(&memory)?;
+    sys::above_the_given(&memory).map(Some)
+}
+
+fn env_of(configured: &Configured) -> Vec<(String, String)> {
+    configured.settings.secrets.env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+}
+
+impl Kept {
+    /// Its length goes before it, so that half of it is none.
+    fn write(&self, memory: &File) -> io::Result<()> {
+        let text = serde_yaml::to_string(self).map_err(io::Error::other)?;
+        memory.write_all_at(format!("{:016x}{text}", text.len()).as_bytes(), 0)
+    }
+
+    fn read(memory: &File) -> Option<Self> {
+        // Another may be writing it.
+        (0..10).find_map(|_| {
+            Self::read_once(memory).or_else(|| {
+                std::thread::sleep(Duration::from_millis(1));
+                None
+            })
+        })
+    }
+
+    fn read_once(memory: &File) -> Option<Self> {
+        let mut length = [0; 16];
+        memory.read_exact_at(&mut length, 0).ok()?;
+        let length = usize::from_str_radix(std::str::from_utf8(&length).ok()?, 16).ok().filter(|n| *n < 1 << 24)?;
+        let mut text = vec![0; length];
+        memory.read_exact_at(&mut text, 16).ok()?;
+        serde_yaml::from_slice(&text).ok()
+    }
+
+    fn configured(&self, values: &Values, own: &[CString]) -> Result<Configured, String> {
+        Configured::with_values(own.to_vec(), self.options.clone(), values).map_err(|failure| failure.message)
+    }
+}
+
+/// The environment of a helper that is about to start, with what the files have now; `own` is what PID 1 was started with. What Litestream reads
+/// from a file is written anew where that has changed. `replicates` is whether it is the Litestream that does.
+pub fn renewed(own: Vec<CString>, replicates: bool) -> Vec<CString> {
+    let Some(memory) = sys::take_fd(KEPT).ok().map(File::from) else { return own };
+    let Some(mut kept) = Kept::read(&memory) else { return own };
+    let before = kept.clone();
+    let read = Environment::load_with(own.iter().cloned().filter_map(sys::pair), kept.options.clone(), &kept.values);
+    let (values, mut wrong) = fresh(read.files(), &kept.values, read_again);
+    if values != kept.values {
+        match take(&kept, &values, &own) {
+            Ok(env) => {
+                let changed = values.iter().filter(|(name, value)| kept.values.get(*name) != Some(value));
+                let changed: Vec<String> = changed.map(|(name, _)| format!("{name}_FILE")).collect();
+                report::line(format_args!("{}: has changed, and is used from here on", changed.join(", ")));
+                (kept.values, kept.env, kept.changes) = (values, env, kept.changes.saturating_add(1));
+            }
+            Err(why) => wrong.extend(why.lines().map(|why| format!("{why}; what was read before is used"))),
+        }
+    } else if kept.changes > 0 {
+        // PID 1 may have left its own again.
+        let _ = take(&kept, &values, &own);
+    }
+    let Ok(configured) = kept.configured(&kept.values, &own) else { return own };
+    if replicates {
+        kept.litestream = kept.changes;
+    }
+    if wrong != kept.told {
+        wrong.iter().for_each(report::line);
+        kept.told = wrong;
+    }
+    if kept != before
+        && let Err(error) = kept.write(&memory)
+    {
+        report::line(format_args!("secrets that have changed cannot be kept: {error}"));
+    }
+    if !replicates {
+        let _ = sys::keep_on_exec(&memory);
+        // It is the worker's from here on, under the same number.
+        let _ = memory.into_raw_fd();
+    }
+    configured.helper_environment(&kept.runtime)
+}
+
+/// Reads each file, as long as there is time; the last good value of those that cannot be read, and why.
+fn fresh(files: &[(String, PathBuf)], last: &Values, from_file: fn(&Path) -> Result<String, String>) -> (Values, Vec<String>) {
+    let read = |names: &[(String, PathBuf)]| -> BTreeMap<String, Result<String, String>> {
+        let (sender, receiver) = mpsc::channel();
+        for (name, path) in names.iter().cloned() {
+            let sender = sender.clone();
+            // One that hangs ends with us.
+            std::thread::spawn(move || sender.send((name, from_file(&path))));
+        }
+        drop(sender);
+        let by = Instant::now() + READ_WITHIN;
+        std::iter::from_fn(|| receiver.recv_timeout(by.saturating_duration_since(Instant::now())).ok()).collect()
+    };
+    let mut found = read(files);
+    let is_other = |found: &BTreeMap<String, Result<String, String>>| {
+        found.iter().any(|(name, value)| value.as_ref().is_ok_and(|value| last.get(name) != Some(value)))
+    };
+    for _ in 0..10 {
+        if !is_other(&found) {
+            break;
+        }
+        std::thread::sleep(SETTLED_AFTER);
+        let again = read(files);
+        if std::mem::replace(&mut found, again.clone()) == again {
+            break;
+        }
+    }
+    let (mut values, mut wrong) = (last.clone(), Vec::new());
+    for (name, path) in files {
+        match found.remove(name).unwrap_or_else(|| Err("it does not answer".to_owned())) {
+            Ok(value) => drop(values.insert(name.clone(), value)),
+            Err(why) => wrong.push(format!("{name}_FILE: {}: {why}; what was read before is used", path.display())),
+        }
+    }
+    (values, wrong)
+}
+
+/// What is no file, as the pipe of `<(…)`, was there to be read once.
+fn read_again(path: &Path) -> Result<String, String> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| e.to_string())?;
+    if !file.metadata().map_err(|e| e.to_string())?.is_file() {
+        return Err("not a file that can be read again".to_owned());
+    }
+    secret_in(file)
+}
+
+/// Takes over other values where they are only that: what Litestream reads from files is written anew. Its names for the secrets, and what is in them.
+fn take(kept: &Kept, values: &Values, own: &[CString]) -> Result<Vec<(String, String)>, String> {
+    let configured = kept.configured(values, own)?;
+    let old = running::left_plan(&kept.runtime).ok_or_else(|| format!("{}: there is no plan", kept.runtime.display()))?;
+    let secrets = &configured.settings.secrets;
+    let io = |error: io::Error| format!("{}: {error}", kept.runtime.display());
+    if !old.users_file && !matches!(configured.settings.source, Source::Nothing(_)) {
+        let facilities = Facilities { port: kept.port, no_sockets: old.socket.is_none().then(String::new), ..Facilities::ALL };
+        let made = plan::make(&configured.settings, old.litestream.clone(), &kept.runtime, None, &facilities);
+        let made = made.map_err(|failure| failure.message)?;
+        if (Plan { life: old.life.clone(), ..made.plan }) != old {
+            return Err("a secret that has changed names another place for a backup: start the container again for that".to_owned());
+        }
+        leave(&old, &old.config, &made.document.text()).map_err(io)?;
+        leave(&old, &old.config_again(), &made.document.again(old.litestream.line).text()).map_err(io)?;
+    }
+    if let Some(google) = &secrets.google {
+        leave(&old, &kept.runtime.join(plan::GOOGLE_FILE), google).map_err(io)?;
+    }
+    Ok(env_of(&configured))
+}
+
+fn leave(plan: &Plan, path: &Path, text: &str) -> io::Result<()> {
+    if std::fs::read_to_string(path).is_ok_and(|there| there == text) { Ok(()) } else { runtime::leave(plan, path, text) }
+}
+
+/// What PID 1 has given this worker, for as long as it lives.
+static OURS: OnceLock<Option<File>> = OnceLock::new();
+
+/// Takes what PID 1 has given this worker, so that what it starts has it not.
+pub fn inherit() {
+    OURS.get_or_init(|| sys::take_fd(KEPT).ok().map(File::from));
+}
+
+fn ours() -> Option<Kept> {
+    Kept::read(OURS.get()?.as_ref()?)
+}
+
+/// What has changed since this worker was started, under the names that Litestream reads.
+pub fn since_our_start() -> Vec<(String, String)> {
+    ours().filter(|kept| kept.changes > 0).map(|kept| kept.env).unwrap_or_default()
+}
+
+/// Whether the Litestream that runs has another secret than is in its file.
+pub fn is_newer_than_litestream() -> bool {
+    ours().is_some_and(|kept| kept.changes != kept.litestream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(all: &[&str]) -> Vec<(String, PathBuf)> {
+        all.iter().map(|name| ((*name).to_owned(), PathBuf::from(format!("/secrets/{name}")))).collect()
+    }
+
+    fn values(all: &[(&str, &str)]) -> Values {
+        all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_file_that_hangs_or_fails_costs_a_second_and_no_secret() {
+        let read: fn(&Path) -> Result<String, String> = |path| match path.to_str() {
+            Some("/secrets/HANGS") => loop {
+                std::thread::park();
+            },
+            Some("/secrets/GONE") => Err("No such file".to_owned()),
+            _ => Ok("new".to_owned()),
+        };
+        let last = values(&[("GONE", "old"), ("HANGS", "old"), ("KEY", "old")]);
+        let (found, wrong) = fresh(&names(&["GONE", "HANGS", "KEY"]), &last, read);
+        assert_eq!(found, values(&[("GONE", "old"), ("HANGS", "old"), ("KEY", "new")]));
+        assert_eq!(wrong.len(), 2, "{wrong:?}");
+        assert!(wrong.iter().all(|why| why.contains("what was read before is used") && !why.contains("old")), "{wrong:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_read_when_it_is_whole() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static READ: AtomicUsize = AtomicUsize::new(0);
+        let read: fn(&Path) -> Result<String, String> = |_| Ok("secret".chars().take(READ.fetch_add(2, Ordering::Relaxed) + 2).collect());
+        assert_eq!(fresh(&names(&["KEY"]), &values(&[("KEY", "old")]), read).0, values(&[("KEY", "secret")]));
+    }
+
+    #[test]
+    fn what_is_kept_is_read_back_whole_or_not_at_all() {
+        let memory = tempfile::tempfile().unwrap();
+        assert_eq!(Kept::read(&memory), None);
+        let mut kept =
+            Kept { values: values(&[("A", "multi\nline: é \u{1f600} \"'")]), runtime: "/run/x".into(), changes: 3, ..Kept::default() };
+        kept.write(&memory).unwrap();
+        assert_eq!(Kept::read(&memory).as_ref(), Some(&kept));
+        kept.values.clear();
+        kept.write(&memory).unwrap();
+        assert_eq!(Kept::read(&memory).as_ref(), Some(&kept), "what is shorter");
+        memory.write_all_at(b"zz", 0).unwrap();
+        assert_eq!(Kept::read(&memory), None);
+    }
+}
