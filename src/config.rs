@@ -15,7 +15,7 @@ use crate::litestream::schema::{KEYS, Lines, Section, find, is_grave, is_known};
 use crate::plan::Directory;
 use crate::settings::{Database, Replica, Tuning};
 use crate::{lint, tenants};
-pub use text::{REDACTED, Style, redacted};
+pub use text::{REDACTED, Style, redacted, shown_key};
 
 /// A configuration as a tree, with the variables that its values came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +100,7 @@ pub fn ignored(databases: &[Database], tuning: &[Tuning], line: Line) -> Result<
             Some(Lines::Both) | None => "neither line".to_owned(),
             Some(_) => format!("Litestream {theirs}"),
         };
+        let key = shown_key(key);
         if is_grave(key) {
             let instead =
                 if key == "age" { "let the bucket encrypt, or run Litestream 0.3.13" } else { "remove it, or run the line that has it" };

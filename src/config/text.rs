@@ -33,21 +33,36 @@ pub(super) fn text(mapping: &Mapping, origins: &BTreeMap<String, String>, style:
 /// The same tree without its secrets.
 pub fn redacted(value: &Value, name: &str) -> Value {
     match value {
-        Value::Mapping(inner) => {
-            Value::Mapping(inner.iter().map(|(key, value)| (key.clone(), redacted(value, key.as_str().unwrap_or_default()))).collect())
-        }
+        _ if is_secret(name, value) => REDACTED.into(),
+        Value::Mapping(inner) => Value::Mapping(
+            inner
+                .iter()
+                .map(|(key, value)| {
+                    let name = key.as_str().unwrap_or_default();
+                    (shown_key(name).into(), redacted(value, name))
+                })
+                .collect(),
+        ),
         Value::Sequence(items) => Value::Sequence(items.iter().map(|item| redacted(item, name)).collect()),
-        Value::String(text) if is_secret(name, text) => REDACTED.into(),
         other => other.clone(),
     }
 }
 
-/// Whether a key's value is a secret, or a URL with one in it.
-fn is_secret(name: &str, text: &str) -> bool {
-    let userinfo = || text.split_once("://").is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')));
-    name == "identities"
+/// Whether what stands behind a key is a secret, or may be: a key that nobody knows may be a misspelt one, and a place may have a password in it.
+fn is_secret(name: &str, value: &Value) -> bool {
+    let is_place = name.ends_with("url") || name == "endpoint";
+    // The whole has no name.
+    let known = name.is_empty() || KEYS.iter().any(|k| k.name == name);
+    !known
+        || name == "identities"
         || KEYS.iter().any(|k| k.name == name && k.kind == Kind::Secret)
-        || (name.ends_with("url") && (userinfo() || text.contains('?')))
+        || value.as_str().is_some_and(|text| text.contains('@') && text.contains("://") || is_place && text.contains(['@', '?']))
+}
+
+/// A key that is none may be a value that got into its place.
+pub fn shown_key(name: &str) -> &str {
+    let like_a_key = name.len() <= 40 && name.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '-' | '_'));
+    if like_a_key || KEYS.iter().any(|k| k.name == name) { name } else { "(not a key)" }
 }
 
 struct Writer<'a> {
@@ -61,7 +76,8 @@ impl Writer<'_> {
         for (key, value) in mapping {
             let name = key.as_str().unwrap_or_default();
             let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-            let _ = write!(self.out, "{}{}:", "  ".repeat(depth), scalar(key));
+            let key = if self.style == Style::Whole { key.clone() } else { shown_key(name).into() };
+            let _ = write!(self.out, "{}{}:", "  ".repeat(depth), scalar(&key));
             self.value(value, depth, &path, name);
         }
     }
@@ -69,6 +85,7 @@ impl Writer<'_> {
     fn value(&mut self, value: &Value, depth: usize, path: &str, name: &str) {
         let deeper = depth.saturating_add(1);
         match value {
+            _ if self.style != Style::Whole && is_secret(name, value) => self.leaf(&scalar(&REDACTED.into()), path),
             Value::Mapping(inner) if inner.is_empty() => self.out.push_str(" {}\n"),
             Value::Mapping(inner) => {
                 self.out.push('\n');
@@ -81,7 +98,6 @@ impl Writer<'_> {
                     self.item(item, deeper, &format!("{path}.{at}"), name);
                 }
             }
-            Value::String(text) if self.style != Style::Whole && is_secret(name, text) => self.leaf(&scalar(&REDACTED.into()), path),
             other => self.leaf(&scalar(other), path),
         }
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::tree::{Body, Node, Scalar};
 use super::{Context, Part, is_key, is_variable, shown};
+use crate::config::shown_key;
 use crate::litestream::Line;
 use crate::litestream::duration;
 use crate::litestream::schema::{self, KEYS, Key, Kind, Section};
@@ -40,8 +41,7 @@ fn known(section: Section, name: &str) -> Option<&'static Key> {
 
 /// A key that is none may be a value that got into its place.
 fn safe(name: &str) -> &str {
-    let like_a_key = name.len() <= 40 && name.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '-' | '_'));
-    if is_key(name) || like_a_key { name } else { "this key" }
+    if shown_key(name) == name { name } else { "this key" }
 }
 
 /// What stands elsewhere, or is done otherwise, on the running line.

@@ -176,7 +176,7 @@ fn is_public(key: &str) -> bool {
     let public = |k: &schema::Key| matches!(k.kind, Kind::Text | Kind::Number | Kind::Size | Kind::Duration | Kind::Flag);
     is_key(key)
         && KEYS.iter().filter(|k| k.name == key).all(|k| public(k) || matches!(k.kind, Kind::Mapping(_)))
-        && !matches!(key, "url" | "webdav-url" | "exec")
+        && !matches!(key, "url" | "webdav-url" | "endpoint" | "exec")
 }
 
 /// A value as the user wrote it, or dots where it is not to be shown.

@@ -14,7 +14,7 @@ use crate::text::nearest;
 /// A check of one mapping: itself, the file, and what to add to.
 type Check = fn(&Rc<Node>, &Rc<Node>, &mut Context);
 
-const CHECKS: [(Section, Check); 15] = [
+const CHECKS: [(Section, Check); 16] = [
     (Section::Top, exec),
     (Section::Top, addr),
     (Section::Top, socket),
@@ -30,6 +30,7 @@ const CHECKS: [(Section, Check); 15] = [
     (Section::Replica, url_in_path),
     (Section::Replica, url_and_parts),
     (Section::Replica, missing_parts),
+    (Section::Replica, keys_in_endpoint),
 ];
 
 pub(super) fn check(part: &Part, root: &Rc<Node>, context: &mut Context) {
@@ -109,6 +110,15 @@ fn heartbeat_url(top: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
     if context.line == Line::V05 && top.text("heartbeat-url").is_some_and(wrong) {
         let what = "heartbeat-url: Litestream refuses what is not http or https; write `heartbeat-url: https://…`";
         context.say(place(top, "heartbeat-url"), what);
+    }
+}
+
+/// It is not refused here, where it may have stood for years.
+fn keys_in_endpoint(replica: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
+    if replica.text("endpoint").is_some_and(|endpoint| endpoint.contains('@')) {
+        let what = "endpoint: Litestream does not use the user and the password in it, and says them in its log; write the host alone, and the keys into \
+                    `access-key-id` and `secret-access-key`";
+        context.say(place(replica, "endpoint"), what);
     }
 }
 

@@ -51,6 +51,14 @@ fn one(said: &str, at: &str, parts: &[&str]) {
 }
 
 #[test]
+fn a_password_in_an_endpoint_is_seen_and_not_shown() {
+    for line in [V03, V05] {
+        let said = replica("{type: s3, bucket: b, path: p, region: r, endpoint: 'http://u:hunter2@h'}", line);
+        assert!(said.lines().count() == 1 && said.contains("endpoint: ") && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
 fn a_path_by_which_another_file_is_opened_is_grave_on_the_line_that_does() {
     let file = |path: &str| format!("socket: {{enabled: true}}\ndbs:\n  - path: '{path}'\n    replica: {{url: 's3://b/a'}}\n");
     for path in ["/d/a?b.db", "/d/a#b.db", "/d/a%41.db"] {

@@ -60,7 +60,7 @@ fn s3(replica: &mut Replica, from: &str, place: &str, query: &str) -> Result<(),
     replica.set("path", path.trim_matches('/'), from);
     for parameter in query.split('&').filter(|p| !p.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, "true"));
-        let value = value.replace("%3A", ":").replace("%2F", "/").replace("%3a", ":").replace("%2f", "/");
+        let value = value.replace("%3A", ":").replace("%2F", "/").replace("%3a", ":").replace("%2f", "/").replace("%40", "@");
         // Litestream takes both forms: forcePathStyle and force-path-style.
         let dashed: String =
             name.chars().flat_map(|c| if c.is_ascii_uppercase() { vec!['-', c.to_ascii_lowercase()] } else { vec![c] }).collect();

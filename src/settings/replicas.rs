@@ -64,8 +64,31 @@ pub(super) fn complete(env: &Environment, databases: &mut [Database], problems: 
             problems.push(format!("{}: no replica for {}; set LITESTREAM_REPLICA_URL{suffix}", database.named_by, database.alias));
         }
     }
+    for database in databases.iter() {
+        refuse_keys_in_endpoints(database, problems);
+    }
     refuse_shared_places(databases, problems);
     any
+}
+
+/// Litestream sends no user and no password of an endpoint to anybody, and says it in its log.
+fn refuse_keys_in_endpoints(database: &Database, problems: &mut Vec<String>) {
+    let listed = database.extra.get("replicas").and_then(Value::as_sequence).into_iter().flatten().filter_map(Value::as_mapping);
+    let several: Vec<Replica> = listed.map(|mapping| Replica::of(mapping, &database.named_by)).collect();
+    for replica in several.iter().chain([&database.replica]) {
+        let in_url = replica.get("url").and_then(|url| url.split_once("endpoint=")).map(|(_, rest)| ("url", rest));
+        let places = replica.get("endpoint").map(|endpoint| ("endpoint", endpoint)).into_iter().chain(in_url);
+        for (key, _) in places.filter(|(_, text)| text.contains('@') || text.contains("%40")) {
+            let name = replica.from(key).unwrap_or(&database.named_by);
+            let keys = match replica.kind() {
+                "abs" => "LITESTREAM_AZURE_ACCOUNT_KEY",
+                _ => "LITESTREAM_ACCESS_KEY_ID and LITESTREAM_SECRET_ACCESS_KEY",
+            };
+            problems.push(format!(
+                "{name}: a user or password in an endpoint, which Litestream does not use; write the host alone, and set {keys}"
+            ));
+        }
+    }
 }
 
 /// What stands behind a variable's name for one database: `_CACHE`.

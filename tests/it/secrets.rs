@@ -15,6 +15,8 @@ both_lines!(
     a_secret_for_one_database_is_in_a_private_file,
     the_app_does_not_see_the_replicas_credentials_where_it_need_not,
     keys_that_a_killed_life_left_are_gone_at_the_next_start,
+    a_password_in_an_endpoint_is_refused_by_the_name_of_its_variable,
+    what_stands_behind_a_misspelt_key_is_nowhere,
 );
 
 /// What a provider may issue, and what YAML, a shell, a URL or `os.Expand` would make something else of.
@@ -238,5 +240,71 @@ fn keys_that_a_killed_life_left_are_gone_at_the_next_start(line: Line) {
     assert!(left.iter().all(gone) && run.join("somebody-elses.yml").exists(), "{:?}", fs::read_dir(&run).unwrap().collect::<Vec<_>>());
     fs::remove_file(run.join("somebody-elses.yml")).unwrap();
     assert_nowhere(&site, &container, &["canary".into()], true);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+}
+
+/// Litestream sends it to nobody, and says it in its log.
+fn a_password_in_an_endpoint_is_refused_by_the_name_of_its_variable(line: Line) {
+    let site = Site::new(line);
+    let endpoint = "http://canary-user:canary-secret@127.0.0.1:9";
+    let list = |replica: String| format!("[{{\"path\": \"{}\", \"replica\": {replica}}}]", site.database().display());
+    for (name, value) in [
+        ("LITESTREAM_REPLICA_ENDPOINT", endpoint.to_owned()),
+        ("AWS_ENDPOINT_URL_S3", endpoint.to_owned()),
+        ("S3_ENDPOINT", "canary-user:canary-secret@127.0.0.1:9".to_owned()),
+        ("LITESTREAM_REPLICA_ENDPOINT_DEFAULT", endpoint.to_owned()),
+        ("LITESTREAM_REPLICA_URL", format!("s3://bucket/x?endpoint={endpoint}")),
+        (
+            "LITESTREAM_REPLICA_URL",
+            format!("s3://bucket/x?endpoint={}", endpoint.replace(':', "%3A").replace('/', "%2F").replace('@', "%40")),
+        ),
+        ("LITESTREAM_DBS", list(format!("{{\"type\": \"s3\", \"bucket\": \"b\", \"path\": \"x\", \"endpoint\": \"{endpoint}\"}}"))),
+        ("LITESTREAM_DBS", list(format!("{{\"url\": \"s3://b/x?endpoint={endpoint}\"}}"))),
+    ] {
+        let commands: [&[&str]; 8] = [
+            &["--", "true"],
+            &["config"],
+            &["config", "--explain"],
+            &["config", "--json"],
+            &["config", "--check"],
+            &["status"],
+            &["verify", "default"],
+            &["init", "--config", "/nowhere/x"],
+        ];
+        for words in commands {
+            let mut command = Command::new(crate::support::entry());
+            command.args(words).env_clear().env("PATH", crate::support::SEARCH_PATH).env("LITESTREAM_BIN", site.litestream());
+            command.env("LITESTREAM_ENTRY_RUNTIME_DIR", site.path("run"));
+            if name != "LITESTREAM_DBS" {
+                command.env("DATABASE_PATH", site.database());
+            }
+            if !["LITESTREAM_DBS", "LITESTREAM_REPLICA_URL"].contains(&name) {
+                command.env("LITESTREAM_REPLICA_BUCKET", "bucket");
+            }
+            let output = command.env(name, &value).output().unwrap();
+            assert!(!said(&output).contains("canary"), "{name}: {words:?}: a secret is shown");
+            assert_eq!(output.status.code(), Some(78), "{name}: {words:?}: {}", said(&output));
+            assert!(said(&output).contains(&format!("{name}: a user or password in an endpoint")), "{name}: {words:?}: {}", said(&output));
+        }
+    }
+}
+
+fn what_stands_behind_a_misspelt_key_is_nowhere(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let replica = site.replica().display().to_string();
+    let mistakes = "\"secret-acess-key\": \"canary1\", \"pasword\": 424242424242, \"credentials\": {\"path\": \"canary2\"}, \"keys\": [\"canary3\"], \"canary4/+\": true";
+    let replica = format!("{{\"type\": \"file\", \"path\": {replica:?}, {mistakes}}}");
+    let replica = match line {
+        Line::V05 => format!("\"replica\": {replica}"),
+        Line::V03 => format!("\"replicas\": [{replica}]"),
+    };
+    let list = format!("[{{\"path\": {:?}, {mistakes}, {replica}}}]", site.database().display().to_string());
+    let recipe = site.plain_recipe().env("LITESTREAM_DBS", list).app(site.writer("--every 5000"));
+    let mut container = running(recipe);
+    assert_nowhere(&site, &container, &["canary".into(), "424242424242".into()], false);
+    assert!(container.stderr().contains("`secret-acess-key` is ignored"), "{}", container.stderr());
     assert_eq!(container.stop(), 0, "{}", container.stderr());
 }
