@@ -5,6 +5,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::exit::{self, Failure};
 use crate::sys;
 
 /// What is there, and what is not.
@@ -30,11 +33,32 @@ impl Facilities {
         Self { proc, port: if proc { None } else { port() }, no_sockets }
     }
 
+    /// Descriptors: 24 are enough for a database or two. With 16, neither a worker nor Litestream can start.
+    ///
+    /// # Errors
+    /// 71 where none of it can start.
+    pub fn enough_descriptors() -> Result<Option<String>, Failure> {
+        descriptors(getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft))
+    }
+
     /// What cannot be had without them: a line each.
     pub fn lines(&self, is_pid_1: bool) -> Vec<String> {
         let unseen = "/proc is not mounted here, and this is not PID 1: what the app leaves behind is not seen, and may write after the last \
                       sync; mount /proc, or run as PID 1";
         if self.proc || is_pid_1 { Vec::new() } else { vec![unseen.to_owned()] }
+    }
+}
+
+fn descriptors(limit: u64) -> Result<Option<String>, Failure> {
+    let what = || {
+        format!(
+            "only {limit} files may be open at a time here (RLIMIT_NOFILE), and 24 are needed: raise it (`ulimit -n`, `--ulimit nofile=1024`)"
+        )
+    };
+    match limit {
+        0..=16 => Err(Failure::new(exit::SYSTEM, what())),
+        17..24 => Ok(Some(what())),
+        _ => Ok(None),
     }
 }
 
@@ -57,6 +81,12 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
         assert!(Facilities::look(Some(&dir.path().join("missing/socket"))).no_sockets.is_some());
         assert_eq!(Facilities::look(None).no_sockets, None, "nobody asks for one");
+    }
+
+    #[test]
+    fn a_limit_of_descriptors_is_refused_or_said() {
+        assert!(descriptors(16).unwrap_err().message.contains("only 16") && descriptors(17).unwrap().is_some());
+        assert_eq!(descriptors(24).unwrap(), None);
     }
 
     #[test]

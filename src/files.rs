@@ -366,6 +366,20 @@ pub fn give(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
     Ok(fchownat(&file, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::AT_EMPTY_PATH)?)
 }
 
+/// What to do about a place that cannot be written.
+pub fn what_to_do(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => "mount it so that it can be written".to_owned(),
+        _ => format!("make it writable for uid {}", nix::unistd::geteuid()),
+    }
+}
+
+/// Whether a lock was not taken because there are none here: a file system without, NFS without its lock service, a policy.
+pub fn are_no_locks(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -316,6 +316,9 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         }
         return Ok(supervise::run(boot, rules, signals));
     }
+    if let Some(line) = Facilities::enough_descriptors()? {
+        report::line(line);
+    }
     if let Err(error) = sys::ensure_dev_null() {
         report::line(format_args!("/dev/null is missing and cannot be made ({error}): litestream will not start without it"));
     }

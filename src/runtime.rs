@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::Document;
@@ -32,8 +33,25 @@ pub struct Runtime {
     /// Its path.
     pub path: PathBuf,
     dir: Dir,
-    lock: Flock<File>,
+    lock: Lock,
     place: Place,
+}
+
+/// What says that a boot has a directory.
+#[derive(Debug)]
+enum Lock {
+    Held(Flock<File>),
+    /// There are no locks here: who comes later takes what is there for held.
+    None(File),
+}
+
+impl Lock {
+    fn metadata(&self) -> io::Result<Metadata> {
+        match self {
+            Self::Held(file) => file.metadata(),
+            Self::None(file) => file.metadata(),
+        }
+    }
 }
 
 /// How a directory is opened.
@@ -169,7 +187,7 @@ fn claim(path: &Path, place: Place) -> io::Result<Runtime> {
 }
 
 /// Makes the directory where there is none, and takes its lock.
-fn hold(path: &Path, place: Place) -> io::Result<(Dir, Flock<File>)> {
+fn hold(path: &Path, place: Place) -> io::Result<(Dir, Lock)> {
     if place == Place::Usual {
         only_ours(path)?;
     }
@@ -184,8 +202,9 @@ fn hold(path: &Path, place: Place) -> io::Result<(Dir, Flock<File>)> {
         Found::Shared(_) | Found::Other(_) => return Err(io::Error::other("what is at `lock` in it is none of ours")),
     };
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok((dir, lock)),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "another litestream-entry uses it")),
+        Ok(lock) => Ok((dir, Lock::Held(lock))),
+        Err((file, errno)) if files::are_no_locks(errno) => Ok((dir, Lock::None(file))),
+        Err((_, Errno::EWOULDBLOCK)) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "another litestream-entry uses it")),
         Err((_, errno)) => Err(errno.into()),
     }
 }
@@ -220,7 +239,8 @@ fn read_by(file: &File, group: u32) -> io::Result<()> {
 /// Whether a boot holds the directory now.
 pub fn is_held(path: &Path) -> bool {
     let Ok(file) = files::open(&path.join(LOCK)) else { return false };
-    matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::errno::Errno::EWOULDBLOCK)))
+    let locked = Flock::lock(file, FlockArg::LockSharedNonblock);
+    locked.is_err_and(|(_, errno)| errno == Errno::EWOULDBLOCK || files::are_no_locks(errno))
 }
 
 /// The configuration that a plan's Litestream reads, as it reads it.

@@ -14,6 +14,8 @@ pub enum Kind {
     NoRoom,
     /// Litestream does not take its configuration.
     Refused,
+    /// What Litestream is made with (Go) cannot start in this place.
+    NoStart,
 }
 
 /// What a complaint means.
@@ -45,7 +47,12 @@ const DAMAGE: [&str; 11] = [
 ];
 
 /// The first row with a word that was said. The words are AWS's, Go's and the clients' own, as both lines print them.
-const TABLE: [Row; 20] = [
+const TABLE: [Row; 21] = [
+    (
+        &["failed to reserve page summary memory", "out of memory allocating", "runtime: cannot allocate memory", "fatal error: newosproc"],
+        Kind::NoStart,
+        "give it more memory (RLIMIT_AS, `ulimit -v`, of 1 GiB at least) or processes",
+    ),
     (&["no space left on device", "disk quota exceeded"], NoRoom, ""),
     (&["age encryption is not currently supported"], Refused, "let the bucket encrypt, or run Litestream 0.3.13"),
     (

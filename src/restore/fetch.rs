@@ -194,6 +194,12 @@ impl<'a> Source<'a> {
                     return Err(Failure::new(exit::CONFIG, format!("litestream refuses its configuration: {reason}; {hint}")));
                 }
                 Kind::NoRoom => return Err(self.no_room(folder)),
+                Kind::NoStart => {
+                    return Err(Failure::new(
+                        exit::SYSTEM,
+                        format!("litestream cannot start: {reason}; {}", failed.hint.unwrap_or_default()),
+                    ));
+                }
                 Kind::Damaged if damaged.0 >= self.tries => {
                     return Err(Failure::new(exit::DAMAGED, format!("the backup is damaged: {reason}")));
                 }
@@ -337,8 +343,7 @@ impl<'a> Source<'a> {
             return self.no_room(folder);
         }
         let place = folder.parent().unwrap_or(folder).display();
-        let what = format!("cannot restore into {place}: {error}; make it writable for uid {}", nix::unistd::geteuid());
-        Failure::new(exit::SYSTEM, what)
+        Failure::new(exit::SYSTEM, format!("cannot restore into {place}: {error}; {}", files::what_to_do(error)))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::litestream::{Ability, Line, call};
 use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::settings::{self, StalePolicy};
-use crate::{interrupt, report, resnapshot, runtime, sqlite, time};
+use crate::{files, interrupt, report, resnapshot, runtime, sqlite, time};
 
 /// How long the replica of a database that is to start empty is asked what is left behind by that.
 const ASK_BEFORE_NEVER: Duration = Duration::from_secs(2);
@@ -111,8 +111,7 @@ impl Boot<'_> {
     }
 
     fn system(&self, error: &std::io::Error) -> Failure {
-        let place = self.database.path.display();
-        Failure::new(exit::SYSTEM, format!("{place}: {error}; check that uid {} may write there", nix::unistd::geteuid()))
+        Failure::new(exit::SYSTEM, format!("{}: {error}; {}", self.database.path.display(), files::what_to_do(error)))
     }
 
     // ---- a database that is here

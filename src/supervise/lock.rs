@@ -134,12 +134,16 @@ impl Held {
 
 fn cannot_write(database: &Database, error: &std::io::Error) -> Failure {
     let place = database.path.parent().unwrap_or(Path::new("/")).display();
-    let (alias, uid) = (&database.alias, nix::unistd::geteuid());
-    let what = match error.raw_os_error() {
-        Some(no) => format!(
-            "{alias}: cannot write beside the database in {place}: {}; Litestream must: make it writable for uid {uid}",
-            Errno::from_raw(no).desc()
+    let alias = &database.alias;
+    let what = match error.raw_os_error().map(Errno::from_raw) {
+        Some(errno) if files::are_no_locks(errno) => format!(
+            "{alias}: there are no file locks in {place} ({}), so that another container on this volume would not be noticed; see to it that there is \
+             never more than one, and set LITESTREAM_ENTRY_LOCK=off to go on without",
+            errno.desc()
         ),
+        Some(errno) => {
+            format!("{alias}: cannot write beside the database in {place}: {}; Litestream must: {}", errno.desc(), files::what_to_do(error))
+        }
         None => format!("{alias}: {error}"),
     };
     Failure::new(exit::SYSTEM, what)

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::unistd::{Pid, pipe2};
@@ -37,7 +38,13 @@ impl Shell {
                 None
             }
             Err(errno) => {
-                report::line(format_args!("{}: cannot be started: {}", path.display(), errno.desc()));
+                // "Try again", the kernel says.
+                let why = if errno == Errno::EAGAIN {
+                    "no more processes may run here: raise the limit (`ulimit -u` of this user, `--pids-limit`)"
+                } else {
+                    errno.desc()
+                };
+                report::line(format_args!("{}: cannot be started: {why}", path.display()));
                 Some(Event::NotStarted(role))
             }
         }

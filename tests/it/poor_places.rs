@@ -27,6 +27,10 @@ both_lines!(
     a_mounted_directory_is_a_good_place,
     a_restore_without_a_byte_free_is_refused_at_once_for_what_it_is,
     a_replica_that_takes_nothing_is_said_to_be_full_or_read_only,
+    without_prctl,
+    without_file_locks_it_says_how_to_go_on_and_does,
+    a_limit_that_is_too_low_is_named,
+    a_first_boot_on_a_full_volume_is_told_to_make_room,
 );
 
 /// Behind these words of the shell's.
@@ -328,4 +332,64 @@ fn a_replica_that_takes_nothing_is_said_to_be_full_or_read_only(line: Line) {
         assert!(code == 74 && last.contains("NOT SAVED") && last.contains(why), "{code}: {said}");
         assert!(!last.contains("no reason given"), "{said}");
     }
+}
+
+fn without_prctl(line: Line) {
+    lives(line, |recipe| denied(recipe, "prctl=1"));
+}
+
+fn without_file_locks_it_says_how_to_go_on_and_does(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    // ENOLCK, ENOSYS
+    for call in ["flock=37", "flock=38"] {
+        let site = Site::new(line);
+        let (code, container) = denied(site.recipe().shell(&format!("echo ran > {}", site.path("ran").display())), call).run();
+        let said = container.stderr();
+        assert!(code == 71 && said.contains("LITESTREAM_ENTRY_LOCK=off") && said.contains("no file locks"), "{code}: {said}");
+        assert!(!said.contains("can be written") && !site.path("ran").exists(), "{said}");
+        let mut container = denied(site.writing("--every 2000").env("LITESTREAM_ENTRY_LOCK", "off"), call).start();
+        container.ready();
+        site.write_on(200);
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/deny.py");
+        let health = || container.exec_by(&["python3", script.to_str().unwrap(), call], ["health"]);
+        eventually("health is 0", PATIENCE, || when(health().status.success()));
+        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        site.assert_saved();
+    }
+}
+
+fn a_limit_that_is_too_low_is_named(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let app = || site.recipe().shell(&format!("echo ran > {}", site.path("ran").display()));
+    for number in ["10", "13", "16"] {
+        let (code, container) = app().behind(&["prlimit", &format!("--nofile={number}:{number}")]).run();
+        let said = container.stderr();
+        assert!(code == 71 && said.contains("RLIMIT_NOFILE") && said.contains("24"), "{number}: {code}: {said}");
+    }
+    for bytes in [200 << 20, 700 << 20] {
+        let began = Instant::now();
+        let (code, container) = app().behind(&["prlimit", &format!("--as={bytes}")]).run();
+        let said = container.stderr();
+        assert!(code == 71 && said.contains("memory") && said.contains("RLIMIT_AS"), "{bytes}: {code}: {said}");
+        assert!(began.elapsed() < Duration::from_secs(30) && !said.contains("trying again"), "{said}");
+    }
+    assert!(!site.path("ran").exists());
+}
+
+fn a_first_boot_on_a_full_volume_is_told_to_make_room(line: Line) {
+    if !namespaces() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let site = Site::new(line);
+    let _disk = Mounted::new(site.path("data"), "1m,nr_inodes=3");
+    fill_up(&site.path("data"));
+    let (code, container) = site.recipe().shell("exit 0").run();
+    let said = container.stderr();
+    assert!(code == 71 && said.contains("make room"), "{code}: {said}");
+    assert!(!said.contains("may write there") && !said.contains("make it writable"), "{said}");
 }
