@@ -316,28 +316,6 @@ pub fn generation_path(database: &Path) -> PathBuf {
     meta_dir(database).join("generation")
 }
 
-/// A read transaction that keeps the WAL from being restarted for as long as it lives.
-///
-/// After a boot the first opener rebuilds the `-shm` with nothing backfilled, so the reader takes a
-/// read mark ≥ 1, and no writer restarts a WAL while a reader is on such a mark.
-#[derive(Debug)]
-pub struct Pin {
-    /// The database.
-    pub database: PathBuf,
-    _reader: Connection,
-}
-
-/// Pins the WAL.
-///
-/// # Errors
-/// What SQLite says, where the database cannot be read.
-pub fn pin(database: &Path) -> rusqlite::Result<Pin> {
-    let reader = open(database)?;
-    reader.busy_timeout(Duration::from_secs(2))?;
-    reader.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
-    Ok(Pin { database: database.to_owned(), _reader: reader })
-}
-
 /// How long a checkpoint may keep the app's writers waiting.
 const BUSY: Duration = Duration::from_millis(250);
 /// Pause between tries.
@@ -438,25 +416,6 @@ mod tests {
         assert!(survey(&path, true).wal.is_some());
         truncate(&path, Instant::now()).unwrap();
         assert_eq!((survey(&path, true).wal, wal_size(&path)), (None, 0));
-    }
-
-    #[test]
-    fn a_pinned_wal_is_not_restarted_by_a_writer() {
-        let (_dir, path, app) = database();
-        // As at a boot: nobody has it open, and the WAL is kept.
-        app.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
-        drop(app);
-        let salts = || salts_at(&beside(&path, "-wal"), 16);
-        let before = salts();
-        let pin = pin(&path).unwrap();
-        let writer = Connection::open(&path).unwrap();
-        let write = || writer.execute_batch("INSERT INTO t VALUES(2); PRAGMA wal_checkpoint(PASSIVE); INSERT INTO t VALUES(3);").unwrap();
-        write();
-        assert_eq!(salts(), before);
-        drop(pin);
-        write();
-        write();
-        assert_ne!(salts(), before);
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Look {
         Self { was_wal: open(&database.path).is_some_and(|(_, wal)| wal), database: database.clone(), alone: None }
     }
 
-    /// Which database it is.
+    /// Which database it is. May be asked while this process has it open, as [`Self::is_over`] may.
     pub fn path(&self) -> &Path {
         &self.database.path
     }

@@ -34,6 +34,7 @@ pub mod notify;
 pub mod operator;
 pub mod pages;
 pub mod paths;
+pub mod pin;
 pub mod plan;
 pub mod position;
 pub mod process;
@@ -266,6 +267,21 @@ fn leave_stderr(log: &LogTo) -> Result<(), Failure> {
 /// the other is stopped would wait for ever.
 const ALONE_WITHIN: Duration = Duration::from_secs(120);
 
+/// The rules of a plan that is replicated, by us where we have the lock.
+fn replicate_by(rules: &mut Rules, plan: &Plan, locked: bool) {
+    let entry = &plan.entry;
+    let alone = entry.migrate.is_some() && entry.migrate_rollback;
+    rules.replicates = !rules.job;
+    rules.standby = !locked && !rules.job;
+    rules.wait = entry.lock == LockPolicy::Wait || alone;
+    rules.wait_for = (alone && entry.lock != LockPolicy::Wait).then_some(ALONE_WITHIN);
+    rules.confirms = plan.socket.is_some() && plan.litestream.can(litestream::Ability::Sync);
+    rules.repairs = plan.litestream.line == Line::V05;
+    rules.watches = plan.directories.iter().any(|d| tenants::is_listed(plan, d));
+    rules.reserve = plan.reserve();
+    rules.names = plan.locked().into_iter().map(|d| d.alias).collect();
+}
+
 /// Boots: everything that may fail before the first child fails here, in one line a problem.
 fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure> {
     // Before anything else, so that no signal is lost.
@@ -339,15 +355,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         (rules.job, rules.migrate, rules.rollback) = (true, None, false);
     }
     let locks = if rules.job { None } else { take_locks(&plan)? };
-    rules.replicates = !rules.job;
-    rules.standby = locks.is_none() && !rules.job;
-    let alone = entry.migrate.is_some() && entry.migrate_rollback;
-    rules.wait = entry.lock == LockPolicy::Wait || alone;
-    rules.wait_for = (alone && entry.lock != LockPolicy::Wait).then_some(ALONE_WITHIN);
-    rules.confirms = plan.socket.is_some() && plan.litestream.can(litestream::Ability::Sync);
-    rules.repairs = plan.litestream.line == Line::V05;
-    rules.watches = plan.directories.iter().any(|d| tenants::is_listed(&plan, d));
-    rules.reserve = plan.reserve();
+    replicate_by(&mut rules, &plan, locks.is_some());
     for line in plan.lines() {
         report::line(line);
     }
@@ -357,7 +365,6 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         boot.env.extend(paths);
     }
     boot.locks = locks;
-    rules.names = plan.locked().into_iter().map(|d| d.alias).collect();
     boot.plan = Some(plan);
     boot.document = Some(planned.document);
     boot.runtime = Some(runtime);

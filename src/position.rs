@@ -41,8 +41,18 @@ pub fn wal_end(database: &Path) -> Option<Place> {
     (frames > 0).then_some(Place { salts, end })
 }
 
-fn wal_index(database: &Path) -> Option<[u8; 48]> {
-    let mut header = [0; 48];
+/// Whether all of its WAL is in the database (`nBackfill` at 96 of the `-shm`). Must not be called while this process has it open, whose
+/// locks would go with the file that is closed.
+pub fn is_checkpointed(database: &Path) -> bool {
+    let frames = |at: usize| {
+        let index = wal_index(database)?;
+        Some(u32::from_ne_bytes(index.get(at..at.checked_add(4)?)?.try_into().ok()?))
+    };
+    matches!((frames(16), frames(96)), (Some(all), Some(there)) if all > 0 && there >= all)
+}
+
+fn wal_index(database: &Path) -> Option<[u8; 100]> {
+    let mut header = [0; 100];
     files::open(&continuity::beside(database, "-shm")).ok()?.read_exact_at(&mut header, 0).ok()?;
     // `isInit`: until the first opener has read the WAL, it says nothing.
     (header.get(12) == Some(&1)).then_some(header)

@@ -13,7 +13,7 @@ use crate::restore::install::go_on_from_here;
 use crate::state::{Replication, State};
 use crate::watched::Owed;
 use crate::worker::{CONTROL_FILE, Message};
-use crate::{continuity, files, interrupt, runtime};
+use crate::{continuity, files, interrupt, pin, runtime};
 
 /// How long Litestream may take to come back, its last sync and the emptying of WALs included, where nobody waits.
 pub const BACK_WITHIN: Duration = Duration::from_secs(60);
@@ -116,6 +116,7 @@ pub fn force(plan: &Plan, database: &Database, by: Instant) -> Result<(), String
     let mut args: Vec<OsString> = vec!["replicate".into()];
     args.extend(call::Config { path: &path, expand: false }.flags());
     args.extend(["-once".into(), "-force-snapshot".into()]);
+    let _held = pin::for_a_pass(&database.path, by);
     match call::run(&plan.litestream, &args, by) {
         Ok(Some(output)) if output.ended.ok() => Ok(()),
         Ok(Some(output)) => Err(output.reason()),

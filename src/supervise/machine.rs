@@ -179,6 +179,9 @@ pub enum Sync {
     Socket,
     /// By a pass of our own.
     Pass,
+    /// After Litestream's end, by a pass where others still write to the database: 0.5's `/sync` ends the lock by which it has read all of
+    /// it, and what they write until its end may leave a gap.
+    Shared,
     /// Not at all: the databases go back to what they were before a migration that failed.
     Rollback,
 }
@@ -528,6 +531,10 @@ impl Machine {
         self.heard(now);
         match message {
             Message::Ready { held, unproven } => self.ready(held, unproven, now),
+            Message::Held => {
+                self.pins_held(now);
+                Vec::new()
+            }
             Message::Released => {
                 self.untouched = false;
                 Vec::new()

@@ -368,6 +368,7 @@ impl Shell {
                 let word = match sync {
                     Sync::Socket => "socket",
                     Sync::Pass => "pass",
+                    Sync::Shared => "shared",
                     Sync::Rollback => "rollback",
                 };
                 self.wake();

@@ -11,6 +11,7 @@ use crate::continuity::{self, Need};
 use crate::exit::Failure;
 use crate::litestream::{Ability, Line, call, socket};
 use crate::mark::Mark;
+use crate::pin;
 use crate::plan::{Database, Plan};
 use crate::position;
 use crate::report;
@@ -30,7 +31,7 @@ const LISTENS: Duration = Duration::from_millis(300);
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
 /// `socket MILLISECONDS`: asks the Litestream that runs. `pass MILLISECONDS`: makes a pass of its own,
-/// after Litestream's end.
+/// after Litestream's end. `shared MILLISECONDS`: the same of what others still have open then.
 ///
 /// # Errors
 /// None: what is not saved is told to PID 1.
@@ -43,12 +44,14 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
         rollback(plan, channel);
         return Ok(());
     }
+    let (shared, by_socket) = (word(0) == "shared", word(0) == "socket" && plan.socket.is_some());
     if plan.entry.migrate_rollback {
         // Where the boot ended before its migration, there is nothing to go back from.
         forget(plan);
     }
-    say_what_never_came(plan, channel);
-    let by_socket = word(0) == "socket" && plan.socket.is_some();
+    if !shared {
+        say_what_never_came(plan, channel);
+    }
     let waiting = Waiting::default();
     if let Some(socket) = plan.socket.as_deref().filter(|_| by_socket) {
         if socket::is_gone(socket, LISTENS) {
@@ -67,10 +70,11 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     }
     // Each for itself, so that one whose replica is gone does not cost the others theirs; and said at once, should there be no time for the rest.
     let outcomes = in_parallel(&databases, AT_ONCE, |database| {
-        let outcome = if by_socket {
-            by_running(plan, database, deadline, (channel, &waiting))
-        } else {
-            by_pass(plan, database, deadline, channel).map_err(|why| full::replica_takes_nothing(database).unwrap_or(why))
+        let outcome = match (by_socket, shared) {
+            (true, _) => by_running(plan, database, deadline, (channel, &waiting)),
+            // Only Litestream had it open, whose last sync is confirmed.
+            (false, true) if !pass::is_shared(&database.path) => Ok(()),
+            _ => by_pass(plan, database, deadline, channel).map_err(|why| full::replica_takes_nothing(database).unwrap_or(why)),
         };
         channel.say(&match &outcome {
             Ok(()) => Message::Saved(database.alias.clone()),
@@ -253,6 +257,7 @@ fn by_socket(database: &Database, socket: &Path, deadline: Instant) -> Result<()
 /// 0.5 without a running Litestream: `replicate -once`, whose exit code has a meaning.
 fn by_once(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
     make_continuous(database, deadline)?;
+    let _held = pin::for_a_pass(&database.path, deadline);
     let path = runtime::pass_config(plan, database, None)?;
     let mut args: Vec<OsString> = vec!["replicate".into()];
     args.extend(call::Config { path: &path, expand: false }.flags());

@@ -40,6 +40,8 @@ pub enum Message {
         /// Some database could be neither pinned nor emptied.
         unproven: bool,
     },
+    /// `__prepare`: it holds pins now, of databases that the app has only just begun to write to.
+    Held,
     /// `__prepare`: a pin has been let go, so that from here on a dead Litestream needs the other way.
     Released,
     /// `__prepare`: pins were let go for size, and the replica answers now: start Litestream anew.
@@ -124,6 +126,7 @@ impl Message {
     pub fn encode(&self) -> String {
         match self {
             Self::Ready { held, unproven } => format!("ready {} {}\n", u8::from(*held), u8::from(*unproven)),
+            Self::Held => "held\n".to_owned(),
             Self::Released => "released\n".to_owned(),
             Self::Reopen => "reopen\n".to_owned(),
             Self::Waits => "waits\n".to_owned(),
@@ -153,6 +156,7 @@ impl Message {
                 let (held, unproven) = flags.split_once(' ')?;
                 Some(Self::Ready { held: flag(held)?, unproven: flag(unproven)? })
             }
+            ("held", "") => Some(Self::Held),
             ("released", "") => Some(Self::Released),
             ("reopen", "") => Some(Self::Reopen),
             ("waits", "") => Some(Self::Waits),
@@ -343,6 +347,7 @@ mod tests {
     #[test]
     fn every_message_arrives_as_it_was_sent() {
         let mut all = vec![
+            Message::Held,
             Message::Released,
             Message::Reopen,
             Message::Waits,

@@ -54,7 +54,7 @@ pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result
 }
 
 /// Whether somebody else goes on with it: Litestream has ended, or was killed, and what was killed may hold its lock for a moment still.
-fn is_shared(database: &Path) -> bool {
+pub(super) fn is_shared(database: &Path) -> bool {
     let began = Instant::now();
     while continuity::is_open_elsewhere(database) {
         if began.elapsed() >= LINGERS {

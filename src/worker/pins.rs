@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Channel, Message};
-use crate::continuity::{self, Pin};
+use crate::continuity;
 use crate::habits::Look;
 use crate::litestream::socket;
 use crate::mark::Mark;
+use crate::pin::{self, Pin};
 use crate::plan::Plan;
 use crate::report;
 
@@ -21,6 +22,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const PART: u32 = 20;
 /// How long an app's first moments last. One that leaves WAL mode later is refused by Litestream's own lock.
 const FIRST_MOMENTS: Duration = Duration::from_secs(30);
+
+/// Databases that are not pinned.
+pub(super) struct Looks {
+    /// Whose app may ask for what a pin forbids.
+    pub looks: Vec<Look>,
+    /// Those that are pinned when something is in their WAL.
+    pub written: Vec<Look>,
+}
 
 /// Whether a WAL has become too large to be held back any longer, which is said.
 pub(super) fn outgrown(pin: &Pin, plan: &Plan) -> bool {
@@ -50,18 +59,42 @@ pub(super) fn look(looks: &mut Vec<Look>, channel: &Channel) {
     });
 }
 
+/// Pins those that the app has begun to write to in WAL mode: a first one, one that was restored, one whose WAL was emptied. Before that
+/// it may ask for what a pin forbids. They are not looked at any more.
+fn pin_what_is_written(waiting: &mut Vec<Look>, pins: &mut Vec<Pin>, channel: &Channel) -> Vec<Look> {
+    let mut pinned = Vec::new();
+    for at in (0..waiting.len()).rev() {
+        let path = waiting.get(at).map(|look| look.path().to_owned()).unwrap_or_default();
+        if pin::is_written_to(&path)
+            && let Ok(pin) = pin::pin(&path)
+        {
+            pins.push(pin);
+            pinned.push(waiting.swap_remove(at));
+        }
+    }
+    if !pinned.is_empty() {
+        channel.say(&Message::Held);
+    }
+    pinned
+}
+
 /// Holds each pin until Litestream shows that it has its own lock, or until its WAL is too large.
-pub(super) fn hold(mut pins: Vec<Pin>, mut looks: Vec<Look>, plan: &Plan, channel: &Channel) {
+pub(super) fn hold(mut pins: Vec<Pin>, looks: Looks, plan: &Plan, channel: &Channel) {
     let Some(socket) = &plan.socket else { return };
+    let Looks { mut looks, mut written } = looks;
+    let mut pinned = Vec::new();
     let began = Instant::now();
     let mut asked = began;
     let mut too_large: Vec<PathBuf> = Vec::new();
     loop {
         let round = Instant::now();
         look(&mut looks, channel);
+        look(&mut written, channel);
+        pinned.extend(pin_what_is_written(&mut written, &mut pins, channel));
         looks.retain(|_| began.elapsed() < FIRST_MOMENTS);
+        written.retain(|_| began.elapsed() < FIRST_MOMENTS);
         let waits = !(pins.is_empty() && too_large.is_empty());
-        match (waits, looks.is_empty()) {
+        match (waits, looks.is_empty() && written.is_empty()) {
             (false, true) => return,
             (true, true) => std::thread::sleep(ASK_EVERY),
             (_, false) => std::thread::sleep((round.elapsed() * PART).max(LOOK_EVERY)),
@@ -73,13 +106,15 @@ pub(super) fn hold(mut pins: Vec<Pin>, mut looks: Vec<Look>, plan: &Plan, channe
         let before = pins.len();
         let statuses = socket::sync_status(socket, Duration::from_secs(2)).unwrap_or_default();
         let locked = |path: &Path| statuses.iter().any(|s| Path::new(&s.path) == path && s.holds_lock());
-        looks.retain(|look| {
-            let over = locked(look.path());
-            if over {
-                look.is_over();
-            }
-            !over
-        });
+        for looks in [&mut looks, &mut written, &mut pinned] {
+            looks.retain(|look| {
+                let over = locked(look.path());
+                if over {
+                    look.is_over();
+                }
+                !over
+            });
+        }
         pins.retain(|pin| {
             if locked(&pin.database) {
                 return false;

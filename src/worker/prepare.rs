@@ -2,16 +2,18 @@
 //! never let Litestream start on a WAL that may have a gap without saying so.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::pins::Looks;
 use super::{Channel, Message, Preparation, flush, in_parallel, memory, pins, probe};
-use crate::continuity::{self, Need, Pin};
+use crate::continuity::{self, Need};
 use crate::exit::{self, Failure};
 use crate::habits::{Habit, Look};
 use crate::litestream::backup::Position;
 use crate::litestream::{Ability, Line};
 use crate::mark::{Mark, mark_path};
+use crate::pin::{self, Pin};
 use crate::plan::{Database, Plan};
 use crate::report;
 use crate::restore::present::{self, Known};
@@ -195,11 +197,12 @@ fn say_once(undecided: Vec<(Database, String)>, said: &mut BTreeSet<String>) -> 
     undecided.into_iter().map(news).collect()
 }
 
-/// Empties every WAL under a live app, after the snapshots that are owed.
+/// Empties every WAL under a live app, after the snapshots that are owed, and holds them back until Litestream does.
 fn make_fit(plan: &Plan, channel: &Channel) {
     let owed = all_owed(plan);
-    let (_, unproven) = fit(plan, &plan.databases, false);
-    channel.say(&Message::Ready { held: false, unproven: unproven || owed });
+    let Fit { pins, unproven, .. } = fit(plan, &plan.databases, Beside::App);
+    channel.say(&Message::Ready { held: !pins.is_empty(), unproven: unproven || owed });
+    pins::hold(pins, Looks { looks: Vec::new(), written: Vec::new() }, plan, channel);
 }
 
 /// Sees to the snapshots that are owed; whether one of them is so still. 0.3, and the first releases of 0.5, take their own when they
@@ -221,31 +224,34 @@ fn all_owed(plan: &Plan) -> bool {
 
 /// Pins or empties every WAL before the app, and holds the pins until Litestream has its own.
 fn pin_and_hold(plan: &Plan, channel: &Channel) {
-    let (pins, unproven) = fit(plan, &plan.databases, shows_lock(plan));
-    let looks = looks(plan, &pins);
-    channel.say(&Message::Ready { held: !pins.is_empty(), unproven });
-    pins::hold(pins, looks, plan, channel);
+    let fit = fit(plan, &plan.databases, Beside::Nobody);
+    let looks = looks(plan, &fit);
+    channel.say(&Message::Ready { held: !fit.pins.is_empty(), unproven: fit.unproven });
+    pins::hold(fit.pins, looks, plan, channel);
 }
 
-/// At those in which the app may do what a pin forbids.
-fn looks(plan: &Plan, pins: &[Pin]) -> Vec<Look> {
-    let free = |database: &&Database| shows_lock(plan) && !pins.iter().any(|pin| pin.database == database.path);
-    plan.databases.iter().filter(free).map(Look::new).collect()
+/// At those that are not pinned.
+fn looks(plan: &Plan, fit: &Fit) -> Looks {
+    let free = |database: &&Database| shows_lock(plan) && !fit.pins.iter().any(|pin| pin.database == database.path);
+    let (looks, written) =
+        plan.databases.iter().filter(free).map(Look::new).partition(|look| fit.alone.iter().any(|path| path == look.path()));
+    Looks { looks, written }
 }
 
 /// The same where it is not known yet whether these are the databases to go on with: the app starts, and Litestream when it is.
 fn wait_and_hold(plan: &Plan, undecided: Vec<(Database, String)>, channel: &Channel) -> Result<(), Failure> {
     let mut said = BTreeSet::new();
     let mut open = say_once(undecided, &mut said);
-    let (mut pins, _) = fit(plan, &plan.databases, shows_lock(plan));
-    let mut looks = looks(plan, &pins);
+    let mut first = fit(plan, &plan.databases, Beside::Nobody);
+    let mut looks = looks(plan, &first);
     channel.say(&Message::Waits);
     let mut next = Instant::now() + ASK_AGAIN;
     while !open.is_empty() {
         interrupt::check()?;
         std::thread::sleep(ASK_EVERY);
-        pins.retain(|pin| !pins::outgrown(pin, plan));
-        pins::look(&mut looks, channel);
+        first.pins.retain(|pin| !pins::outgrown(pin, plan));
+        pins::look(&mut looks.looks, channel);
+        pins::look(&mut looks.written, channel);
         if Instant::now() >= next {
             open = say_once(all(plan, &open, |plan, database| present::judge(plan, database, PATIENCE))?, &mut said);
             next = Instant::now() + ASK_AGAIN;
@@ -253,9 +259,12 @@ fn wait_and_hold(plan: &Plan, undecided: Vec<(Database, String)>, channel: &Chan
     }
     plan.databases.iter().for_each(|database| present::make_good(plan, database));
     // The app has worked with these since, and Litestream has seen nothing of it.
+    let mut pins = first.pins;
     let unpinned: Vec<Database> = plan.databases.iter().filter(|d| !pins.iter().any(|pin| pin.database == d.path)).cloned().collect();
-    let (_, unproven) = fit(plan, &unpinned, false);
-    channel.say(&Message::Ready { held: !pins.is_empty(), unproven });
+    let then = fit(plan, &unpinned, Beside::App);
+    looks.written.retain(|look| !then.pins.iter().any(|pin| pin.database == look.path()));
+    pins.extend(then.pins);
+    channel.say(&Message::Ready { held: !pins.is_empty(), unproven: then.unproven });
     pins::hold(pins, looks, plan, channel);
     Ok(())
 }
@@ -264,11 +273,30 @@ fn shows_lock(plan: &Plan) -> bool {
     plan.socket.is_some() && plan.litestream.can(Ability::Status)
 }
 
-/// Pins or empties the WALs of these; whether some backup may have a gap all the same.
-fn fit(plan: &Plan, databases: &[Database], shows_lock: bool) -> (Vec<Pin>, bool) {
+/// Who has the databases open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    /// Nobody: the app has not started.
+    Nobody,
+    /// The app, which has written while no Litestream has read.
+    App,
+}
+
+/// What was done with the WALs.
+#[derive(Default)]
+struct Fit {
+    pins: Vec<Pin>,
+    /// Those whose app may ask for what a pin forbids.
+    alone: Vec<PathBuf>,
+    /// Some backup may have a gap all the same.
+    unproven: bool,
+}
+
+/// Pins or empties the WALs of these.
+fn fit(plan: &Plan, databases: &[Database], beside: Beside) -> Fit {
     if plan.litestream.line == Line::V03 {
         databases.iter().for_each(continuity::begin);
-        return (Vec::new(), false);
+        return Fit::default();
     }
     for database in databases.iter().filter(|d| !plan.litestream.can(Ability::Flags) && continuity::has_flags(&d.path)) {
         report::line(format_args!(
@@ -278,19 +306,20 @@ fn fit(plan: &Plan, databases: &[Database], shows_lock: bool) -> (Vec<Pin>, bool
             plan.litestream.version
         ));
     }
-    let prepared = in_parallel(databases, databases.len(), |database| make_continuous(database, shows_lock));
-    let mut pins = Vec::new();
-    let mut unproven = prepared.len() != databases.len();
-    for outcome in prepared {
+    let prepared = in_parallel(databases, databases.len(), |database| make_continuous(database, shows_lock(plan), beside));
+    let mut fit = Fit { unproven: prepared.len() != databases.len(), ..Fit::default() };
+    for (database, outcome) in databases.iter().zip(prepared) {
         match outcome {
-            Ok(pin) => pins.extend(pin),
+            Ok(Outcome::Pinned(pin)) => fit.pins.push(pin),
+            Ok(Outcome::Alone) => fit.alone.push(database.path.clone()),
+            Ok(Outcome::Free) => {}
             Err(why) => {
-                unproven = true;
+                fit.unproven = true;
                 report::line(why);
             }
         }
     }
-    (pins, unproven)
+    fit
 }
 
 /// Brings back what is missing, all databases at once; those whose replica did not answer.
@@ -318,40 +347,54 @@ fn all(
     }
 }
 
+/// What became of one WAL.
+enum Outcome {
+    Pinned(Pin),
+    /// Not pinned, since the app may ask for what a pin forbids.
+    Alone,
+    /// Not pinned.
+    Free,
+}
+
 /// Pins or empties one WAL, and notes what is then known.
-fn make_continuous(database: &Database, shows_lock: bool) -> Result<Option<Pin>, String> {
+fn make_continuous(database: &Database, shows_lock: bool, beside: Beside) -> Result<Outcome, String> {
     let path = &database.path;
-    let mut pin = None;
     // Until Litestream has a position of its own, the restored one counts.
-    let mut mark = match Mark::read(path) {
+    let mark = match Mark::read(path) {
         restored @ (Mark::Restored(_) | Mark::Rewound(_)) => restored,
         _ => Mark::Open,
     };
-    let mut failed = None;
-    // Only a database is looked at: what does not exist yet has no past.
-    if matches!(restore::look(path), Ok(Local::Sqlite)) {
-        let facts = continuity::survey(path, shows_lock);
-        let facts = continuity::Facts { asks_alone: facts.shows_lock && asks_alone(database, continuity::decide(facts)), ..facts };
-        match continuity::decide(facts) {
-            Need::Nothing => {}
-            Need::Pin => match continuity::pin(path) {
-                Ok(held) => pin = Some(held),
-                Err(error) => failed = Some(error.to_string()),
-            },
-            Need::Truncate => failed = continuity::truncate(path, Instant::now() + TRUNCATE_FOR).err(),
-        }
-        report::debug(format_args!("{}: {facts:?}: {:?}", database.alias, continuity::decide(facts)));
+    let made = match restore::look(path) {
+        Ok(Local::Sqlite) => pin_or_empty(database, shows_lock, beside),
+        // Only a database is looked at: what does not exist yet has no past.
+        _ => Ok(Outcome::Free),
+    };
+    let noted = if made.is_ok() { mark } else { Mark::Unproven }.write(path);
+    let made = made.and_then(|made| noted.map(|()| made).map_err(|error| format!("{}: {error}", mark_path(path).display())));
+    made.map_err(|why| format!("{}: its backup is unproven: {why}; it will be made whole at the next chance", database.alias))
+}
+
+fn pin_or_empty(database: &Database, shows_lock: bool, beside: Beside) -> Result<Outcome, String> {
+    let path = &database.path;
+    let by = Instant::now() + TRUNCATE_FOR;
+    // Beside an app that has written unseen, a pin proves nothing of what was written before.
+    let facts = continuity::survey(path, shows_lock && beside == Beside::Nobody);
+    let alone = facts.shows_lock && asks_alone(database, continuity::decide(facts));
+    let facts = continuity::Facts { asks_alone: alone, ..facts };
+    let need = continuity::decide(facts);
+    report::debug(format_args!("{}: {facts:?}: {need:?}", database.alias));
+    match need {
+        Need::Pin => return pin::pin(path).map(Outcome::Pinned).map_err(|error| error.to_string()),
+        Need::Truncate => continuity::truncate(path, by)?,
+        Need::Nothing => {}
     }
-    if failed.is_some() {
-        mark = Mark::Unproven;
+    if alone {
+        return Ok(Outcome::Alone);
     }
-    if let Err(error) = mark.write(path) {
-        failed = Some(format!("{}: {error}", mark_path(path).display()));
+    if beside == Beside::App && shows_lock {
+        return pin::beside_others(path, by).map(|pin| pin.map_or(Outcome::Free, Outcome::Pinned));
     }
-    match failed {
-        None => Ok(pin),
-        Some(why) => Err(format!("{}: its backup is unproven: {why}; it will be made whole at the next chance", database.alias)),
-    }
+    Ok(Outcome::Free)
 }
 
 /// Whether the app may ask for what a pin forbids, which is said where there would be one. What only may be is tried once.

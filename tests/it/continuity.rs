@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use nix::sys::signal::Signal;
 
-use crate::support::container::Recipe;
+use crate::support::container::{Container, Recipe};
 use crate::support::contents::Contents;
 use crate::support::lives::{self, bare_boot, wait_for_boot};
 use crate::support::s3::Server;
@@ -234,6 +234,92 @@ fn an_app_that_a_pin_has_ended_starts_the_next_time() {
     assert!(said.contains("its app failed soon after its last start"), "{said}");
     let said = lives_well(&site, "journal_mode=DELETE", 50);
     assert!(said.contains("its app leaves WAL mode at each start"), "{said}");
+}
+
+/// An app whose WAL is checkpointed as a whole when Litestream comes, and which begins it anew while Litestream reads a snapshot, over a
+/// few of the frames that are still to be read. No page is written twice. Its last commit is in `rows`.
+fn over_the_snapshot(site: &Site) -> Recipe {
+    let script = "
+import glob, os, signal, sqlite3, sys, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+c.execute('PRAGMA journal_mode=WAL'); c.execute('PRAGMA synchronous=OFF'); c.execute('PRAGMA wal_autocheckpoint=0')
+c.execute('CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, body TEXT)')
+def commit():
+    n = c.execute('INSERT INTO t(body) VALUES (hex(randomblob(200000)))').lastrowid
+    with open(sys.argv[2] + '.new', 'w') as rows:
+        rows.write(str(n))
+    os.rename(sys.argv[2] + '.new', sys.argv[2])
+    return n
+while commit() < 120:
+    pass
+while True:
+    for _ in range(11):
+        commit()
+    c.execute('PRAGMA wal_checkpoint')
+    by = time.time() + 3
+    while not glob.glob(sys.argv[3]) and time.time() < by:
+        time.sleep(0.0005)
+    commit()
+    while glob.glob(sys.argv[3]):
+        time.sleep(0.0005)
+";
+    let words = ["/usr/bin/python3".as_ref(), "-c".as_ref(), script.as_ref(), site.database().as_os_str()];
+    let reads = site.database().with_file_name(".app.db-litestream").join("ltx/0/*.tmp");
+    site.recipe().app(words).arguments([site.path("rows").as_os_str(), reads.as_os_str()])
+}
+
+/// Until so many files of Litestream's are in the replica, the first of which is a snapshot.
+fn uploaded(site: &Site, files: usize) {
+    eventually("uploads", PATIENCE, || when(uploads(site).len() >= files));
+}
+
+#[track_caller]
+fn stops_with_all(site: &Site, mut container: Container) {
+    let commits = rows_of(site);
+    eventually("more commits", PATIENCE, || when(rows_of(site) > commits + 2));
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    let here = Contents::of(site.database());
+    assert_eq!(here.difference(&site.backup_of(site.database())), None, "{}", container.stderr());
+}
+
+/// Litestream 0.5 reads a first snapshot with no lock that would keep the WAL from being begun anew, where all of it was checkpointed just
+/// then: pages of it are then those of other frames.
+#[test]
+fn a_first_snapshot_is_whole_beside_an_app_that_begins_the_wal_anew_all_the_time() {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(Line::V05);
+    // A first boot.
+    let container = over_the_snapshot(&site).start();
+    uploaded(&site, 2);
+    stops_with_all(&site, container);
+    // A restore.
+    fs::remove_dir_all(site.path("data")).unwrap();
+    fs::create_dir(site.path("data")).unwrap();
+    let before = uploads(&site).len();
+    let container = over_the_snapshot(&site).start();
+    uploaded(&site, before + 1);
+    stops_with_all(&site, container);
+}
+
+/// The same after each death of Litestream.
+#[test]
+fn a_snapshot_after_litestreams_death_is_whole_beside_such_an_app() {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(Line::V05);
+    let container = over_the_snapshot(&site).start();
+    let mut before = uploads(&site).len();
+    for _ in 0..3 {
+        uploaded(&site, before + 1);
+        process::send(container.running_litestream().pid, Signal::SIGKILL);
+        before = uploads(&site).len();
+    }
+    uploaded(&site, before + 1);
+    stops_with_all(&site, container);
 }
 
 /// The newest of Litestream's files in the replica that are new since then, by size.

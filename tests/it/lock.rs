@@ -78,6 +78,37 @@ fn a_rolling_deploy_loses_no_row_of_either(line: Line) {
     assert!(contents.last() >= site.acknowledged());
 }
 
+/// What was asked of 0.5 by its socket, it has not locked any more: what another app writes until it ends may leave a gap.
+#[test]
+fn what_the_first_one_leaves_is_whole_while_the_other_writes_on() {
+    if !namespaces() {
+        return;
+    }
+    const EVERYWHERE: &str = "
+import os, random, signal, sqlite3, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+c = sqlite3.connect(sys.argv[1], timeout=10, isolation_level=None)
+c.execute('CREATE TABLE IF NOT EXISTS other(id INTEGER PRIMARY KEY, body TEXT)')
+c.execute('CREATE INDEX IF NOT EXISTS bodies ON other(body)')
+c.executemany('INSERT INTO other(body) VALUES (?)', [(os.urandom(200).hex(),) for _ in range(3000)])
+while True:
+    c.executemany('UPDATE other SET body = ? WHERE id = ?', [(os.urandom(200).hex(), random.randint(1, 3000)) for _ in range(20)])
+";
+    let site = Site::new(Line::V05);
+    for round in 0..2 {
+        let mut first = site.writing("--every 1000").start();
+        first.ready();
+        site.write_on(300);
+        let words = ["/usr/bin/python3".as_ref(), "-c".as_ref(), EVERYWHERE.as_ref(), site.database().as_os_str()];
+        let mut new = second(&site).app(words).start();
+        other_writes_on(&site);
+        site.write_on(300);
+        assert_eq!(first.stop(), 0, "{round}: {}", first.stderr());
+        new.kill();
+        assert!(site.backup_of(site.database()).last() >= site.acknowledged(), "{round}: {}", first.stderr());
+    }
+}
+
 fn a_killed_replicator_is_taken_over_from(line: Line) {
     if !namespaces() {
         return;

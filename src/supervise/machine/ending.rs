@@ -182,8 +182,19 @@ impl Machine {
         }
         self.replicator = Replicator::Off;
         let mut actions = vec![Action::Say("litestream does not end: killing it".to_owned()), Action::Kill(Role::Litestream)];
-        actions.extend(if self.synced { self.finish() } else { self.flush(Sync::Pass, now) });
+        actions.extend(if self.synced { self.closed(now) } else { self.flush(Sync::Pass, now) });
         actions
+    }
+
+    /// It has ended after a last sync that it has confirmed.
+    pub(super) fn closed(&mut self, now: Now) -> Actions {
+        match self.flush {
+            // The end of the worker that has just been answered may still be to come.
+            Some((Sync::Socket, _)) if self.unsaved.is_empty() => {
+                std::iter::once(Action::Kill(Role::Flush)).chain(self.flush(Sync::Shared, now)).collect()
+            }
+            _ => self.finish(),
+        }
     }
 
     /// Its worker has come to its end. What an earlier life wrote and was killed with is in a database that has been put back, too.

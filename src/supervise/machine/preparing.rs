@@ -91,6 +91,14 @@ impl Machine {
         actions
     }
 
+    /// It has pinned what the app has begun to write to. What was written before, a Litestream that is started again has not read.
+    pub(super) fn pins_held(&mut self, now: Now) {
+        if matches!(self.phase, Phase::Boot | Phase::Run | Phase::Drain { .. }) {
+            (self.held, self.untouched) = (true, false);
+            self.pinned_at = self.pinned_at.or((self.app == AppState::Running).then_some(now));
+        }
+    }
+
     /// All databases may be used, and Litestream may start.
     pub(super) fn ready(&mut self, held: bool, unproven: bool, now: Now) -> Actions {
         if let Phase::Leave { decides: false, .. } = self.phase {

@@ -144,7 +144,7 @@ impl Machine {
                 actions.extend(self.flush(Sync::Pass, now));
                 return actions;
             }
-            Phase::Close if self.synced => return self.finish(),
+            Phase::Close if self.synced => return self.closed(now),
             Phase::Close => return self.flush(Sync::Pass, now),
         }
         match was {

@@ -1,0 +1,127 @@
+//! Pins: a read transaction beside the app that keeps its WAL from being begun anew, until Litestream has one of its own. Must never be
+//! taken where the WAL would be begun anew all the same.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use crate::{continuity, files, position, sqlite};
+
+/// A read transaction that keeps the WAL from being restarted for as long as it lives.
+///
+/// After a boot the first opener rebuilds the `-shm` with nothing backfilled, so the reader takes a
+/// read mark ≥ 1, and no writer restarts a WAL while a reader is on such a mark. On an empty WAL it takes mark 0, which keeps every
+/// checkpointer out, and a WAL of which nothing is checkpointed is not restarted (SQLite's `wal.c`, `walRestartLog`).
+#[derive(Debug)]
+pub struct Pin {
+    /// The database.
+    pub database: PathBuf,
+    _reader: Connection,
+}
+
+/// Pins the WAL.
+///
+/// # Errors
+/// What SQLite says, where the database cannot be read.
+pub fn pin(database: &Path) -> rusqlite::Result<Pin> {
+    let reader = continuity::open(database)?;
+    reader.busy_timeout(Duration::from_secs(2))?;
+    reader.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
+    Ok(Pin { database: database.to_owned(), _reader: reader })
+}
+
+/// Whether a pin would hold: in a WAL that is in the database as a whole, a reader needs nothing, and the next commit begins it anew
+/// beside it. A snapshot that Litestream reads just then has pages of other frames in it (0.5.17; seen with a bare one).
+///
+/// Must not be called while this process has it open.
+pub fn would_hold(database: &Path) -> bool {
+    is_in_wal_mode(database) && !position::is_checkpointed(database)
+}
+
+/// Whether something is in its WAL; see [`would_hold`].
+pub fn is_written_to(database: &Path) -> bool {
+    continuity::wal_size(database) > 0 && would_hold(database)
+}
+
+/// Its header says so (SQLite's file format, section 1.3.3).
+fn is_in_wal_mode(database: &Path) -> bool {
+    let header: Option<[u8; 20]> = files::open(database).ok().and_then(|file| sqlite::header(&file));
+    header.is_some_and(|header| header.ends_with(&[2, 2]))
+}
+
+/// Pins the WAL of a database that others have open, emptied before where a pin would not hold.
+///
+/// # Errors
+/// What was in the way.
+pub fn beside_others(database: &Path, by: Instant) -> Result<Option<Pin>, String> {
+    if !is_in_wal_mode(database) {
+        return Ok(None);
+    }
+    while !would_hold(database) {
+        continuity::truncate(database, by)?;
+        if Instant::now() >= by {
+            return Err("the app writes faster than its WAL can be held back".to_owned());
+        }
+    }
+    pin(database).map(Some).map_err(|error| error.to_string())
+}
+
+/// The same for one pass of Litestream's, where others have it open; best effort: without it the pass is as good as theirs.
+pub fn for_a_pass(database: &Path, by: Instant) -> Option<Pin> {
+    if continuity::is_open_elsewhere(database) { beside_others(database, by).ok().flatten() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::config::DbConfig;
+
+    fn database() -> (tempfile::TempDir, PathBuf, Connection) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let app = Connection::open(&path).unwrap();
+        app.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t(x); INSERT INTO t VALUES(1);").unwrap();
+        (dir, path, app)
+    }
+
+    fn salts(database: &Path) -> Option<continuity::Salts> {
+        continuity::survey(database, false).wal
+    }
+
+    #[test]
+    fn a_pinned_wal_is_not_restarted_by_a_writer() {
+        let (_dir, path, app) = database();
+        // As at a boot: nobody has it open, and the WAL is kept.
+        app.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+        drop(app);
+        let before = salts(&path);
+        let pin = pin(&path).unwrap();
+        let writer = Connection::open(&path).unwrap();
+        let write = || writer.execute_batch("INSERT INTO t VALUES(2); PRAGMA wal_checkpoint(PASSIVE); INSERT INTO t VALUES(3);").unwrap();
+        write();
+        assert_eq!(salts(&path), before);
+        drop(pin);
+        write();
+        write();
+        assert_ne!(salts(&path), before);
+    }
+
+    #[test]
+    fn a_wal_that_is_checkpointed_as_a_whole_is_not_pinned_as_it_is() {
+        let (_dir, path, app) = database();
+        assert!(would_hold(&path) && is_written_to(&path));
+        app.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+        assert!(!would_hold(&path));
+        let pin = beside_others(&path, Instant::now() + Duration::from_secs(5)).unwrap();
+        assert!(pin.is_some() && would_hold(&path) && !is_written_to(&path));
+        let write = || app.execute_batch("INSERT INTO t VALUES(2); PRAGMA wal_checkpoint(PASSIVE); INSERT INTO t VALUES(3);").unwrap();
+        write();
+        let before = salts(&path);
+        write();
+        assert_eq!(salts(&path), before);
+        drop(pin);
+        app.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode=delete").unwrap();
+        assert!(!would_hold(&path) && beside_others(&path, Instant::now()).unwrap().is_none());
+    }
+}
