@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -106,6 +107,33 @@ pub fn signal_as_its_user(pid: Pid, signal: impl FnOnce() -> Result<(), Errno>) 
     as_user(Uid::from_raw(uid.unwrap_or_default()), signal)?
 }
 
+/// A command of root's that may not read what is another user's becomes that user for good: `named` (`USER[:GROUP]`), or whose this directory is.
+/// An engine may give `docker exec` fewer rights than the container has. Whether it has become somebody.
+pub fn become_who_may_read(named: Option<&str>, directory: &Path) -> bool {
+    if may_read_all() {
+        return false;
+    }
+    let named = named.and_then(|user| Identity::other(user).ok().flatten());
+    let owner = || fs::symlink_metadata(directory).ok().filter(|about| about.uid() != 0);
+    let owner = || owner().map(|about| Identity { uid: about.uid(), gid: about.gid(), groups: vec![about.gid()], home: "/".into() });
+    let became = named.or_else(owner).is_some_and(|identity| identity.assume().is_ok());
+    BECAME.fetch_or(became, Ordering::Relaxed);
+    became
+}
+
+/// Whether this process is not a root that lacks the right to read what is another user's.
+pub fn may_read_all() -> bool {
+    !Uid::effective().is_root() || sys::has(sys::DAC_OVERRIDE)
+}
+
+/// A command of root's has become somebody else to read.
+static BECAME: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is root's, also where it has become somebody else only to read: what it has of secrets is root's.
+pub fn is_roots() -> bool {
+    Uid::effective().is_root() || BECAME.load(Ordering::Relaxed)
+}
+
 /// Looks up `USER[:GROUP]`, each by name or number.
 ///
 /// # Errors
@@ -166,7 +194,7 @@ impl Identity {
             let all = lacking.join(", ");
             return Err(format!("root lacks {all} here; add what is lacking (docker run --cap-add), or start the container as that user"));
         }
-        self.become_and_return().map_err(|(call, errno)| {
+        self.become_and_return(|| ()).map_err(|(call, errno)| {
             let denied = || fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
             let why = match errno {
                 // user_namespaces(7)
@@ -181,14 +209,26 @@ impl Identity {
         })
     }
 
-    /// Becomes it by its effective numbers and groups, and root again; the call that was refused.
-    fn become_and_return(&self) -> Result<(), (&'static str, Errno)> {
+    /// Whether it may enter this directory.
+    ///
+    /// # Errors
+    /// 71, with what is in its way.
+    pub fn try_to_enter(&self, directory: &Path) -> Result<(), Failure> {
+        let entered = self.become_and_return(|| fs::metadata(directory.join("."))).map_err(|(_, errno)| io::Error::from(errno)).flatten();
+        entered.map(drop).map_err(|error| {
+            let what = "open it and those above it to that user, or name another in LITESTREAM_ENTRY_RUNTIME_DIR";
+            refused(&self.uid.to_string(), format!("{}: {error}; {what}", directory.display()))
+        })
+    }
+
+    /// Becomes it by its effective numbers and groups, does something that takes no time, and is root again; the call that was refused.
+    fn become_and_return<T>(&self, work: impl FnOnce() -> T) -> Result<T, (&'static str, Errno)> {
         let (groups, gid) = (getgroups().map_err(|e| ("getgroups", e))?, Gid::effective());
         let theirs: Vec<Gid> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
         setgroups(&theirs).map_err(|e| ("setgroups", e))?;
         let became = setegid(Gid::from_raw(self.gid))
             .map_err(|e| ("setegid", e))
-            .and_then(|()| as_user(Uid::from_raw(self.uid), || ()).map_err(|e| ("seteuid", e)));
+            .and_then(|()| as_user(Uid::from_raw(self.uid), work).map_err(|e| ("seteuid", e)));
         setegid(gid).and_then(|()| setgroups(&groups)).map_err(|e| ("setgroups", e)).and(became)
     }
 

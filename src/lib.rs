@@ -263,6 +263,12 @@ fn leave_stderr(log: &LogTo) -> Result<(), Failure> {
     })
 }
 
+/// Shares with another user what it goes on with, and looks whether it can.
+fn let_in(boot: &Boot) -> Result<(), Failure> {
+    boot.share();
+    boot.identity.iter().zip(&boot.runtime).try_for_each(|(identity, runtime)| identity.try_to_enter(&runtime.path))
+}
+
 /// How long a migration that is to be rolled back where it fails waits for another container to leave. One that is started before
 /// the other is stopped would wait for ever.
 const ALONE_WITHIN: Duration = Duration::from_secs(120);
@@ -332,9 +338,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         }
         return Ok(supervise::run(boot, rules, signals));
     }
-    if let Some(line) = Facilities::enough_descriptors()? {
-        report::line(line);
-    }
+    Facilities::enough_descriptors()?.iter().for_each(report::line);
     if let Err(error) = sys::ensure_dev_null() {
         report::line(format_args!("/dev/null is missing and cannot be made ({error}): litestream will not start without it"));
     }
@@ -368,7 +372,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
     boot.plan = Some(plan);
     boot.document = Some(planned.document);
     boot.runtime = Some(runtime);
-    boot.share();
+    let_in(&boot)?;
     if let (Some(job), Some(plan)) = (&entry.job, &boot.plan) {
         let held = plan.locked().iter().any(|d| supervise::lock::is_held(&d.path));
         let (first, last) = job::words(job, job::place(boot.is_here(), held), entry.migrate.is_some());

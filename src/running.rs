@@ -10,7 +10,7 @@ use crate::cli::{self, Invocation};
 use crate::facilities::Facilities;
 use crate::plan::{PLAN_FILE, Plan};
 use crate::supervise::lock;
-use crate::{Configured, files, plan, process, runtime, settings, sys};
+use crate::{Configured, files, identity, plan, process, runtime, settings, sys};
 
 /// A boot that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +96,10 @@ pub fn held(configured: Option<&Configured>, pid: u32) -> Option<PathBuf> {
         Some(configured) => (configured.settings.entry.runtime_dir.clone(), configured.first_database()),
         None => (std::env::var_os(settings::variable("runtime-dir")).map(PathBuf::from), None),
     };
-    runtime::places(place.as_deref(), beside.as_deref(), pid).into_iter().find(|place| runtime::is_held(place))
+    let places = runtime::places(place.as_deref(), beside.as_deref(), pid);
+    // What may not be looked into is not nobody's.
+    let opened = |place: &&PathBuf| runtime::is_closed(place) && identity::become_who_may_read(None, place) && runtime::is_held(place);
+    places.iter().find(|place| runtime::is_held(place)).or_else(|| places.iter().find(opened)).cloned()
 }
 
 /// The plan that a boot has left.

@@ -191,7 +191,8 @@ fn hold(path: &Path, place: Place) -> io::Result<(Dir, Lock)> {
     if place == Place::Usual {
         only_ours(path)?;
     }
-    match DirBuilder::new().recursive(path.parent().is_some_and(|p| !p.exists())).mode(0o700).create(path) {
+    path.parent().map_or(Ok(()), make_above)?;
+    match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
@@ -207,6 +208,23 @@ fn hold(path: &Path, place: Place) -> io::Result<(Dir, Lock)> {
         Err((_, Errno::EWOULDBLOCK)) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "another litestream-entry uses it")),
         Err((_, errno)) => Err(errno.into()),
     }
+}
+
+/// Makes what is missing above it, for everybody to enter, whatever the umask: `/run` in an image that has none.
+fn make_above(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.exists() {
+        return Ok(());
+    }
+    folder.parent().map_or(Ok(()), make_above)?;
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| std::fs::set_permissions(folder, Permissions::from_mode(0o755))),
+    }
+}
+
+/// Whether the directory is there, and this user may not look into it.
+pub fn is_closed(path: &Path) -> bool {
+    std::fs::symlink_metadata(path.join(LOCK)).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// Lets another user have what PID 1 has left here: its own is what it goes on with, and the plan, by which root may be run again,

@@ -28,7 +28,7 @@ use crate::supervise::lock;
 use crate::verify::{self, Options, Proof, Unproved};
 use crate::watched::Owed;
 use crate::worker::{in_parallel, memory};
-use crate::{Configured, continuity, interrupt, litestream, pages, report, resnapshot, settings, sys, tenants};
+use crate::{Configured, continuity, identity, interrupt, litestream, pages, report, resnapshot, settings, sys, tenants};
 
 /// A plan to work with, and our own runtime directory where no PID 1 has left one.
 struct Context {
@@ -292,7 +292,7 @@ fn context_with(flags: Vec<(String, String)>, named: &dyn Fn(&Plan) -> Vec<PathB
 
 /// Whether root would run what another user's plan says, whose container this is.
 fn may_be_forged(place: &Path) -> bool {
-    nix::unistd::geteuid().is_root() && std::fs::symlink_metadata(place.join(PLAN_FILE)).is_ok_and(|about| about.uid() != 0)
+    identity::is_roots() && std::fs::symlink_metadata(place.join(PLAN_FILE)).is_ok_and(|about| about.uid() != 0)
 }
 
 /// The same plan by what is configured here.
@@ -305,6 +305,14 @@ fn made_again(configured: &Configured, place: &Path) -> Result<Plan, Failure> {
 
 /// What is configured for the boot that runs here, and the runtime directory that it holds.
 fn live(flags: Vec<(String, String)>) -> (Result<Configured, Failure>, Option<PathBuf>) {
+    let found = find_live(flags);
+    if let Some(plan) = found.1.as_deref().and_then(left_plan) {
+        identity::become_who_may_read(plan.entry.user.as_deref(), &plan.runtime);
+    }
+    found
+}
+
+fn find_live(flags: Vec<(String, String)>) -> (Result<Configured, Failure>, Option<PathBuf>) {
     let boots = running::here();
     for boot in &boots {
         let configured = Configured::read(boot.options.iter().chain(&flags).cloned().collect());

@@ -118,7 +118,9 @@ impl Own {
 }
 
 fn metrics(plan: &Plan, pid: i32) -> Result<String, Unknown> {
-    let document = runtime::document(plan)?;
+    // Root that may neither read it nor become who may cannot know; what PID 1 says of the replication it can.
+    let unseen = |why| if identity::may_read_all() { Unknown::from(why) } else { Unknown::by_configuration(why) };
+    let document = runtime::document(plan).map_err(unseen)?;
     let configured = document.address().ok_or_else(|| Unknown::by_configuration("its configuration has no `addr` for metrics"))?;
     let mut address = reachable(configured)
         .ok_or_else(|| Unknown::by_configuration(format!("its configuration's `addr` {configured} is no address with a port")))?;

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
-use crate::support::container::Recipe;
+use crate::support::container::{Recipe, said};
 use crate::support::pty::Terminal;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
@@ -15,7 +15,10 @@ both_lines!(
     so_they_do_where_the_app_changes_its_user_itself,
     a_signal_that_cannot_be_sent_is_said,
     stdin_stdout_and_stderr_can_be_opened_by_name,
-    what_is_lacking_is_named_before_anything_starts
+    what_is_lacking_is_named_before_anything_starts,
+    an_image_without_the_directory_that_ours_is_in_is_good_for_another_user,
+    who_may_not_enter_our_directory_is_named_at_the_start,
+    root_without_its_rights_finds_the_boot_of_another_user
 );
 
 /// Of Debian.
@@ -148,4 +151,54 @@ fn what_is_lacking_is_named_before_anything_starts(line: Line) {
         let (ended_with, container) = recipe.run();
         assert_eq!(ended_with, code, "{user}: {}", container.stderr());
     }
+}
+
+fn an_image_without_the_directory_that_ours_is_in_is_good_for_another_user(line: Line) {
+    let Some(site) = site_of_nobody(line) else { return };
+    let recipe = |recipe: Recipe| {
+        let recipe = recipe.env("LITESTREAM_ENTRY_USER", "nobody").env("LITESTREAM_ENTRY_RUNTIME_DIR", site.path("none/run/ours"));
+        recipe.behind(&["sh", "-c", "umask 077; exec \"$@\"", "sh"])
+    };
+    let mut container = recipe(site.writing("--every 2000")).start();
+    container.ready();
+    site.write_on(200);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+    assert_eq!(fs::metadata(site.path("none/run")).unwrap().permissions().mode() & 0o777, 0o755);
+}
+
+fn who_may_not_enter_our_directory_is_named_at_the_start(line: Line) {
+    let Some(site) = site_of_nobody(line) else { return };
+    fs::create_dir(site.path("closed")).unwrap();
+    fs::set_permissions(site.path("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    let recipe = site.recipe().env("LITESTREAM_ENTRY_USER", "nobody").env("LITESTREAM_ENTRY_RUNTIME_DIR", site.path("closed/run"));
+    let (code, container) = recipe.app(["true"]).run();
+    let said = container.stderr();
+    let last = lines(&said).last().copied().unwrap_or_default();
+    assert!(code == 71 && last.contains("LITESTREAM_ENTRY_USER") && last.contains("closed/run"), "{code}: {said}");
+}
+
+/// As where an engine gives `docker exec` or a HEALTHCHECK fewer rights than the container.
+fn root_without_its_rights_finds_the_boot_of_another_user(line: Line) {
+    let Some(site) = site_of_nobody(line) else { return };
+    let mut container = site.writing("--every 2000").env("LITESTREAM_ENTRY_USER", "nobody").start();
+    container.ready();
+    site.write_on(200);
+    for rights in [&["-all", "+setuid", "+setgid"][..], &["-all"]] {
+        let by = ["setpriv", &format!("--bounding-set={}", rights.join(",")), "--inh-caps=-all"];
+        eventually("health is 0", PATIENCE, || when(container.exec_by(&by, ["health"]).status.success()));
+        let status = container.exec_by(&by, ["status"]);
+        assert!(status.status.success(), "{}", said(&status));
+    }
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    // A container that is another user's from its start, whose directory nobody else may enter.
+    fs::remove_dir_all(site.path("run")).unwrap();
+    let mut container = site.writing("--every 2000").of_user(NOBODY).start();
+    container.ready();
+    let by = ["setpriv", "--bounding-set=-all,+setuid,+setgid", "--inh-caps=-all"];
+    eventually("health is 0", PATIENCE, || when(container.exec_by(&by, ["health"]).status.success()));
+    let verified = container.exec_by(&by, ["verify", "default"]);
+    assert!(verified.status.success(), "{}", said(&verified));
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
 }
