@@ -123,6 +123,11 @@ impl Look {
         Some(habit.in_the_life().filter(|_| news).map(|said| format!("{}: {said}", self.database.alias)))
     }
 
+    /// Whether somebody held it alone at the last look, be it for a moment.
+    pub fn is_held_alone(&self) -> bool {
+        self.alone.is_some()
+    }
+
     /// Litestream reads it, and nothing was seen until then.
     pub fn is_over(&self) {
         Habit::note(None, &self.database.path);

@@ -20,13 +20,26 @@ pub struct Pin {
     _reader: Connection,
 }
 
+/// How long whoever holds a database for a moment is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Pins the WAL.
 ///
 /// # Errors
 /// What SQLite says, where the database cannot be read.
 pub fn pin(database: &Path) -> rusqlite::Result<Pin> {
+    within(database, PATIENCE)
+}
+
+/// The same of a database that the app has begun to write to: before that it may ask for what a pin forbids. None where a pin would not
+/// hold, or cannot be had at once.
+pub fn when_written_to(database: &Path) -> Option<Pin> {
+    if is_written_to(database) { within(database, Duration::ZERO).ok() } else { None }
+}
+
+fn within(database: &Path, patience: Duration) -> rusqlite::Result<Pin> {
     let reader = continuity::open(database)?;
-    reader.busy_timeout(Duration::from_secs(2))?;
+    reader.busy_timeout(patience)?;
     reader.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
     Ok(Pin { database: database.to_owned(), _reader: reader })
 }
@@ -35,12 +48,12 @@ pub fn pin(database: &Path) -> rusqlite::Result<Pin> {
 /// beside it. A snapshot that Litestream reads just then has pages of other frames in it (0.5.17; seen with a bare one).
 ///
 /// Must not be called while this process has it open.
-pub fn would_hold(database: &Path) -> bool {
+fn would_hold(database: &Path) -> bool {
     is_in_wal_mode(database) && !position::is_checkpointed(database)
 }
 
 /// Whether something is in its WAL; see [`would_hold`].
-pub fn is_written_to(database: &Path) -> bool {
+fn is_written_to(database: &Path) -> bool {
     continuity::wal_size(database) > 0 && would_hold(database)
 }
 

@@ -23,13 +23,34 @@ const PART: u32 = 20;
 /// How long an app's first moments last. One that leaves WAL mode later is refused by Litestream's own lock.
 const FIRST_MOMENTS: Duration = Duration::from_secs(30);
 
-/// Databases that are not pinned.
+/// Databases that were not pinned before the app.
+#[derive(Default)]
 pub(super) struct Looks {
     /// Whose app may ask for what a pin forbids.
-    pub looks: Vec<Look>,
-    /// Those that are pinned when something is in their WAL.
+    pub alone: Vec<Look>,
+    /// Those that are pinned when something is in their WAL: before that their app, too, may ask for it.
     pub written: Vec<Look>,
+    /// Those that are pinned now. Must not be looked at: their locks would go with the file that is closed.
+    pub pinned: Vec<Look>,
 }
+
+impl Looks {
+    /// Litestream reads these.
+    fn end_where(&mut self, locked: impl Fn(&Path) -> bool) {
+        for looks in [&mut self.alone, &mut self.written, &mut self.pinned] {
+            looks.retain(|look| {
+                let over = locked(look.path());
+                if over {
+                    look.is_over();
+                }
+                !over
+            });
+        }
+    }
+}
+
+/// So many are pinned at the most while the app runs: each takes three descriptors.
+const MOST: usize = 100;
 
 /// Whether a WAL has become too large to be held back any longer, which is said.
 pub(super) fn outgrown(pin: &Pin, plan: &Plan) -> bool {
@@ -59,42 +80,40 @@ pub(super) fn look(looks: &mut Vec<Look>, channel: &Channel) {
     });
 }
 
-/// Pins those that the app has begun to write to in WAL mode: a first one, one that was restored, one whose WAL was emptied. Before that
-/// it may ask for what a pin forbids. They are not looked at any more.
-fn pin_what_is_written(waiting: &mut Vec<Look>, pins: &mut Vec<Pin>, channel: &Channel) -> Vec<Look> {
-    let mut pinned = Vec::new();
-    for at in (0..waiting.len()).rev() {
-        let path = waiting.get(at).map(|look| look.path().to_owned()).unwrap_or_default();
-        if pin::is_written_to(&path)
-            && let Ok(pin) = pin::pin(&path)
-        {
-            pins.push(pin);
-            pinned.push(waiting.swap_remove(at));
+/// Pins those that the app has begun to write to in WAL mode: a first one, one that was restored, one whose WAL was emptied. They are not
+/// looked at any more.
+fn pin_what_is_written(looks: &mut Looks, pins: &mut Vec<Pin>, channel: &Channel) {
+    let before = pins.len();
+    for look in std::mem::take(&mut looks.written) {
+        match if look.is_held_alone() || pins.len() >= MOST { None } else { pin::when_written_to(look.path()) } {
+            Some(pin) => {
+                pins.push(pin);
+                looks.pinned.push(look);
+            }
+            None => looks.written.push(look),
         }
     }
-    if !pinned.is_empty() {
+    if pins.len() > before {
         channel.say(&Message::Held);
     }
-    pinned
 }
 
 /// Holds each pin until Litestream shows that it has its own lock, or until its WAL is too large.
-pub(super) fn hold(mut pins: Vec<Pin>, looks: Looks, plan: &Plan, channel: &Channel) {
+pub(super) fn hold(mut pins: Vec<Pin>, mut looks: Looks, plan: &Plan, channel: &Channel) {
     let Some(socket) = &plan.socket else { return };
-    let Looks { mut looks, mut written } = looks;
-    let mut pinned = Vec::new();
     let began = Instant::now();
     let mut asked = began;
     let mut too_large: Vec<PathBuf> = Vec::new();
     loop {
         let round = Instant::now();
-        look(&mut looks, channel);
-        look(&mut written, channel);
-        pinned.extend(pin_what_is_written(&mut written, &mut pins, channel));
-        looks.retain(|_| began.elapsed() < FIRST_MOMENTS);
-        written.retain(|_| began.elapsed() < FIRST_MOMENTS);
+        look(&mut looks.alone, channel);
+        look(&mut looks.written, channel);
+        pin_what_is_written(&mut looks, &mut pins, channel);
+        if began.elapsed() >= FIRST_MOMENTS {
+            (looks.alone, looks.written) = (Vec::new(), Vec::new());
+        }
         let waits = !(pins.is_empty() && too_large.is_empty());
-        match (waits, looks.is_empty() && written.is_empty()) {
+        match (waits, looks.alone.is_empty() && looks.written.is_empty()) {
             (false, true) => return,
             (true, true) => std::thread::sleep(ASK_EVERY),
             (_, false) => std::thread::sleep((round.elapsed() * PART).max(LOOK_EVERY)),
@@ -103,28 +122,14 @@ pub(super) fn hold(mut pins: Vec<Pin>, looks: Looks, plan: &Plan, channel: &Chan
             continue;
         }
         asked = Instant::now();
-        let before = pins.len();
         let statuses = socket::sync_status(socket, Duration::from_secs(2)).unwrap_or_default();
         let locked = |path: &Path| statuses.iter().any(|s| Path::new(&s.path) == path && s.holds_lock());
-        for looks in [&mut looks, &mut written, &mut pinned] {
-            looks.retain(|look| {
-                let over = locked(look.path());
-                if over {
-                    look.is_over();
-                }
-                !over
-            });
-        }
-        pins.retain(|pin| {
-            if locked(&pin.database) {
-                return false;
-            }
-            let grown = outgrown(pin, plan);
-            if grown {
-                too_large.push(pin.database.clone());
-            }
-            !grown
-        });
+        looks.end_where(locked);
+        let before = pins.len();
+        pins.retain(|pin| !locked(&pin.database));
+        let (grown, held) = pins.into_iter().partition::<Vec<_>, _>(|pin| outgrown(pin, plan));
+        too_large.extend(grown.into_iter().map(|pin| pin.database));
+        pins = held;
         if pins.len() < before {
             channel.say(&Message::Released);
         }

@@ -202,7 +202,7 @@ fn make_fit(plan: &Plan, channel: &Channel) {
     let owed = all_owed(plan);
     let Fit { pins, unproven, .. } = fit(plan, &plan.databases, Beside::App);
     channel.say(&Message::Ready { held: !pins.is_empty(), unproven: unproven || owed });
-    pins::hold(pins, Looks { looks: Vec::new(), written: Vec::new() }, plan, channel);
+    pins::hold(pins, Looks::default(), plan, channel);
 }
 
 /// Sees to the snapshots that are owed; whether one of them is so still. 0.3, and the first releases of 0.5, take their own when they
@@ -233,9 +233,9 @@ fn pin_and_hold(plan: &Plan, channel: &Channel) {
 /// At those that are not pinned.
 fn looks(plan: &Plan, fit: &Fit) -> Looks {
     let free = |database: &&Database| shows_lock(plan) && !fit.pins.iter().any(|pin| pin.database == database.path);
-    let (looks, written) =
+    let (alone, written) =
         plan.databases.iter().filter(free).map(Look::new).partition(|look| fit.alone.iter().any(|path| path == look.path()));
-    Looks { looks, written }
+    Looks { alone, written, ..Looks::default() }
 }
 
 /// The same where it is not known yet whether these are the databases to go on with: the app starts, and Litestream when it is.
@@ -250,7 +250,7 @@ fn wait_and_hold(plan: &Plan, undecided: Vec<(Database, String)>, channel: &Chan
         interrupt::check()?;
         std::thread::sleep(ASK_EVERY);
         first.pins.retain(|pin| !pins::outgrown(pin, plan));
-        pins::look(&mut looks.looks, channel);
+        pins::look(&mut looks.alone, channel);
         pins::look(&mut looks.written, channel);
         if Instant::now() >= next {
             open = say_once(all(plan, &open, |plan, database| present::judge(plan, database, PATIENCE))?, &mut said);
