@@ -343,8 +343,7 @@ fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure>
         report::line(format_args!("/dev/null is missing and cannot be made ({error}): litestream will not start without it"));
     }
     let (planned, runtime) = configured.plan(entry.runtime_dir.as_deref())?;
-    boot.kept = rotation::keep(&configured, &runtime.path, &planned.document)
-        .map_err(|e| Failure::new(exit::SYSTEM, format!("secrets cannot be kept: {e}")))?;
+    boot.kept = rotation::keep(&configured, &runtime.path, &planned.document);
     // Where secrets are in files, each helper makes its own of ours.
     boot.helper_env = if boot.kept.is_some() { configured.env.clone() } else { configured.helper_environment(&runtime.path) };
     for note in planned.notes.iter().chain(&planned.findings) {

@@ -47,14 +47,20 @@ const READ_WITHIN: Duration = Duration::from_secs(1);
 /// A file that has changed may still be being written.
 const SETTLED_AFTER: Duration = Duration::from_millis(50);
 
-/// Keeps what the boot has read. Nothing, where no secret is in a file.
-///
-/// # Errors
-/// What the kernel says.
-pub fn keep(configured: &Configured, runtime: &Path, document: &Document) -> io::Result<Option<OwnedFd>> {
+/// Keeps what the boot has read. Nothing, where no secret is in a file; or where the kernel has no such memory, and then that is said.
+pub fn keep(configured: &Configured, runtime: &Path, document: &Document) -> Option<OwnedFd> {
     if configured.from_files.is_empty() {
-        return Ok(None);
+        return None;
     }
+    let kept = keep_in_memory(configured, runtime, document);
+    kept.inspect_err(|error| report::line(format_args!("secrets in files are not read again where they change: memfd_create: {error}")))
+        .ok()
+}
+
+/// Some kernels give none that could be run (`vm.memfd_noexec`), and older ones do not know the word for it.
+const NOEXEC_SEAL: u32 = 8;
+
+fn keep_in_memory(configured: &Configured, runtime: &Path, document: &Document) -> io::Result<OwnedFd> {
     let kept = Kept {
         options: configured.options.clone(),
         runtime: runtime.to_owned(),
@@ -63,9 +69,10 @@ pub fn keep(configured: &Configured, runtime: &Path, document: &Document) -> io:
         env: env_of(configured),
         ..Kept::default()
     };
-    let memory = File::from(memfd_create(c"secrets", MFdFlags::MFD_CLOEXEC)?);
+    let create = |more: MFdFlags| memfd_create(c"secrets", MFdFlags::MFD_CLOEXEC | more);
+    let memory = File::from(create(MFdFlags::from_bits_retain(NOEXEC_SEAL)).or_else(|_| create(MFdFlags::empty()))?);
     kept.write(&memory)?;
-    sys::above_the_given(&memory).map(Some)
+    sys::above_the_given(&memory)
 }
 
 fn env_of(configured: &Configured) -> Vec<(String, String)> {

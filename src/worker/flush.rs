@@ -59,19 +59,16 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
             channel.say(&Message::ByPass);
             return Ok(());
         }
-        if rotation::is_newer_than_litestream() {
-            let what = "a secret has changed since litestream was started: making the last sync without it, with what its file has now";
-            channel.say(&Message::Note(what.to_owned()));
-            channel.say(&Message::ByPass);
-            return Ok(());
-        }
         let litestream = State::read(&plan.runtime).map_or(0, |state| state.litestream);
         hang::watch(litestream, socket, &waiting, deadline, channel);
     }
+    // The older secret may be good still. There must be time for the newer one, too.
+    let has_older_secret = by_socket && rotation::is_newer_than_litestream();
+    let by = if has_older_secret { Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2 } else { deadline };
     // Each for itself, so that one whose replica is gone does not cost the others theirs; and said at once, should there be no time for the rest.
     let outcomes = in_parallel(&databases, AT_ONCE, |database| {
         let outcome = match (by_socket, shared) {
-            (true, _) => by_running(plan, database, deadline, (channel, &waiting)),
+            (true, _) => by_running(plan, database, by, has_older_secret, (channel, &waiting)),
             // Only Litestream had it open, whose last sync is confirmed.
             (false, true) if !pass::is_shared(&database.path) => Ok(()),
             _ => by_pass(plan, database, deadline, channel).map_err(|why| full::replica_takes_nothing(database).unwrap_or(why)),
@@ -84,6 +81,12 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     });
     if by_socket && databases.iter().any(|d| Owed::read(plan, &d.path).is_some() || full::keeps_from_syncing(plan, d).is_some()) {
         // What the running Litestream confirms is not so, or it cannot; after its end there is a way.
+        channel.say(&Message::ByPass);
+        return Ok(());
+    }
+    if has_older_secret && outcomes.iter().any(Result::is_err) {
+        let what = "a secret has changed since litestream was started, which cannot make the last sync: making it with what the secret's file has now";
+        channel.say(&Message::Note(what.to_owned()));
         channel.say(&Message::ByPass);
         return Ok(());
     }
@@ -142,7 +145,13 @@ pub(super) fn has_content(path: &Path) -> bool {
 
 /// By the Litestream that runs, which must have the very file open, and a replica that still has what it put there: or else a snapshot
 /// is owed.
-fn by_running(plan: &Plan, database: &Database, deadline: Instant, (channel, waiting): (&Channel, &Waiting)) -> Result<(), String> {
+fn by_running(
+    plan: &Plan,
+    database: &Database,
+    deadline: Instant,
+    gives_up: bool,
+    (channel, waiting): (&Channel, &Waiting),
+) -> Result<(), String> {
     if let Some(why) = owed(plan, database) {
         Owed::note(plan, &database.path, &why);
         return Err(why);
@@ -151,7 +160,7 @@ fn by_running(plan: &Plan, database: &Database, deadline: Instant, (channel, wai
         return Err(why);
     }
     let socket = plan.socket.as_deref().unwrap_or(Path::new(""));
-    waiting.during(|| by_socket(database, socket, deadline))?;
+    waiting.during(|| by_socket(database, socket, deadline, gives_up))?;
     match looked_at(plan, database, deadline, channel) {
         Some(why) => {
             let why = format!("{}: {why}, though it was uploaded", database.alias);
@@ -237,14 +246,15 @@ fn say_what_never_came(plan: &Plan, channel: &Channel) {
     }
 }
 
-/// Asks the Litestream that runs, until both positions are the same.
-fn by_socket(database: &Database, socket: &Path, deadline: Instant) -> Result<(), String> {
+/// Asks the Litestream that runs, until both positions are the same, or where it `gives_up`, until it says that it cannot.
+fn by_socket(database: &Database, socket: &Path, deadline: Instant, gives_up: bool) -> Result<(), String> {
     let mut why = "no time was left".to_owned();
     while Instant::now() < deadline {
         let left = deadline.saturating_duration_since(Instant::now());
         match socket::sync(socket, &database.path.to_string_lossy(), left) {
             Ok(answer) if answer.confirmed() => return Ok(()),
             Ok(answer) if answer.error.is_empty() => why = format!("the replica is at {} of {}", answer.replicated_txid, answer.txid),
+            Ok(answer) if gives_up => return Err(answer.error),
             Ok(answer) => why = answer.error,
             // Refused in its first 40 ms: not listening yet.
             Err(error) => why = error,

@@ -152,6 +152,21 @@ fn the_last_sync_is_made_with_what_the_file_has_now(line: Line) {
     }
 }
 
+/// The file has changed, and the server does not know yet. 0.3's last sync is confirmed by a second pass, which has what the file has.
+#[test]
+fn the_last_sync_is_made_with_what_litestream_has_while_that_is_good() {
+    let Some(mut store) = Store::start().filter(|_| namespaces()) else { return };
+    let site = store.site(Line::V05);
+    let mut container = writing(&site, "").start();
+    container.ready();
+    site.write_on(10);
+    rotate(&site.path("secret"), NEW);
+    site.write_on(100);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    store.takes(NEW);
+    site.assert_saved();
+}
+
 fn so_it_is_where_litestream_is_another_user_who_cannot_read_the_file(line: Line) {
     if !nix::unistd::geteuid().is_root() {
         return;
