@@ -62,6 +62,8 @@ pub struct Source<'a> {
     pub alias: &'a str,
     /// How long there may be no progress.
     pub timeout: Duration,
+    /// How much of that has gone by before, in vain.
+    pub waited: Duration,
     /// Litestream's own flags (`-timestamp …`).
     pub flags: &'a [OsString],
     /// Take one in which SQLite finds a fault, if every row of it can be read all the same.
@@ -87,6 +89,7 @@ impl<'a> Source<'a> {
             database: &database.path,
             alias: &database.alias,
             timeout: plan.entry.restore_timeout,
+            waited: Duration::ZERO,
             flags: &[],
             readable: false,
             tries: 3,
@@ -168,7 +171,7 @@ impl<'a> Source<'a> {
     }
 
     fn fetch_patiently(&self, folder: &Path) -> Result<Fetched, Failure> {
-        let mut patience = Patience::new(self.timeout);
+        let mut patience = Patience::new(self.timeout, self.waited);
         let mut pause = Duration::from_millis(250);
         let mut damaged = (0_u32, String::new());
         let mut one_by_one = false;
@@ -410,8 +413,9 @@ struct Patience {
 }
 
 impl Patience {
-    fn new(timeout: Duration) -> Self {
-        Self { timeout, since: Instant::now(), bytes: 0 }
+    fn new(timeout: Duration, waited: Duration) -> Self {
+        let now = Instant::now();
+        Self { timeout, since: now.checked_sub(waited).unwrap_or(now), bytes: 0 }
     }
 
     /// Only more than ever before is progress: a retry that gets as far as the last is none.

@@ -37,7 +37,7 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
         return Err(Failure::new(damaged.code, format!("{}; {more}", damaged.message)));
     }
     // A second way to look, before anything is given up: what comes of Litestream's restore, read row by row.
-    let readable = Source { readable: true, config: source.config.clone(), ..*source };
+    let readable = Source { readable: true, waited: Duration::ZERO, config: source.config.clone(), ..*source };
     if let Ok(Fetched::Database(_)) = readable.fetch(folder) {
         let _ = clear(folder);
         let more = "every row of it can be read, so that no older point is gone back to; look at it with `litestream-entry restore -o PATH`, REINDEX it there, \
@@ -54,7 +54,7 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
         let Some(step) = steps.get(at) else { return Ok(false) };
         // Each try empties the folder.
         found = None;
-        let source = Source { tries: 2, ..source.asking(&step.flags) };
+        let source = Source { tries: 2, waited: Duration::ZERO, ..source.asking(&step.flags) };
         match source.fetch(folder) {
             Ok(Fetched::Database(restored)) => {
                 found = Some((at, restored));

@@ -245,7 +245,7 @@ impl Boot<'_> {
 
     fn replace_stale(&self) -> Result<Known, Failure> {
         let began = Instant::now();
-        match self.fetch_newest()? {
+        match self.fetch_newest(Duration::ZERO)? {
             Fetched::Database(restored) => self.install(&restored, began).map(|()| Known::Decided),
             // It had one a moment ago.
             Fetched::NoBackup => Err(Failure::new(exit::UNREACHABLE, format!("{} has no backup any more", self.database.replica))),
@@ -269,8 +269,8 @@ impl Boot<'_> {
     fn restore_missing(&self) -> Result<(), Failure> {
         let began = Instant::now();
         self.look_for_the_other_line()?;
-        self.doubt_the_clock()?;
-        let restored = match self.fetch_newest()? {
+        let waited = self.doubt_the_clock()?;
+        let restored = match self.fetch_newest(waited)? {
             Fetched::Database(restored) => restored,
             Fetched::NoBackup => return self.start_without_backup(),
         };
@@ -282,13 +282,15 @@ impl Boot<'_> {
     }
 
     /// 0.3 restores the generation that was written last by the storage's times, which a clock that was set back makes an old one.
-    fn doubt_the_clock(&self) -> Result<(), Failure> {
+    /// How long the replica was waited for in vain: the restore, which waits on, has so much less.
+    fn doubt_the_clock(&self) -> Result<Duration, Failure> {
         if self.plan.litestream.line != Line::V03 || self.plan.entry.restore_point.is_some() {
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
-        // A replica that does not answer is waited for by the restore.
-        let files = Source::newest(self.plan, self.database).look(self.patience).unwrap_or_default();
-        let Some([(last, at), (other, before)]) = backup::ahead_of_the_clock(&files, SystemTime::now()) else { return Ok(()) };
+        let began = Instant::now();
+        let within = self.patience.min(self.plan.entry.restore_timeout / 2);
+        let Ok(files) = Source::newest(self.plan, self.database).look(within) else { return Ok(began.elapsed()) };
+        let Some([(last, at), (other, before)]) = backup::ahead_of_the_clock(&files, SystemTime::now()) else { return Ok(Duration::ZERO) };
         // All of that second: the list has no fractions.
         let until = time::parse(&before).and_then(|at| at.checked_add(Duration::from_secs(1))).map(time::rfc3339).unwrap_or_default();
         let ways = format!("set the clock right, or take the other with LITESTREAM_ENTRY_RESTORE_TIMESTAMP={until}");
@@ -300,8 +302,8 @@ impl Boot<'_> {
         ))
     }
 
-    fn fetch_newest(&self) -> Result<Fetched, Failure> {
-        let source = Source::newest(self.plan, self.database);
+    fn fetch_newest(&self, waited: Duration) -> Result<Fetched, Failure> {
+        let source = Source { waited, ..Source::newest(self.plan, self.database) };
         ladder::fetch(&source, &self.folder, self.plan.entry.restore_ladder).map_err(|failure| {
             let advice = match failure.code {
                 exit::UNREACHABLE => "; correct the replica's settings and start again",
