@@ -12,6 +12,7 @@ pub mod line;
 pub mod ltx;
 pub mod lz4;
 pub mod schema;
+pub mod silence;
 pub mod socket;
 pub mod verdict;
 

@@ -17,6 +17,7 @@ use clap::ArgMatches;
 use crate::exit::{self, Ended, Failure};
 use crate::facilities::Facilities;
 use crate::litestream::commands::{self, Native};
+use crate::litestream::silence::Silence;
 use crate::litestream::{Ability, Line};
 use crate::mark::Mark;
 use crate::plan::{self, Database, PLAN_FILE, Plan};
@@ -143,9 +144,16 @@ fn prove_all(
     options: &Options,
     text: impl Fn(&Database, &Result<Proof, Unproved>) -> Option<String>,
 ) -> u8 {
+    let silence = Silence::default();
     let outcomes = in_parallel(databases, memory::restores_at_once(), |database| {
+        if let Some(why) = silence.of(&database.replica) {
+            return Err(Unproved::unasked(database, &why));
+        }
         let began = Instant::now();
         let outcome = verify::verify(plan, database, options);
+        if outcome.as_ref().is_err_and(Unproved::is_silent) {
+            silence.note(&database.replica);
+        }
         if !options.quick && interrupt::check().is_ok() && runtime::is_held(&plan.runtime) {
             Verified::note(plan, &database.path, began.elapsed(), &outcome);
         }

@@ -9,15 +9,14 @@ pub mod show;
 mod upload;
 pub mod verified;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::continuity;
 use crate::litestream::Line;
 use crate::litestream::backup::{self, Depth, Position};
+use crate::litestream::silence::Silence;
 use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::restore::Source;
@@ -122,8 +121,8 @@ pub fn gather(plan: &Plan, asks: bool) -> Overview {
     let state = State::read(&plan.runtime).filter(|_| crate::runtime::is_held(&plan.runtime));
     let restoring = files::read_to_string(&plan.runtime.join(progress::STATE_FILE)).ok();
     let mut replicated = replicated::ask(plan, state.as_ref());
-    let silent = Mutex::new(BTreeSet::new());
-    let asked = if asks { in_parallel(&plan.databases, AT_ONCE, |database| ask(plan, database, &silent)) } else { Vec::new() };
+    let silence = Silence::default();
+    let asked = if asks { in_parallel(&plan.databases, AT_ONCE, |database| ask(plan, database, &silence)) } else { Vec::new() };
     if let Replicated::Synced(synced) = &mut replicated {
         let told = plan.databases.iter().zip(&asked).filter_map(|(d, asked)| Some((d.path.clone(), asked.as_ref().ok()?.synced?)));
         synced.extend(told);
@@ -169,17 +168,13 @@ struct Listed {
     synced: Option<SystemTime>,
 }
 
-/// Asks a replica, but not one of which another database's has just not answered: with many, that would keep us for minutes.
-fn ask(plan: &Plan, database: &Database, silent: &Mutex<BTreeSet<String>>) -> Result<Listed, String> {
-    let place = database.replica.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
-    let known = || silent.lock().unwrap_or_else(PoisonError::into_inner);
-    if known().contains(&place) {
-        return Err(format!("not asked, since {place} has just not answered within {} s", LIST_FOR.as_secs()));
-    }
+/// Asks a replica, but not where another database's has just not answered: with many, that would keep us for minutes.
+fn ask(plan: &Plan, database: &Database, silence: &Silence) -> Result<Listed, String> {
+    silence.of(&database.replica).map_or(Ok(()), Err)?;
     let by = Instant::now() + LIST_FOR;
     newest_there(plan, database, by).inspect_err(|_| {
         if Instant::now() >= by {
-            known().insert(place);
+            silence.note(&database.replica);
         }
     })
 }

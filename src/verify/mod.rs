@@ -105,6 +105,17 @@ impl Unproved {
         self.failure.message.contains(": the backup is damaged: ")
     }
 
+    /// Of a database that is not looked at, for this reason.
+    pub fn unasked(database: &Database, why: &str) -> Self {
+        let failure = Failure::new(exit::DAMAGED, format!("{}: NOT PROVED: {}: {why}", database.alias, database.replica));
+        Self { failure, differs: false }
+    }
+
+    /// The replica has not said what it has.
+    pub fn is_silent(&self) -> bool {
+        self.failure.message.contains(SILENT)
+    }
+
     /// The replica has nothing.
     pub fn is_absent(&self) -> bool {
         self.failure.message.ends_with(NO_BACKUP)
@@ -118,6 +129,8 @@ pub fn is_whole(database: &Database) -> bool {
     room(database, &scratch, 1).is_ok() && pages::of_live(&database.path, &copy, false).is_ok() && restore::soundness::check(&copy).is_ok()
 }
 
+/// What is in a line that says so.
+const SILENT: &str = " s what it has: ";
 /// How a line ends that says so.
 const NO_BACKUP: &str = "has no backup";
 /// How often a comparison that found a difference is made: a page may have changed and changed
@@ -269,7 +282,7 @@ impl Check<'_> {
             Err(why) if self.limit.is_over() => {
                 interrupt::check()?;
                 let (replica, waited) = (&self.database.replica, self.limit.text());
-                Err(Failure::new(exit::DAMAGED, format!("{replica} has not said within {waited} s what it has: {why}")))
+                Err(Failure::new(exit::DAMAGED, format!("{replica} has not said within {waited}{SILENT}{why}")))
             }
             _ => Ok(()),
         }
