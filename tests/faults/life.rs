@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::ledger::Owned;
 use crate::output::{self, Reader};
-use crate::place::{Place, USER, provide};
+use crate::place::{Place, USER, copy, provide};
 use crate::proxy::Proxy;
 use crate::schedule::{End, Fault, Mode, Part, Poor, User, Victim};
 use crate::support::container::{Container, Recipe, said};
@@ -268,7 +268,7 @@ impl Around<'_> {
                 self.tell(if replaced { "the program is replaced" } else { "the program is removed" });
                 let _ = fs::remove_file(&self.program);
                 if replaced {
-                    let _ = fs::copy(self.start.program, &self.program);
+                    let _ = copy(self.start.program, &self.program);
                 }
             }
             Fault::LogStands(pause) => {

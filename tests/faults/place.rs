@@ -59,6 +59,12 @@ impl Found {
     }
 }
 
+/// By another process: what this one has open for writing, a child that is started meanwhile has, too, and the kernel runs no such file.
+pub(crate) fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    let done = Command::new("cp").arg("-a").args([from, to]).status()?;
+    if done.success() { Ok(()) } else { Err(std::io::Error::other("cp -a")) }
+}
+
 impl<'a> Place<'a> {
     pub(crate) fn new(schedule: &'a Schedule, store: Option<&'a Store>, net: Option<Net>) -> std::io::Result<Self> {
         // The path is short: sockets lie below it.
@@ -118,8 +124,16 @@ impl<'a> Place<'a> {
         let own = self.path(&format!("bin-{name}"));
         fs::create_dir_all(&own)?;
         let own = own.join("litestream-entry");
-        fs::copy(program, &own)?;
+        copy(program, &own)?;
         Ok(own)
+    }
+
+    /// Whether 0.3 has only just begun a generation in a bucket: its snapshot is there, and nothing yet of the WAL that belongs to it. A
+    /// bare one leaves it so where it is killed then, and goes on with the next.
+    pub(crate) fn only_begins_a_generation(&self) -> bool {
+        let writes = fs::read_to_string(self.path("writes")).unwrap_or_default();
+        let last = writes.lines().rfind(|line| line.contains(" PUT ") && line.contains("/generations/"));
+        last.is_some_and(|line| line.contains("/snapshots/"))
     }
 
     pub(crate) fn runtime(&self, name: &str) -> PathBuf {
