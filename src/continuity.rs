@@ -99,6 +99,22 @@ pub fn hidden(database: &Path, suffix: &str) -> PathBuf {
     database.with_file_name(name)
 }
 
+/// The longest of what lies beside a database while it is copied and restored: `.NAME-before-migration-LIFE.new-journal`.
+const COMPANION: usize = 47;
+/// What a file system takes as a name, and what SQLite takes as a path (`MAX_PATHNAME` of `os_unix.c`).
+const LONGEST_NAME: usize = 255 - COMPANION;
+const LONGEST_PATH: usize = 512 - COMPANION - 1;
+
+/// Why a database with this path could not be restored to it; none where it could.
+pub fn too_long(database: &Path) -> Option<String> {
+    let name = database.file_name().map_or(0, std::ffi::OsStr::len);
+    if name > LONGEST_NAME {
+        return Some(format!("is a name of {name} bytes, and {LONGEST_NAME} leave room for what lies beside it; shorten it"));
+    }
+    let path = database.as_os_str().len();
+    (path > LONGEST_PATH).then(|| format!("has {path} bytes, and SQLite takes {LONGEST_PATH} with what lies beside it; shorten it"))
+}
+
 fn salts_at(file: &Path, offset: u64) -> Option<Salts> {
     let mut salts = Salts::default();
     files::open(file).ok()?.read_exact_at(&mut salts, offset).ok()?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Document};
+use crate::continuity;
 use crate::exit::{self, Failure};
 use crate::facilities::Facilities;
 use crate::lint;
@@ -235,16 +236,19 @@ pub fn make(
     if plan.databases.is_empty() && plan.directories.is_empty() {
         return Err(Failure::new(exit::CONFIG, format!("{}: names no database; add one under `dbs:`", plan.config.display())));
     }
-    refuse_misread_paths(&plan)?;
+    refuse_unusable_paths(&plan)?;
     Ok(Planned { plan, document, notes, findings })
 }
 
-/// Litestream would lock and watch another file than it copies: what the app writes meanwhile would be missing, and nothing would say so.
-fn refuse_misread_paths(plan: &Plan) -> Result<(), Failure> {
+/// Litestream would lock and watch another file than it copies, or what lies beside a database could not: what the app writes would be
+/// missing, or could not come back, and nothing would say so before.
+fn refuse_unusable_paths(plan: &Plan) -> Result<(), Failure> {
     let wrong = plan.locked().into_iter().filter_map(|database| {
-        let mark = plan.litestream.line.misread(database.path.as_os_str().as_bytes())?;
+        let misread = |mark| format!("has a {mark} in it, by which Litestream opens another file; rename it");
+        let mark = plan.litestream.line.misread(database.path.as_os_str().as_bytes());
+        let why = mark.map(misread).or_else(|| continuity::too_long(&database.path))?;
         let from = database.from.first().cloned().unwrap_or_else(|| plan.config.display().to_string());
-        Some(format!("{from}: {} has a {mark} in it, by which Litestream opens another file; rename it", database.path.display()))
+        Some(format!("{from}: {} {why}", database.path.display()))
     });
     let wrong: Vec<String> = wrong.collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::new(exit::CONFIG, wrong.join("\n"))) }

@@ -24,6 +24,7 @@ both_lines!(
     a_boot_goes_back_in_time_once,
     a_damaged_backup_is_refused_or_stepped_back_from,
     a_dry_run_says_what_and_changes_nothing,
+    a_database_with_a_long_name_comes_back_or_is_refused_at_its_first_start,
     what_is_replaced_is_kept_unless_it_is_to_be_discarded,
     a_url_is_restored_wherever_it_is_wanted,
     term_during_a_restore_ends_it_at_once_and_leaves_nothing,
@@ -659,4 +660,37 @@ fn a_clock_that_was_set_back_makes_no_old_generation_the_newest() {
         when(!container.stderr().contains("still to come"))
     });
     assert_eq!(here.difference(&Contents::of(site.database())), None);
+}
+
+/// Whatever can be begun with can be come back to.
+fn a_database_with_a_long_name_comes_back_or_is_refused_at_its_first_start(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let at = |length: usize| {
+        let site = Site::new(line);
+        let room = length - site.path("data").as_os_str().len() - 3;
+        let name = format!("{}/{}/{}", "d".repeat(200), "d".repeat(100), "n".repeat(room - 300));
+        (site.with_databases(&[&name]), name)
+    };
+    for (site, name) in [at(464), (Site::new(line).with_databases(&["n".repeat(208).as_str()]), "n".repeat(208))] {
+        let rolls_back = |recipe: Recipe| recipe.env("LITESTREAM_ENTRY_MIGRATE", "true").env("LITESTREAM_ENTRY_MIGRATE_ROLLBACK", "true");
+        for _ in ["a first boot", "a migration with a copy"] {
+            fs::create_dir_all(site.database().parent().unwrap()).unwrap();
+            let mut container = rolls_back(site.writing("--every 2000")).start();
+            container.ready();
+            site.write_on(50);
+            assert_eq!(container.stop(), 0, "{name}: {}", container.stderr());
+        }
+        let here = Contents::of(site.database());
+        fs::remove_dir_all(site.path("data")).unwrap();
+        fs::create_dir_all(site.database().parent().unwrap()).unwrap();
+        boots(&site, rolls_back(noting(&site)));
+        assert_eq!(here.difference(&Contents::of(site.database())), None, "{name}");
+    }
+    for (site, name) in [at(465), (Site::new(line).with_databases(&["n".repeat(209).as_str()]), "n".repeat(209))] {
+        fs::create_dir_all(site.database().parent().unwrap()).unwrap();
+        let said = refused(&site, noting(&site), 78);
+        assert!(said.contains("shorten it") && said.contains("DATABASE_PATH"), "{name}: {said}");
+    }
 }
