@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Deserialize;
 
 use super::flush::PAUSE;
-use super::hold;
+use super::{full, hold};
 use crate::continuity;
 use crate::litestream::backup::Position;
 use crate::litestream::{Line, call};
@@ -25,6 +25,9 @@ const QUIET: Duration = Duration::from_millis(60);
 
 /// How far ahead the storage's clock may be where one more write makes a generation the newest.
 const SOON: Duration = Duration::from_secs(5);
+
+/// So long after the last that was done in its replica it is looked whether that takes anything: where it takes nothing, 0.3 waits for itself.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// How long a process that was killed may still be there.
 const LINGERS: Duration = Duration::from_millis(500);
@@ -42,6 +45,10 @@ pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result
             // More of the same would change nothing.
             Ok(Newest::Ahead(why)) => return Err(why),
             Err(reason) => why = reason,
+        }
+        // The next one would be stuck until there is no time left to say why.
+        if deadline.saturating_duration_since(Instant::now()) < 2 * STUCK && full::replica_takes_nothing(database).is_some() {
+            return Err(why);
         }
         if is_damage(&why)
             && let Err(error) = continuity::begin_anew(&database.path)
@@ -73,6 +80,7 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, shared: bool, deadl
     let mut letting_go = Some(stand_in);
     let mut deadline = deadline;
     let mut last = (0, Instant::now());
+    let mut looked = Instant::now();
     let mut beginning = None;
     loop {
         let lines = Logged::read(&log);
@@ -83,6 +91,12 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, shared: bool, deadl
         let done = lines.iter().filter(|l| l.is_of_replica()).count();
         if done != last.0 {
             last = (done, Instant::now());
+        }
+        if looked.max(last.1).elapsed() >= STUCK && !Logged::is_idle(&lines) {
+            looked = Instant::now();
+            if let Some(why) = full::replica_takes_nothing(database) {
+                return Err(why);
+            }
         }
         if letting_go.is_some() && (past || last.1.elapsed() >= QUIET) && Logged::is_idle(&lines) {
             letting_go = None;
