@@ -52,6 +52,18 @@ pub fn ask(plan: &Plan, database: &Database, within: Duration) -> Standing {
     }
 }
 
+/// What shows after a last sync that another host writes to the same replica (0.5): a transaction after ours, or another one in the place of ours.
+/// None where it does not answer in time, or where nothing tells.
+pub fn foreign(plan: &Plan, database: &Database, within: Duration) -> Option<String> {
+    if plan.litestream.line != Line::V05 || database.has_own_meta {
+        return None;
+    }
+    match ask(plan, database, within) {
+        Standing::Behind(what) | Standing::Diverged(what) => Some(what),
+        _ => None,
+    }
+}
+
 /// What is known of a database without its replica (0.5).
 #[derive(Debug, Default)]
 struct Here {

@@ -16,7 +16,7 @@ use crate::plan::{Database, Plan};
 use crate::position;
 use crate::report;
 use crate::restore::rollback::Undone;
-use crate::restore::{self, Local, Source, present, rollback};
+use crate::restore::{self, Local, Source, present, rollback, standing};
 use crate::state::State;
 use crate::watched::Owed;
 use crate::{resnapshot, rotation, runtime, watch};
@@ -168,8 +168,23 @@ fn by_running(
             Owed::note(plan, &database.path, &why);
             Err(why)
         }
-        None => Ok(()),
+        None => alone(plan, database, deadline),
     }
+}
+
+/// Whether the replica is this host's alone. Two that write to one upload under the same names, and what is there may be of both.
+fn alone(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
+    if !is_single(plan, database) {
+        return Ok(());
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    standing::foreign(plan, database, (left / 2).min(LOOK_FOR)).map_or(Ok(()), |what| {
+        Err(format!(
+            "another host writes to {} ({what}), and what is there may be of both: stop that one, or give it a replica of its own; \
+             the next start says how to go on",
+            database.replica
+        ))
+    })
 }
 
 /// Why the last sync has to begin with a snapshot, where it has to.
@@ -217,7 +232,8 @@ fn by_pass(plan: &Plan, database: &Database, deadline: Instant, channel: &Channe
         }
         let Some(why) = looked_at(plan, database, deadline, channel) else {
             Owed::settle(plan, &database.path);
-            return Ok(());
+            // Of a full volume Litestream's position is not beside it.
+            return if full.is_some() { Ok(()) } else { alone(plan, database, deadline) };
         };
         if owed {
             return Err(why);

@@ -335,3 +335,42 @@ fn diff_shows_what_a_file_has_that_the_database_lacks(line: Line) {
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     assert_eq!(fs::read(&kept).unwrap(), before, "the file is as it was");
 }
+
+/// A row of so many bytes that do not compress, and an upload of the host's.
+#[track_caller]
+fn uploads(host: &Host, bytes: u32) {
+    let newest = || own_files(host).into_iter().rfind(|(path, _)| path.parent().is_some_and(|level| level.ends_with("ltx/0")));
+    let before = newest();
+    let app = Connection::open(host.database()).unwrap();
+    app.busy_timeout(PATIENCE).unwrap();
+    app.execute_batch(&format!("CREATE TABLE IF NOT EXISTS large(x); INSERT INTO large VALUES(randomblob({bytes}))")).unwrap();
+    eventually("another upload", PATIENCE, || {
+        let (path, bytes) = newest().filter(|newest| before.as_ref() != Some(newest))?;
+        let there = host.site.replica().join("ltx/0").join(path.file_name()?);
+        when(bytes > 3_000 && fs::metadata(there).is_ok_and(|there| there.len() == bytes))
+    });
+    app.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+}
+
+/// Both upload under the same names, and neither sees the other while it runs.
+#[test]
+fn two_hosts_that_write_to_one_replica_at_the_same_time_are_not_said_to_be_saved() {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(Line::V05);
+    let [a, b] = hosts(&site);
+    let mut first = a.start();
+    a.write(0..50);
+    await_backup(&site, [50, 0]);
+    let mut second = b.start();
+    for _ in 0..3 {
+        // What differs in nothing but its bytes is seen only where it is the last one.
+        uploads(&a, 9_000);
+        uploads(&b, 3_000);
+    }
+    let codes = [first.stop(), second.stop()];
+    let said = format!("{}\n{}", first.stderr(), second.stderr());
+    assert_eq!(codes, [74, 74], "{said}");
+    assert_eq!(said.matches("NOT SAVED: default: another host writes to file://").count(), 2, "{said}");
+}
