@@ -4,10 +4,11 @@
 mod history;
 mod page;
 mod request;
+mod room;
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::plan::Plan;
@@ -17,9 +18,8 @@ use crate::status::{self, Overview, metrics, show};
 use crate::{report, sys};
 use history::History;
 use request::{Request, Wrong};
+use room::Room;
 
-/// So many connections are served at once; others wait to be taken.
-const AT_ONCE: usize = 16;
 /// How long a client may take to ask, and to read its answer.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 const READ_WITHIN: Duration = Duration::from_secs(5);
@@ -37,26 +37,25 @@ pub(super) fn run(plan: &Plan) {
     let Some(address) = plan.entry.http else { return };
     sys::be_nice();
     let listener = bind(address);
-    let desk = Desk { plan, seen: Mutex::new(None), history: Mutex::new(History::default()), open: Mutex::new(0), closed: Condvar::new() };
+    let desk = &Desk { plan, seen: Mutex::new(None), history: Mutex::new(History::default()), room: Room::default() };
     std::thread::scope(|scope| {
         let sampler = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || desk.sample());
         if let Err(error) = sampler {
             report::line(format_args!("LITESTREAM_ENTRY_HTTP: no graphs: {error}"));
         }
-        loop {
-            desk.wait_for_room();
+        for number in 0.. {
             // A connection that was given up before it was taken, or no descriptor left: neither is for ever.
             let Ok((stream, _)) = listener.accept() else {
-                desk.leave();
                 std::thread::sleep(Duration::from_millis(20));
                 continue;
             };
-            let served = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || {
-                desk.answer(stream);
-                desk.leave();
+            desk.room.enter(number, &stream);
+            let served = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, move || {
+                desk.answer(number, stream);
+                desk.room.leave(number);
             });
             if served.is_err() {
-                desk.leave();
+                desk.room.leave(number);
             }
         }
     });
@@ -82,8 +81,7 @@ struct Desk<'a> {
     plan: &'a Plan,
     seen: Mutex<Option<(Instant, std::sync::Arc<Overview>)>>,
     history: Mutex<History>,
-    open: Mutex<usize>,
-    closed: Condvar,
+    room: Room,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -96,18 +94,6 @@ struct Answer(&'static str, &'static str, String);
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 impl Desk<'_> {
-    fn wait_for_room(&self) {
-        let full = |open: &mut usize| *open >= AT_ONCE;
-        let mut open = self.closed.wait_while(locked(&self.open), full).unwrap_or_else(PoisonError::into_inner);
-        *open = open.saturating_add(1);
-    }
-
-    fn leave(&self) {
-        let mut open = locked(&self.open);
-        *open = open.saturating_sub(1);
-        self.closed.notify_one();
-    }
-
     fn sample(&self) {
         loop {
             let overview = self.look();
@@ -128,8 +114,10 @@ impl Desk<'_> {
         overview
     }
 
-    fn answer(&self, mut stream: TcpStream) {
-        let answer = match request::read(&mut stream, ASK_WITHIN) {
+    fn answer(&self, number: u64, mut stream: TcpStream) {
+        let asked = request::read(&mut stream, ASK_WITHIN);
+        self.room.has_asked(number);
+        let answer = match asked {
             Ok(Request { head_only, path }) => Some((self.of_path(&path), head_only)),
             Err(Wrong::Gone) => None,
             Err(Wrong::TooLong) => Some((plain("431 Request Header Fields Too Large", "too long"), false)),

@@ -16,6 +16,7 @@ both_lines!(
     health_ready_metrics_and_the_page_are_served,
     health_over_http_fails_when_health_does,
     a_flood_and_a_slow_client_leave_the_boot_untouched,
+    who_asks_is_answered_beside_many_who_only_connect,
     a_server_that_dies_comes_back,
     what_is_not_understood_is_refused,
 );
@@ -135,6 +136,25 @@ fn a_flood_and_a_slow_client_leave_the_boot_untouched(line: Line) {
     drop(slow);
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     site.assert_saved();
+}
+
+fn who_asks_is_answered_beside_many_who_only_connect(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let (mut container, port) = serving(&site, &[]);
+    let idle: Vec<_> = (0..200).map(|_| connect(port).unwrap()).collect();
+    assert_eq!(get(port, "/health").0, 200);
+    // None of them had to come to the end of its time before.
+    let timed_out = |mut stream: &TcpStream| {
+        let mut first = [0; 12];
+        stream.set_nonblocking(true).unwrap();
+        stream.read(&mut first).is_ok_and(|n| first[..n].ends_with(b"408"))
+    };
+    assert!(idle.iter().filter(|stream| timed_out(stream)).count() < 100);
+    drop(idle);
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
 }
 
 fn threads(pid: i32) -> usize {
