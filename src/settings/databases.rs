@@ -2,6 +2,7 @@
 //! never look at a file.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde_yaml::{Mapping, Value};
@@ -151,6 +152,10 @@ impl Found {
         let Ok(path) = std::path::absolute(path) else {
             return problems.push(format!("{name}: a database without a path; name its file"));
         };
+        if path.as_os_str().as_bytes().iter().any(u8::is_ascii_control) {
+            return problems
+                .push(format!("{name}: a control character in the path; write it in one line, and rename the file that has one"));
+        }
         if path.file_name().is_none() || path.as_os_str().len() > 4000 {
             return problems.push(format!("{name}: not the path of a file; name the database's file"));
         }
@@ -180,7 +185,7 @@ impl Found {
     }
 
     fn add_yaml(&mut self, name: &str, text: &str, problems: &mut Vec<String>) {
-        let list: Vec<Mapping> = match serde_yaml::from_str(text) {
+        let list: Vec<Mapping> = match serde_yaml::from_str(text).or_else(|_| serde_yaml::from_str(&with_whole_escapes(text))) {
             Ok(list) => list,
             Err(_) => return problems.push(format!("{name}: not a YAML or JSON list of databases, as [{{\"path\": \"/data/app.db\"}}]")),
         };
@@ -240,9 +245,39 @@ fn stem(path: &str) -> String {
     stem.chars().map(|c| if is_alias(&c.to_string()) { c } else { '_' }).collect()
 }
 
+/// JSON writes what is beyond sixteen bits as two escapes (`\\ud83d\\ude00`, RFC 8259, section 7), and YAML knows none of them alone.
+fn with_whole_escapes(json: &str) -> String {
+    let unit = |text: &str| u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
+    let (mut whole, mut rest) = (String::new(), json);
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        whole.push_str(before);
+        let pair = unit(escape).zip(escape.get(6..).and_then(unit));
+        let joined = pair.and_then(|(high, low)| char::decode_utf16([high, low]).next()?.ok().filter(|one| one.len_utf16() == 2));
+        // What stands behind a backslash begins nothing.
+        let end = if joined.is_some() { 12 } else { escape.char_indices().nth(2).map_or(escape.len(), |(at, _)| at) };
+        let (this, after) = escape.split_at_checked(end).unwrap_or((escape, ""));
+        match joined {
+            Some(one) => whole.push(one),
+            None => whole.push_str(this),
+        }
+        rest = after;
+    }
+    whole + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_escape_of_json_in_two_parts_is_one_character() {
+        assert_eq!(
+            with_whole_escapes(r#"["\ud83d\ude00", "\u00e9", "\\ud83d\ude00", "\ud83d"]"#),
+            r#"["😀", "\u00e9", "\\ud83d\ude00", "\ud83d"]"#
+        );
+        assert_eq!(with_whole_escapes("\\"), "\\");
+    }
 
     fn named(vars: &[(&str, &str)]) -> (Vec<(String, String)>, Vec<String>) {
         let mut problems = Vec::new();
