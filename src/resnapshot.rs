@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::exit::{self, Failure};
 use crate::litestream::{Ability, Line, call, chain};
@@ -42,13 +42,13 @@ pub fn begin(plan: &Plan, databases: &[Database], within: Duration, ask: impl Fn
             for Database { path, alias, .. } in databases {
                 Owed::note(plan, path, &format!("{alias}: a new snapshot was asked for"));
             }
-            let asked = SystemTime::now();
+            // Another Litestream than this one, whatever the clock says meanwhile.
+            let before = State::read(&plan.runtime).map(|state| state.litestream);
             ask()?;
-            until(by, || State::read(&plan.runtime).is_some_and(|s| s.since > asked && s.view.replication == Replication::Up))?
-                .then_some(())
-                .ok_or_else(|| {
-                    failed(&format!("litestream is not back within {} s, and takes it when it is; see `status`", within.as_secs_f32()))
-                })?;
+            let is_back = |state: State| state.view.replication == Replication::Up && Some(state.litestream) != before;
+            until(by, || State::read(&plan.runtime).is_some_and(is_back))?.then_some(()).ok_or_else(|| {
+                failed(&format!("litestream is not back within {} s, and takes it when it is; see `status`", within.as_secs_f32()))
+            })?;
             match State::read(&plan.runtime) {
                 Some(state) if state.view.unproven => {
                     Err(failed("a transaction of the app's keeps the WAL from being emptied; it is tried again by itself"))
