@@ -245,7 +245,7 @@ fn stem(path: &str) -> String {
     stem.chars().map(|c| if is_alias(&c.to_string()) { c } else { '_' }).collect()
 }
 
-/// JSON writes what is beyond sixteen bits as two escapes (`\\ud83d\\ude00`, RFC 8259, section 7), and YAML knows none of them alone.
+/// JSON writes what is beyond sixteen bits as two escapes (`\ud83d\ude00`, RFC 8259, section 7), and YAML knows none of them alone.
 fn with_whole_escapes(json: &str) -> String {
     let unit = |text: &str| u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
     let (mut whole, mut rest) = (String::new(), json);
