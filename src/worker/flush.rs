@@ -100,6 +100,8 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
             Ok(()) if !matches!(Mark::read(&database.path), Mark::Unproven | Mark::None if plan.litestream.line == Line::V05) => {
                 let _ = Mark::clean(&database.path).write(&database.path);
             }
+            // Litestream's own files may have the gap that this was to heal.
+            Err(_) if shared => drop(Mark::Unproven.write(&database.path)),
             Ok(()) | Err(_) => {}
         }
     }

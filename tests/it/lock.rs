@@ -111,6 +111,32 @@ fn what_the_first_one_leaves_is_whole_while_the_other_writes_on() {
     }
 }
 
+/// The same where a transaction of the other's keeps that from being seen to: it is said, and the next start makes the backup whole.
+#[test]
+fn what_the_first_one_could_not_leave_whole_is_said_and_whole_after_the_next_start() {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(Line::V05);
+    let mut first = site.writing("--every 1000").env("LITESTREAM_ENTRY_STOP_TIMEOUT", "6s").start();
+    first.ready();
+    site.write_on(300);
+    let reads = "r = sqlite3.connect(sys.argv[1]); r.execute('BEGIN'); r.execute('SELECT count(*) FROM other').fetchone()\nwhile True:";
+    let script = OTHER.replace("while True:", reads);
+    let words = ["/usr/bin/python3".as_ref(), "-c".as_ref(), script.as_ref(), site.database().as_os_str()];
+    let mut new = second(&site).app(words).start();
+    other_writes_on(&site);
+    site.write_on(300);
+    assert_eq!(first.stop(), 74, "{}", first.stderr());
+    assert!(first.stderr().contains("NOT SAVED: default: a transaction of the app's"), "{}", first.stderr());
+    new.kill();
+    let mut next = site.writing("--every 1000").start();
+    next.ready();
+    site.write_on(50);
+    assert_eq!(next.stop(), 0, "{}", next.stderr());
+    assert_eq!(site.backup_of(site.database()).difference(&Contents::of(site.database())), None);
+}
+
 fn a_killed_replicator_is_taken_over_from(line: Line) {
     if !namespaces() {
         return;
