@@ -198,6 +198,11 @@ pub fn is_open_elsewhere(database: &Path) -> bool {
     files::open_with_locks(&beside(database, "-shm")).is_ok_and(|file| is_locked(&file, 128, 1))
 }
 
+/// Whether another process holds this byte of a `-shm` for itself.
+pub fn is_taken(index: &File, byte: i64) -> bool {
+    refuses(index, libc::F_RDLCK, byte, 1).unwrap_or_default()
+}
+
 /// Whether another process holds any lock in this range. Unknown is held: to empty a WAL, and to replace nothing, is right either way.
 fn is_locked(file: &File, start: i64, length: i64) -> bool {
     refuses(file, libc::F_WRLCK, start, length).unwrap_or(true)

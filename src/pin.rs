@@ -1,6 +1,8 @@
 //! Pins: a read transaction beside the app that keeps its WAL from being begun anew, until Litestream has one of its own. Must never be
 //! taken where the WAL would be begun anew all the same.
 
+use std::cell::Cell;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,25 @@ pub struct Pin {
     /// The database.
     pub database: PathBuf,
     _reader: Connection,
+    /// Closed after the reader: with a file that is closed go all locks of a process on it.
+    index: Option<File>,
+    waited_for: Cell<Option<Instant>>,
+}
+
+/// How long it must look as if somebody waited for a pin.
+const WAITS: Duration = Duration::from_millis(100);
+/// The bytes of a `-shm` that a writer, and a checkpointer, hold for themselves (SQLite's `wal.c`, `WAL_WRITE_LOCK`, `WAL_CKPT_LOCK`).
+const WRITER: i64 = 120;
+const CHECKPOINTER: i64 = 121;
+
+impl Pin {
+    /// Whether somebody waits for its end: a checkpoint that empties the WAL, or restarts it, keeps every writer out meanwhile, Litestream
+    /// included, for which the pin waits in its turn.
+    pub fn is_waited_for(&self) -> bool {
+        let waits = self.index.as_ref().is_some_and(|index| [WRITER, CHECKPOINTER].iter().all(|byte| continuity::is_taken(index, *byte)));
+        self.waited_for.set(if waits { self.waited_for.get().or_else(|| Some(Instant::now())) } else { None });
+        self.waited_for.get().is_some_and(|since| since.elapsed() >= WAITS)
+    }
 }
 
 /// How long whoever holds a database for a moment is waited for.
@@ -41,7 +62,8 @@ fn within(database: &Path, patience: Duration) -> rusqlite::Result<Pin> {
     let reader = continuity::open(database)?;
     reader.busy_timeout(patience)?;
     reader.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
-    Ok(Pin { database: database.to_owned(), _reader: reader })
+    let index = files::open(&continuity::beside(database, "-shm")).ok();
+    Ok(Pin { database: database.to_owned(), _reader: reader, index, waited_for: Cell::new(None) })
 }
 
 /// Whether a pin would hold: in a WAL that is in the database as a whole, a reader needs nothing, and the next commit begins it anew
@@ -133,6 +155,7 @@ mod tests {
         let before = salts(&path);
         write();
         assert_eq!(salts(&path), before);
+        assert!(pin.as_ref().is_some_and(|pin| !pin.is_waited_for()));
         drop(pin);
         app.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode=delete").unwrap();
         assert!(!would_hold(&path) && beside_others(&path, Instant::now()).unwrap().is_none());

@@ -98,6 +98,17 @@ fn pin_what_is_written(looks: &mut Looks, pins: &mut Vec<Pin>, channel: &Channel
     }
 }
 
+/// Lets go of those that the app waits for. They are pinned again when they are written to: Litestream has not read what was in their WAL,
+/// and begins with a snapshot.
+fn let_go_of_what_is_waited_for(looks: &mut Looks, pins: &mut Vec<Pin>) {
+    let (waited, pinned): (Vec<Look>, Vec<Look>) = std::mem::take(&mut looks.pinned)
+        .into_iter()
+        .partition(|look| pins.iter().any(|pin| pin.database == look.path() && pin.is_waited_for()));
+    pins.retain(|pin| !waited.iter().any(|look| look.path() == pin.database));
+    looks.pinned = pinned;
+    looks.written.extend(waited);
+}
+
 /// Holds each pin until Litestream shows that it has its own lock, or until its WAL is too large.
 pub(super) fn hold(mut pins: Vec<Pin>, mut looks: Looks, plan: &Plan, channel: &Channel) {
     let Some(socket) = &plan.socket else { return };
@@ -108,6 +119,7 @@ pub(super) fn hold(mut pins: Vec<Pin>, mut looks: Looks, plan: &Plan, channel: &
         let round = Instant::now();
         look(&mut looks.alone, channel);
         look(&mut looks.written, channel);
+        let_go_of_what_is_waited_for(&mut looks, &mut pins);
         pin_what_is_written(&mut looks, &mut pins, channel);
         if began.elapsed() >= FIRST_MOMENTS {
             (looks.alone, looks.written) = (Vec::new(), Vec::new());

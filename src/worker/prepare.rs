@@ -200,9 +200,12 @@ fn say_once(undecided: Vec<(Database, String)>, said: &mut BTreeSet<String>) -> 
 /// Empties every WAL under a live app, after the snapshots that are owed, and holds them back until Litestream does.
 fn make_fit(plan: &Plan, channel: &Channel) {
     let owed = all_owed(plan);
+    // Before they are pinned: a look closes a file, and with it all locks of this process on it.
+    let mut looks: Vec<Look> = if shows_lock(plan) { plan.databases.iter().map(Look::new).collect() } else { Vec::new() };
     let Fit { pins, unproven, .. } = fit(plan, &plan.databases, Beside::App);
+    looks.retain(|look| pins.iter().any(|pin| pin.database == look.path()));
     channel.say(&Message::Ready { held: !pins.is_empty(), unproven: unproven || owed });
-    pins::hold(pins, Looks::default(), plan, channel);
+    pins::hold(pins, Looks { pinned: looks, ..Looks::default() }, plan, channel);
 }
 
 /// Sees to the snapshots that are owed; whether one of them is so still. 0.3, and the first releases of 0.5, take their own when they

@@ -127,9 +127,11 @@ fn what_the_first_one_could_not_leave_whole_is_said_and_whole_after_the_next_sta
     let mut new = second(&site).app(words).start();
     other_writes_on(&site);
     site.write_on(300);
-    assert_eq!(first.stop(), 74, "{}", first.stderr());
-    assert!(first.stderr().contains("NOT SAVED: default: a transaction of the app's"), "{}", first.stderr());
+    // Seldom the other's transaction holds nothing back, and all could be seen to.
+    let saved = first.stop() == 0;
+    assert!(saved || first.stderr().contains("NOT SAVED: default: a transaction of the app's"), "{}", first.stderr());
     new.kill();
+    assert!(!saved || site.backup_of(site.database()).last() >= site.acknowledged(), "{}", first.stderr());
     let mut next = site.writing("--every 1000").start();
     next.ready();
     site.write_on(50);
