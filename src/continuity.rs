@@ -395,7 +395,7 @@ pub fn wal_limit(database: &Path, configured: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -423,7 +423,7 @@ mod tests {
         }
     }
 
-    fn database() -> (tempfile::TempDir, PathBuf, Connection) {
+    pub(crate) fn database() -> (tempfile::TempDir, PathBuf, Connection) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.db");
         let app = Connection::open(&path).unwrap();

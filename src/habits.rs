@@ -142,11 +142,11 @@ fn seen(wal: bool, was_wal: bool, alone: bool) -> Option<Habit> {
     }
 }
 
-/// A database with content, and whether its header says that it is in WAL mode (SQLite's file format, section 1.3.3).
+/// A database with content, and whether it is in WAL mode.
 fn open(path: &Path) -> Option<(File, bool)> {
     let file = files::open(path).ok()?;
-    let header: [u8; 20] = sqlite::header(&file)?;
-    Some((file, header.ends_with(&[2, 2])))
+    let wal = sqlite::is_in_wal_mode(&file)?;
+    Some((file, wal))
 }
 
 #[cfg(test)]

@@ -79,10 +79,8 @@ fn is_written_to(database: &Path) -> bool {
     continuity::wal_size(database) > 0 && would_hold(database)
 }
 
-/// Its header says so (SQLite's file format, section 1.3.3).
 fn is_in_wal_mode(database: &Path) -> bool {
-    let header: Option<[u8; 20]> = files::open(database).ok().and_then(|file| sqlite::header(&file));
-    header.is_some_and(|header| header.ends_with(&[2, 2]))
+    files::open(database).is_ok_and(|file| sqlite::is_in_wal_mode(&file) == Some(true))
 }
 
 /// Pins the WAL of a database that others have open, emptied before where a pin would not hold.
@@ -110,15 +108,8 @@ pub fn for_a_pass(database: &Path, by: Instant) -> Option<Pin> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::continuity::tests::database;
     use rusqlite::config::DbConfig;
-
-    fn database() -> (tempfile::TempDir, PathBuf, Connection) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.db");
-        let app = Connection::open(&path).unwrap();
-        app.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t(x); INSERT INTO t VALUES(1);").unwrap();
-        (dir, path, app)
-    }
 
     fn salts(database: &Path) -> Option<continuity::Salts> {
         continuity::survey(database, false).wal

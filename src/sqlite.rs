@@ -19,6 +19,11 @@ pub fn header<const N: usize>(file: &File) -> Option<[u8; N]> {
     header.starts_with(b"SQLite format 3\0").then_some(header)
 }
 
+/// Whether a database's header says that it is in WAL mode (SQLite's file format, section 1.3.3); none without a header.
+pub fn is_in_wal_mode(file: &File) -> Option<bool> {
+    header::<20>(file).map(|header| header.ends_with(&[2, 2]))
+}
+
 /// Opens a database that is there, by these flags besides.
 ///
 /// # Errors
