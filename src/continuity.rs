@@ -21,7 +21,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::files::{Dir, name_of};
 use crate::litestream::backup::Position;
 use crate::litestream::{Line, ltx};
-use crate::mark::{Mark, mark_path, note_generation};
+use crate::mark::{Mark, mark_path, note_generation, note_origin};
 use crate::plan::Database;
 use crate::{files, report, sqlite};
 
@@ -238,7 +238,7 @@ pub fn is_in_use(database: &Path) -> bool {
 /// its pointer away itself, where it finds that its copy of the WAL is wrong, and may be killed before it has begun another.
 /// Whatever the replica has of that generation is of this database.
 ///
-/// What was noted so before stays noted beside it: whatever is begun now may never reach the replica.
+/// What was noted so before stays noted beside it, and what the database was restored from: whatever is begun now may never reach the replica.
 pub fn begin(database: &Database) {
     let before = Mark::read(&database.path);
     let mark = match (&before, shadow_position(&database.path)) {
@@ -248,7 +248,12 @@ pub fn begin(database: &Database) {
         _ => return,
     };
     let noted = match &before {
-        Mark::Restored(Position::Wal { generation, index: u64::MAX, .. }) if mark != before => note_generation(&database.path, generation),
+        _ if mark == before => Ok(()),
+        Mark::Restored(Position::Wal { generation, index: u64::MAX, .. }) => note_generation(&database.path, generation),
+        Mark::Restored(Position::Wal { generation, .. }) => match begun_at(&database.path) {
+            Some(at) => note_origin(&database.path, generation, at),
+            None => Ok(()),
+        },
         _ => Ok(()),
     };
     if let Err(error) = noted.and_then(|()| mark.write(&database.path)) {
@@ -330,6 +335,11 @@ pub fn begin_anew(database: &Path) -> io::Result<()> {
 pub fn generation(database: &Path) -> Option<String> {
     let name = files::read_to_string(&generation_path(database)).ok()?.trim().to_owned();
     (!name.is_empty()).then_some(name)
+}
+
+/// When 0.3 began its generation.
+pub fn begun_at(database: &Path) -> Option<SystemTime> {
+    std::fs::metadata(generation_path(database)).and_then(|m| m.modified()).ok()
 }
 
 /// Where 0.3 keeps the name of its generation.

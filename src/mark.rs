@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::continuity::{hidden, newest_txid};
 use crate::files::{self, Dir, Found, Owner, name_of};
@@ -201,6 +202,27 @@ pub fn note_generation(database: &Path, name: &str) -> io::Result<()> {
     note_more(database, &[WAS], &format!("{WAS}{}", all.join(",")))
 }
 
+/// How the generation is noted that this database was restored from, and until when all that the replica had was known here.
+const AFTER: &str = "after:";
+
+/// Notes where this database comes from, and that it knew all that its replica had until then (0.3): when it began a generation of its own,
+/// none of which may have come there.
+///
+/// # Errors
+/// What the kernel says.
+pub fn note_origin(database: &Path, generation: &str, until: SystemTime) -> io::Result<()> {
+    let short = generation.get(..DIGITS).unwrap_or(generation);
+    let seconds = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    note_more(database, &[AFTER], &format!("{AFTER}{short}@{seconds}"))
+}
+
+/// How the generation begins that is noted so, and until when.
+pub fn origin(database: &Path) -> Option<(String, SystemTime)> {
+    let noted = more(database);
+    let (short, seconds) = noted.split_whitespace().find_map(|word| word.strip_prefix(AFTER)?.split_once('@'))?;
+    Some((short.to_owned(), UNIX_EPOCH.checked_add(Duration::from_secs(seconds.parse().ok()?))?))
+}
+
 /// How the generations begin that are noted so, the oldest first.
 pub fn generations(database: &Path) -> Vec<String> {
     let noted = more(database);
@@ -257,6 +279,11 @@ mod tests {
         }
         let mark = Mark::Restored(Position::Wal { generation: names[5].clone(), index: u64::MAX, offset: u64::MAX });
         mark.write(&path).unwrap();
+        let until = UNIX_EPOCH + Duration::from_secs(1_796_052_592);
+        for from in [&names[3], &names[4]] {
+            note_origin(&path, from, until).unwrap();
+        }
+        assert_eq!(origin(&path), Some((names[4][..DIGITS].to_owned(), until)));
         let kept: Vec<String> = [0, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 15].map(|n| names[n][..DIGITS].to_owned()).into();
         assert_eq!(generations(&path), kept);
         assert_eq!((Mark::read(&path), more(&path).starts_with("2 migrating:0123456789abcdef was:")), (mark, true));

@@ -133,21 +133,26 @@ fn lineage(here: &Here, there: &[File], is_the_same: impl Fn(&Own) -> Option<boo
 struct Begun {
     /// Those that this database has written, or how their names begin: all of them is its own.
     own: Vec<String>,
-    /// The one that it was restored from, which another host may have gone on with.
+    /// The one that it was restored from, or how its name begins, which another host may have gone on with.
     after: Option<String>,
-    /// When the one here was begun.
+    /// When the first was begun after that.
     at: Option<SystemTime>,
 }
 
 impl Begun {
     fn of(database: &Path) -> Self {
-        let (mut own, mut after) = (mark::generations(database), None);
-        match Mark::read(database) {
-            Mark::Restored(Position::Wal { generation, index: u64::MAX, .. }) => own.push(generation),
-            Mark::Restored(Position::Wal { generation, .. }) | Mark::Rewound(Position::Wal { generation, .. }) => after = Some(generation),
-            _ => {}
-        }
-        Self { own, after, at: std::fs::metadata(continuity::generation_path(database)).and_then(|m| m.modified()).ok() }
+        let mut own = mark::generations(database);
+        let (after, at) = match Mark::read(database) {
+            Mark::Restored(Position::Wal { generation, index, .. }) if index < u64::MAX => {
+                (Some(generation), continuity::begun_at(database))
+            }
+            Mark::Rewound(Position::Wal { generation, .. }) => (Some(generation), continuity::begun_at(database)),
+            mark => {
+                own.extend(if let Mark::Restored(Position::Wal { generation, .. }) = mark { Some(generation) } else { None });
+                mark::origin(database).unzip()
+            }
+        };
+        Self { own, after, at }
     }
 
     /// Up to when all that is there is known to be this database's: what it went on after is there, and nothing later.
@@ -189,7 +194,7 @@ fn compare(here: Option<Position>, there: &[File], begun: &Begun, now: SystemTim
 fn against_others(generation: &String, there: &[File], begun: &Begun, now: SystemTime) -> Standing {
     let (own, others): (Vec<&File>, Vec<&File>) = there.iter().partition(|f| is_of(f, begun.own.iter().chain([generation])));
     let newest = |files: &[&File]| files.iter().map(|f| f.created.clone()).max();
-    let ours = newest(&own).or_else(|| begun.known(there));
+    let ours = newest(&own).max(begun.known(there));
     // What this one was restored from is no later than it by a clock that was set back since.
     let by_now = time::rfc3339(now.checked_add(backup::AHEAD).unwrap_or(now));
     let others: Vec<&File> = others.into_iter().filter(|f| f.created <= by_now || !is_of(f, begun.after.iter())).collect();
@@ -329,6 +334,10 @@ mod tests {
         let standing = |after, seconds| compare(Some(wal("a", 0, 99)), &only, &begun(after, seconds), now());
         assert!(matches!(standing("b", 598), Standing::Behind(_)));
         assert_eq!((standing("b", 599), standing("c", 599)), (Standing::Current, Standing::Unknown));
+        // An earlier one of ours is there, from before that restore.
+        let earlier = [at(wal("e", 0, 0), "1970-01-01T00:00:10Z"), only[0].clone()];
+        let standing = |seconds| compare(Some(wal("a", 0, 99)), &earlier, &Begun { own: vec!["e".into()], ..begun("b", seconds) }, now());
+        assert!(standing(599) == Standing::Current && matches!(standing(598), Standing::Behind(_)));
         // A generation that is only noted: all that is there of it is ours, and it counts for nothing where nothing is.
         let noted = wal("a", u64::MAX, u64::MAX);
         assert_eq!(compare(Some(noted.clone()), &other("2026-01-01T00:00:04Z"), &Begun::default(), now()), Standing::Current);

@@ -10,7 +10,7 @@ use crate::support::container::{Container, Recipe};
 use crate::support::contents::Contents;
 use crate::support::lives::{self, bare_boot, wait_for_boot};
 use crate::support::s3::Server;
-use crate::support::site::Site;
+use crate::support::site::{Site, lose};
 use crate::support::{Line, PATIENCE, eventually, namespaces, process, trials, when};
 
 both_lines!(ten_restarts_on_a_kept_volume, random_lives, apps_that_want_the_database_alone_start_each_time);
@@ -157,6 +157,33 @@ fn generations_of_0_3_that_never_reached_the_replica_make_no_database_unknown() 
     container.kill();
     server.thaw();
     let mut container = site.writing("--every 2000").start();
+    container.ready();
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
+
+/// The same after a restore: none of what was begun since is in the replica, and two lives are killed.
+#[test]
+fn generations_of_0_3_that_never_came_there_after_a_restore_make_no_database_unknown() {
+    let Some(server) = Server::start().filter(|_| namespaces()) else { return };
+    let site = Site::new(Line::V03).in_bucket_of(&server, "never-after-a-restore");
+    let mut container = site.writing("").start();
+    container.ready();
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    lose(&site.database());
+    let mut container = site.writing("").start();
+    container.ready();
+    server.freeze();
+    let position = site.database().with_file_name(".app.db-litestream").join("generation");
+    eventually("a generation of its own", PATIENCE, || when(position.exists()));
+    container.kill();
+    server.thaw();
+    let mut container = site.writing("").start();
+    let litestream = eventually("Litestream", PATIENCE, || container.litestream());
+    process::send(litestream.pid, Signal::SIGSTOP);
+    container.ready();
+    container.kill();
+    let mut container = site.writing("").start();
     container.ready();
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     site.assert_saved();
