@@ -112,9 +112,9 @@ pub fn force(plan: &Plan, database: &Database, by: Instant) -> Result<(), String
     if !plan.litestream.can(Ability::Once) {
         return Err(plan.litestream.lacks("single pass", Ability::Once));
     }
-    let path = runtime::pass_config(plan, database, None)?;
+    let config = runtime::pass_config(plan, database, None)?;
     let mut args: Vec<OsString> = vec!["replicate".into()];
-    args.extend(call::Config { path: &path, expand: false }.flags());
+    args.extend(call::Config { path: config.path(), expand: false }.flags());
     args.extend(["-once".into(), "-force-snapshot".into()]);
     let _held = pin::for_a_pass(&database.path, by);
     match call::run(&plan.litestream, &args, by) {

@@ -1,6 +1,7 @@
 //! The runtime directory: where a boot leaves its configuration, control socket and plan. Must never
 //! hold a secret that another user can read.
 
+mod handed;
 mod names;
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -19,6 +20,7 @@ use crate::identity::{self, Identity};
 use crate::plan::{CONFIG_AGAIN_FILE, CONFIG_FILE, Database, GOOGLE_FILE, PLAN_FILE, Plan};
 use crate::state::STATE_FILE;
 use crate::worker::CONTROL_FILE;
+pub use handed::Handed;
 pub use names::{OWED, SYNCED, VERIFIED, WATCHED, each_file, elsewhere_file, file_of, pass_file};
 
 /// The usual place.
@@ -315,22 +317,21 @@ fn replace(path: &Path, text: &str, share: impl FnOnce(&File) -> io::Result<()>)
     temporary.push(format!(".{}.new", std::process::id()));
     let _ = std::fs::remove_file(&temporary);
     let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    share(&file)?;
-    drop(file);
-    std::fs::rename(&temporary, path)
+    let written = file.write_all(text.as_bytes()).and_then(|()| share(&file)).and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        // Half of it, on a volume that is full.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
 }
 
-/// Writes the configuration of one database's pass, in which Litestream's own files may be in another place (0.5); its path.
+/// Writes the configuration of one database's pass, in which Litestream's own files may be in another place.
 ///
 /// # Errors
 /// Why it cannot be written.
-pub fn pass_config(plan: &Plan, database: &Database, meta: Option<&Path>) -> Result<PathBuf, String> {
-    let document = document(plan)?;
-    let path = pass_file(plan, database, "yml");
-    let text = document.last_pass(plan.litestream.line, &database.path, meta).text();
-    write(&path, &text).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(path)
+pub fn pass_config(plan: &Plan, database: &Database, meta: Option<&Path>) -> Result<Handed, String> {
+    let text = document(plan)?.last_pass(plan.litestream.line, &database.path, meta).text();
+    Handed::write(plan, pass_file(plan, database, "yml"), &text)
 }
 
 #[cfg(test)]

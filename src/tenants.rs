@@ -29,13 +29,11 @@ pub fn expand(mut plan: Plan, named: &[PathBuf]) -> Plan {
         return plan;
     }
     let found = found(&plan, named);
-    let path = runtime::each_file(&plan);
     let paths: Vec<&Path> = found.iter().map(|d| d.path.as_path()).collect();
-    let written = runtime::document(&plan).and_then(|document| {
-        runtime::write(&path, &document.with_each(&paths).text()).map_err(|error| format!("{}: {error}", path.display()))
-    });
+    let written = runtime::document(&plan)
+        .and_then(|document| runtime::Handed::write(&plan, runtime::each_file(&plan), &document.with_each(&paths).text()));
     match written {
-        Ok(()) => (plan.config, plan.users_file) = (path, false),
+        Ok(config) => (plan.config, plan.users_file) = (config.for_good(), false),
         Err(why) => report::line(why),
     }
     plan.databases.extend(found);

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -172,9 +173,15 @@ impl Running {
         io.lines().find_map(|l| l.strip_prefix("rchar: ")).and_then(|n| n.trim().parse().ok()).unwrap_or_default()
     }
 
-    /// Everything that it has said so far, the last 64 kB of it.
-    pub fn said(&mut self) -> String {
-        tail(&mut self.output)
+    /// What it has said so far, the last 64 kB of it.
+    pub fn said(&self) -> String {
+        let length = self.output.metadata().map(|m| m.len()).unwrap_or_default();
+        read_from(&self.output, length.saturating_sub(64 * 1024))
+    }
+
+    /// Everything that it has said so far.
+    pub fn said_in_all(&self) -> String {
+        read_from(&self.output, 0)
     }
 }
 
@@ -185,13 +192,12 @@ impl Drop for Running {
     }
 }
 
-fn tail(file: &mut File) -> String {
-    const MOST: u64 = 64 * 1024;
-    let length = file.metadata().map(|m| m.len()).unwrap_or_default();
-    let mut bytes = Vec::new();
-    let reader = file;
-    if reader.seek(SeekFrom::Start(length.saturating_sub(MOST))).is_ok() {
-        let _ = reader.by_ref().take(MOST).read_to_end(&mut bytes);
+/// It may go on writing by the same open file, whose place is not to move.
+fn read_from(file: &File, mut at: u64) -> String {
+    let (mut bytes, mut part) = (Vec::new(), [0; 8192]);
+    while let Ok(read @ 1..) = file.read_at(&mut part, at) {
+        bytes.extend(part.iter().take(read));
+        at = at.saturating_add(u64::try_from(read).unwrap_or_default());
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -286,9 +286,9 @@ fn by_socket(database: &Database, socket: &Path, deadline: Instant, gives_up: bo
 fn by_once(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
     make_continuous(database, deadline)?;
     let _held = pin::for_a_pass(&database.path, deadline);
-    let path = runtime::pass_config(plan, database, None)?;
+    let config = runtime::pass_config(plan, database, None)?;
     let mut args: Vec<OsString> = vec!["replicate".into()];
-    args.extend(call::Config { path: &path, expand: false }.flags());
+    args.extend(call::Config { path: config.path(), expand: false }.flags());
     args.push("-once".into());
     let (mut why, mut tried) = ("no time was left".to_owned(), false);
     while Instant::now() < deadline {
@@ -322,7 +322,7 @@ fn make_continuous(database: &Database, deadline: Instant) -> Result<(), String>
 fn by_replicate(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
     make_continuous(database, deadline)?;
     let config = runtime::pass_config(plan, database, None)?;
-    let (mut running, stand_in) = pass::start(plan, &config, &runtime::pass_file(plan, database, "log"))?;
+    let (mut running, stand_in) = pass::start(plan, database, config.path())?;
     while !is_there(plan, database, deadline) {
         if running.ended().is_some() || Instant::now() >= deadline {
             return Err(format!(

@@ -84,7 +84,7 @@ pub(super) fn by_once(plan: &Plan, database: &Database, deadline: Instant, why: 
     let place = Place::take(plan, database).ok_or_else(|| format!("{why}, and litestream's files have no other place; make room there"))?;
     let config = runtime::pass_config(plan, database, Some(&place.0.join("meta"))).map_err(|error| format!("{why}; {error}"))?;
     let mut args: Vec<OsString> = vec!["replicate".into()];
-    args.extend(call::Config { path: &config, expand: false }.flags());
+    args.extend(call::Config { path: config.path(), expand: false }.flags());
     args.push("-once".into());
     if owed || !continues(plan, database, deadline) {
         args.push("-force-snapshot".into());

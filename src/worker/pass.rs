@@ -40,7 +40,7 @@ pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result
     let shared = is_shared(&database.path);
     let mut why = "no time was left".to_owned();
     while Instant::now() < deadline {
-        match one_pass(plan, &config, database, shared, deadline).and_then(|()| make_newest(plan, database, deadline)) {
+        match one_pass(plan, config.path(), database, shared, deadline).and_then(|()| make_newest(plan, database, deadline)) {
             Ok(Newest::Ours) => return Ok(()),
             // More of the same would change nothing.
             Ok(Newest::Ahead(why)) => return Err(why),
@@ -75,15 +75,14 @@ pub(super) fn is_shared(database: &Path) -> bool {
 /// One pass, from its start to its end. Where another process goes on writing (`shared`: a container that takes over, a shell),
 /// a pass always has something to write: then it has to get past what was there at its beginning, our app's last writes.
 fn one_pass(plan: &Plan, config: &Path, database: &Database, shared: bool, deadline: Instant) -> Result<(), String> {
-    let log = pass_file(plan, database, "log");
-    let (mut running, stand_in) = start(plan, config, &log)?;
+    let (mut running, stand_in) = start(plan, database, config)?;
     let mut letting_go = Some(stand_in);
     let mut deadline = deadline;
     let mut last = (0, Instant::now());
     let mut looked = Instant::now();
     let mut beginning = None;
     loop {
-        let lines = Logged::read(&log);
+        let lines = Logged::read(&running);
         if shared && beginning.is_none() && Logged::has_read(&lines) {
             beginning = continuity::own_position(&database.path, Line::V03);
         }
@@ -106,10 +105,10 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, shared: bool, deadl
         }
         match running.ended() {
             Some(ended) if ended.ok() && letting_go.is_none() => {
-                let wrote = Logged::read(&log).iter().any(Logged::is_write);
+                let wrote = Logged::read(&running).iter().any(Logged::is_write);
                 return if wrote && !past { Err("its last pass still had something to write".to_owned()) } else { Ok(()) };
             }
-            Some(_) => return Err(Logged::last_error(&Logged::read(&log))),
+            Some(_) => return Err(Logged::last_error(&Logged::read(&running))),
             None if Instant::now() >= deadline => {
                 return Err(format!("the replica does not answer in time; litestream's last words: {}", Logged::last_error(&lines)));
             }
@@ -128,16 +127,14 @@ fn is_past(there: &Position, at: &Position) -> bool {
     }
 }
 
-/// Starts a pass, with its output in `log`; it goes on until the socket is closed.
-pub(super) fn start(plan: &Plan, config: &Path, log: &Path) -> Result<(call::Running, UnixStream), String> {
-    let _ = fs::remove_file(log);
-    let file = fs::File::options()
-        .read(true)
-        .append(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(log)
-        .map_err(|e| format!("{}: {e}", log.display()))?;
+/// Starts a pass, with its output in memory where there is such; it goes on until the socket is closed.
+pub(super) fn start(plan: &Plan, database: &Database, config: &Path) -> Result<(call::Running, UnixStream), String> {
+    // The runtime directory may be full.
+    let file = sys::file_in_memory().or_else(|_| {
+        let log = pass_file(plan, database, "log");
+        let _ = fs::remove_file(&log);
+        fs::File::options().read(true).append(true).create_new(true).mode(0o600).open(&log).map_err(|e| format!("{}: {e}", log.display()))
+    })?;
     let (ours, theirs) = UnixStream::pair().map_err(|e| e.to_string())?;
     // Ours closes on exec, theirs goes through Litestream to the stand-in.
     sys::keep_on_exec(&theirs).map_err(|e| e.to_string())?;
@@ -217,8 +214,8 @@ struct Logged {
 }
 
 impl Logged {
-    fn read(log: &Path) -> Vec<Self> {
-        Self::lines(&fs::read_to_string(log).unwrap_or_default()).collect()
+    fn read(running: &call::Running) -> Vec<Self> {
+        Self::lines(&running.said_in_all()).collect()
     }
 
     fn lines(said: &str) -> impl Iterator<Item = Self> {

@@ -32,6 +32,7 @@ mod continuity;
 mod diverged;
 mod fault_harness;
 mod first_upload;
+mod full_places;
 mod gate;
 mod init;
 mod jobs;

@@ -2,16 +2,15 @@
 //! each, judged by what is in the backup.
 
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::container::{Container, Recipe, said};
+use crate::support::container::{Recipe, said};
 use crate::support::contents::Contents;
 use crate::support::process;
-use crate::support::site::{Mounted, Site, lose};
+use crate::support::site::{Mounted, Site, fill_up, lose};
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
 both_lines!(
@@ -26,7 +25,6 @@ both_lines!(
     a_database_that_is_mounted_without_its_directory_is_refused,
     a_mounted_directory_is_a_good_place,
     a_restore_without_a_byte_free_is_refused_at_once_for_what_it_is,
-    a_replica_that_takes_nothing_is_said_to_be_full_or_read_only,
     without_prctl,
     without_file_locks_it_says_how_to_go_on_and_does,
     a_limit_that_is_too_low_is_named,
@@ -204,14 +202,6 @@ fn a_mounted_directory_is_a_good_place(line: Line) {
     site.assert_saved();
 }
 
-/// Takes every byte that is left in a folder.
-fn fill_up(folder: &Path) {
-    let mut file = fs::File::create(folder.join("filler")).unwrap();
-    for size in [4096, 1] {
-        while file.write_all(&vec![b'x'; size]).is_ok() {}
-    }
-}
-
 fn a_restore_without_a_byte_free_is_refused_at_once_for_what_it_is(line: Line) {
     // Only root may mount.
     if !namespaces() || !nix::unistd::geteuid().is_root() {
@@ -237,101 +227,6 @@ fn a_restore_without_a_byte_free_is_refused_at_once_for_what_it_is(line: Line) {
     let (code, container) = site.recipe().shell("true").run();
     assert_eq!(code, 0, "{}", container.stderr());
     Contents::of(site.database()).assert_complete_up_to(site.acknowledged());
-}
-
-/// Each row is in the backup at the stop, and the next life on the same volume goes on where it was.
-fn saved_and_gone_on_with(site: &Site, code: i32, container: &Container) {
-    assert_eq!(code, 0, "{}", container.stderr());
-    let _ = fs::remove_file(site.path("data/filler"));
-    site.assert_saved();
-    for _ in 0..2 {
-        let mut container = site.writing("--every 2000").start();
-        container.ready();
-        site.write_on(200);
-        assert_eq!(container.stop(), 0, "{}", container.stderr());
-        site.assert_saved();
-    }
-    let was = Contents::of(site.database());
-    lose(site.database());
-    let _ = fs::remove_dir_all(site.path("data/.app.db-litestream"));
-    let (code, container) = site.recipe().shell("exit 0").run();
-    assert_eq!(code, 0, "{}", container.stderr());
-    assert_eq!(Contents::of(site.database()).difference(&was), None);
-}
-
-#[test]
-fn what_is_on_a_full_volume_at_the_stop_is_saved() {
-    // Only root may mount.
-    if !namespaces() || !nix::unistd::geteuid().is_root() {
-        return;
-    }
-    let site = Site::new(Line::V05);
-    let _disk = Mounted::new(site.path("data"), "8m");
-    // Once the volume is full, the writer ends.
-    let mut container = site.recipe().shell("\"$@\"; exit 0").arguments(["sh"]).arguments(site.writer("--every 2000")).start();
-    container.ready();
-    site.write_on(300);
-    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
-    fill_up(&site.path("data"));
-    let filler = fs::File::options().write(true).open(site.path("data/filler")).unwrap();
-    filler.set_len(filler.metadata().unwrap().len() - 100_000).unwrap();
-    drop(filler);
-    let code = container.wait(PATIENCE);
-    saved_and_gone_on_with(&site, code, &container);
-}
-
-#[test]
-fn what_is_on_a_volume_that_became_read_only_is_saved_at_the_stop() {
-    if !namespaces() || !nix::unistd::geteuid().is_root() {
-        return;
-    }
-    // Without Litestream, the WAL is begun anew and written over.
-    for (is_killed, more) in [(false, 100), (true, 4000)] {
-        let site = Site::new(Line::V05);
-        let mut container = site.writing("--every 500").start();
-        container.ready();
-        site.write_on(300);
-        eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
-        // Who has a file open goes on; nobody else can.
-        let data = site.path("data").display().to_string();
-        let script = format!("mount --bind '{data}' '{data}' && mount -o remount,bind,ro '{data}'");
-        assert!(container.exec_program(["sh", "-c", &script]).wait().unwrap().success());
-        if is_killed {
-            process::send(container.running_litestream().pid, Signal::SIGKILL);
-        }
-        site.write_on(more);
-        let code = container.stop();
-        saved_and_gone_on_with(&site, code, &container);
-    }
-}
-
-/// Not that it does not answer.
-fn a_replica_that_takes_nothing_is_said_to_be_full_or_read_only(line: Line) {
-    if !namespaces() || !nix::unistd::geteuid().is_root() {
-        return;
-    }
-    for (is_full, why) in [(true, "no space left on device"), (false, "read-only file system")] {
-        let site = Site::new(line);
-        let replica = site.replica();
-        fs::create_dir(&replica).unwrap();
-        let _disk = Mounted::new(replica.clone(), "8m");
-        let mut container = site.writing("--every 2000").start();
-        container.ready();
-        eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
-        if is_full {
-            fill_up(&replica);
-        } else {
-            let replica = replica.display().to_string();
-            let script = format!("mount --bind '{replica}' '{replica}' && mount -o remount,bind,ro '{replica}'");
-            assert!(container.exec_program(["sh", "-c", &script]).wait().unwrap().success());
-        }
-        site.write_on(300);
-        let code = container.stop();
-        let said = container.stderr();
-        let last = said.lines().last().unwrap_or_default();
-        assert!(code == 74 && last.contains("NOT SAVED") && last.contains(why), "{code}: {said}");
-        assert!(!last.contains("no reason given"), "{said}");
-    }
 }
 
 fn without_prctl(line: Line) {
