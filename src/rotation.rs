@@ -2,7 +2,7 @@
 //! PID 1, which a disk that hangs would stop, nor take an unreadable secret for none, nor go to another place than the boot has decided about.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Document;
 use crate::facilities::Facilities;
 use crate::plan::{self, Plan};
+use crate::runtime::Handed;
 use crate::settings::{Environment, Source, Values, secret_in};
 use crate::sys::{self, KEPT};
 use crate::{Configured, report, running, runtime};
@@ -35,11 +36,20 @@ struct Kept {
     values: Values,
     /// Litestream's names for all secrets, with what is in them now.
     env: Vec<(String, String)>,
+    /// What was there before the last change: the servers may not know of it yet.
+    older: Option<Older>,
     /// How often they have changed, and as of which change Litestream has them.
     changes: u32,
     litestream: u32,
     /// What was last said to be wrong with the files.
     told: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Older {
+    env: Vec<(String, String)>,
+    /// The configuration, where it is ours: a secret of one database alone is in it.
+    config: Option<String>,
 }
 
 /// How long the files are waited for, all together: the last sync has not much more.
@@ -120,11 +130,12 @@ pub fn renewed(own: Vec<CString>, replicates: bool) -> Vec<CString> {
     let (values, mut wrong) = fresh(read.files(), &kept.values, read_again);
     if values != kept.values {
         match take(&kept, &values, &own) {
-            Ok(env) => {
+            Ok(Taken { env, older }) => {
                 let changed = values.iter().filter(|(name, value)| kept.values.get(*name) != Some(value));
                 let changed: Vec<String> = changed.map(|(name, _)| format!("{name}_FILE")).collect();
                 report::line(format_args!("{}: has changed, and is used from here on", changed.join(", ")));
-                (kept.values, kept.env, kept.changes) = (values, env, kept.changes.saturating_add(1));
+                kept.older = Some(Older { env: std::mem::replace(&mut kept.env, env), config: older });
+                (kept.values, kept.changes) = (values, kept.changes.saturating_add(1));
             }
             Err(why) => wrong.extend(why.lines().map(|why| format!("{why}; what was read before is used"))),
         }
@@ -199,12 +210,21 @@ fn read_again(path: &Path) -> Result<String, String> {
     secret_in(file)
 }
 
-/// Takes over other values where they are only that: what Litestream reads from files is written anew. Its names for the secrets, and what is in them.
-fn take(kept: &Kept, values: &Values, own: &[CString]) -> Result<Vec<(String, String)>, String> {
+/// What is to be known of values that were taken over.
+struct Taken {
+    /// Litestream's names for the secrets, and what is in them.
+    env: Vec<(String, String)>,
+    /// The configuration as it was before.
+    older: Option<String>,
+}
+
+/// Takes over other values where they are only that: what Litestream reads from files is written anew.
+fn take(kept: &Kept, values: &Values, own: &[CString]) -> Result<Taken, String> {
     let configured = kept.configured(values, own)?;
     let old = running::left_plan(&kept.runtime).ok_or_else(|| format!("{}: there is no plan", kept.runtime.display()))?;
     let secrets = &configured.settings.secrets;
     let io = |error: io::Error| format!("{}: {error}", kept.runtime.display());
+    let older = std::fs::read_to_string(&old.config).ok().filter(|_| !old.users_file);
     if !old.users_file && !matches!(configured.settings.source, Source::Nothing(_)) {
         let facilities = Facilities { port: kept.port, no_sockets: old.socket.is_none().then(String::new), ..Facilities::ALL };
         let made = plan::make(&configured.settings, old.litestream.clone(), &kept.runtime, None, &facilities);
@@ -218,7 +238,7 @@ fn take(kept: &Kept, values: &Values, own: &[CString]) -> Result<Vec<(String, St
     if let Some(google) = &secrets.google {
         leave(&old, &kept.runtime.join(plan::GOOGLE_FILE), google).map_err(io)?;
     }
-    Ok(env_of(&configured))
+    Ok(Taken { env: env_of(&configured), older })
 }
 
 fn leave(plan: &Plan, path: &Path, text: &str) -> io::Result<()> {
@@ -240,6 +260,30 @@ fn ours() -> Option<Kept> {
 /// What has changed since this worker was started, under the names that Litestream reads.
 pub fn since_our_start() -> Vec<(String, String)> {
     ours().filter(|kept| kept.changes > 0).map(|kept| kept.env).unwrap_or_default()
+}
+
+/// A plan with what secrets' files had before their last change.
+#[derive(Debug)]
+pub struct OlderPlan {
+    /// It.
+    pub plan: Plan,
+    _config: Option<Handed>,
+}
+
+/// The same plan with the secrets from before their last change, where there was one. In a directory of databases (0.5), the configuration
+/// is what it is now.
+pub fn older(plan: &Plan) -> Option<OlderPlan> {
+    let Older { env, config } = ours()?.older?;
+    let (mut plan, now) = (plan.clone(), std::env::vars_os());
+    let other = |name: &OsStr| env.iter().any(|(n, _)| name == n.as_str());
+    let rest = now.filter(|(name, _)| !other(name));
+    plan.litestream.env = Some(rest.chain(env.iter().map(|(name, value)| (name.into(), value.into()))).collect());
+    let config = config.filter(|_| plan.directories.is_empty());
+    let written = config.and_then(|text| Handed::apart(&plan, "older.yml", &text).ok());
+    if let Some(config) = &written {
+        config.path().clone_into(&mut plan.config);
+    }
+    Some(OlderPlan { plan, _config: written })
 }
 
 /// Whether the Litestream that runs has another secret than is in its file.

@@ -269,7 +269,11 @@ pub fn is_held(path: &Path) -> bool {
 /// A line that says why it cannot be read.
 pub fn document(plan: &Plan) -> Result<Document, String> {
     let text = std::fs::read_to_string(&plan.config).map_err(|e| format!("{}: {e}", plan.config.display()))?;
-    if plan.users_file { Document::parse_expanded(&text, &|name| std::env::var(name).ok()) } else { Document::parse(&text) }
+    let variable = |name: &str| match &plan.litestream.env {
+        Some(env) => env.iter().find(|(n, _)| n == name).and_then(|(_, value)| value.to_str().map(str::to_owned)),
+        None => std::env::var(name).ok(),
+    };
+    if plan.users_file { Document::parse_expanded(&text, &variable) } else { Document::parse(&text) }
 }
 
 /// Writes a file of the runtime directory that only we can read, whole or not at all, in the place of an older one.

@@ -138,10 +138,10 @@ fn unquoted(value: &str) -> String {
 
 fn command(litestream: &Litestream) -> Command {
     let mut command = Command::new(&litestream.path);
-    if let Some(env) = &litestream.env {
-        command.env_clear().envs(env.iter().cloned());
-    }
-    command.envs(rotation::since_our_start());
+    match &litestream.env {
+        Some(env) => command.env_clear().envs(env.iter().cloned()),
+        None => command.envs(rotation::since_our_start()),
+    };
     // Killed, we can end nobody: a restore would go on into a folder that is nobody's.
     sys::end_with_us(&mut command);
     command

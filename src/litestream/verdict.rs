@@ -116,6 +116,12 @@ pub fn judge(said: &str) -> Verdict {
     }
 }
 
+/// Whether it may be a complaint about who asks, which another secret could mend: a wrong guess costs a try with that one.
+pub fn is_denied(said: &str) -> bool {
+    const WORDS: [&str; 8] = ["401", "403", "uthenticat", "uthoriz", "orbidden", "enied", "invalid_grant", "credential"];
+    judge(said).kind == Kind::Permanent || WORDS.iter().any(|word| said.contains(word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +169,22 @@ mod tests {
             assert!(verdict.hint.unwrap_or_default().contains(hint), "{said}: {verdict:?}");
         }
         assert_eq!(judge("something new"), Verdict { kind: Temporary, hint: None });
+    }
+
+    #[test]
+    fn what_another_secret_could_mend_is_told_from_what_none_could() {
+        for denied in [
+            "api error SignatureDoesNotMatch: The request signature",
+            "RESPONSE 403: 403 Server failed to authenticate the request",
+            "ssh: handshake failed: ssh: unable to authenticate",
+            "nats: Authorization Violation",
+            "oauth2: \"invalid_grant\"",
+            "401 Unauthorized",
+        ] {
+            assert!(is_denied(denied), "{denied}");
+        }
+        for other in ["dial tcp: connection refused", "no space left on device", "its last pass still had something to write", ""] {
+            assert!(!is_denied(other), "{other}");
+        }
     }
 }

@@ -31,7 +31,16 @@ impl Handed {
     /// Why it cannot be written to that file, where it can be nowhere.
     pub fn write(plan: &Plan, file: PathBuf, text: &str) -> Result<Self, String> {
         let Err(error) = runtime::write(&file, text) else { return Ok(Self { path: file, place: Place::Runtime }) };
-        in_memory(text).or_else(|_| beside_others(plan, &file, text)).map_err(|_| format!("{}: {error}", file.display()))
+        let name = file.file_name().unwrap_or_default().display().to_string();
+        Self::apart(plan, &name, text).map_err(|_| format!("{}: {error}", file.display()))
+    }
+
+    /// Keeps it out of the runtime directory in any case: nothing is left when this ends.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn apart(plan: &Plan, name: &str, text: &str) -> io::Result<Self> {
+        in_memory(text).or_else(|_| beside_others(plan, name, text))
     }
 
     /// Where this process and what it starts find it.
@@ -66,8 +75,7 @@ fn in_memory(text: &str) -> io::Result<Handed> {
     Ok(Handed { path, place: Place::Memory(memory) })
 }
 
-fn beside_others(plan: &Plan, file: &Path, text: &str) -> io::Result<Handed> {
-    let name = file.file_name().unwrap_or_default().display();
+fn beside_others(plan: &Plan, name: &str, text: &str) -> io::Result<Handed> {
     let path = std::env::temp_dir().join(format!("litestream-entry-{}-{}-{name}", plan.life, std::process::id()));
     let mut opened = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
     // Removed, should it not be whole.

@@ -9,7 +9,7 @@ use super::hang::{self, Waiting};
 use super::{Channel, Message, full, in_parallel, pass};
 use crate::continuity::{self, Need};
 use crate::exit::Failure;
-use crate::litestream::{Ability, Line, call, socket};
+use crate::litestream::{Ability, Line, call, socket, verdict};
 use crate::mark::Mark;
 use crate::pin;
 use crate::plan::{Database, Plan};
@@ -62,16 +62,18 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
         let litestream = State::read(&plan.runtime).map_or(0, |state| state.litestream);
         hang::watch(litestream, socket, &waiting, deadline, channel);
     }
-    // The older secret may be good still. There must be time for the newer one, too.
+    let older = rotation::older(plan);
+    let older = older.as_ref().map(|older| &older.plan);
+    // The older secret, which Litestream has, may be good still. There must be time for the newer one, too.
     let has_older_secret = by_socket && rotation::is_newer_than_litestream();
     let by = if has_older_secret { Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2 } else { deadline };
     // Each for itself, so that one whose replica is gone does not cost the others theirs; and said at once, should there be no time for the rest.
     let outcomes = in_parallel(&databases, AT_ONCE, |database| {
         let outcome = match (by_socket, shared) {
-            (true, _) => by_running(plan, database, by, has_older_secret, (channel, &waiting)),
+            (true, _) => by_running((plan, older), database, by, (channel, &waiting)),
             // Only Litestream had it open, whose last sync is confirmed.
             (false, true) if !pass::is_shared(&database.path) => Ok(()),
-            _ => by_pass(plan, database, deadline, channel).map_err(|why| full::replica_takes_nothing(database).unwrap_or(why)),
+            _ => by_either(plan, older, database, deadline, channel).map_err(|why| full::replica_takes_nothing(database).unwrap_or(why)),
         };
         channel.say(&match &outcome {
             Ok(()) => Message::Saved(database.alias.clone()),
@@ -84,8 +86,9 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
         channel.say(&Message::ByPass);
         return Ok(());
     }
-    if has_older_secret && outcomes.iter().any(Result::is_err) {
-        let what = "a secret has changed since litestream was started, which cannot make the last sync: making it with what the secret's file has now";
+    let is_denied = |outcome: &Result<(), String>| outcome.as_ref().is_err_and(|why| has_older_secret || verdict::is_denied(why));
+    if by_socket && older.is_some() && outcomes.iter().any(is_denied) {
+        let what = "a secret's file has changed, and litestream cannot make the last sync with the secret that it has: trying both";
         channel.say(&Message::Note(what.to_owned()));
         channel.say(&Message::ByPass);
         return Ok(());
@@ -148,10 +151,9 @@ pub(super) fn has_content(path: &Path) -> bool {
 /// By the Litestream that runs, which must have the very file open, and a replica that still has what it put there: or else a snapshot
 /// is owed.
 fn by_running(
-    plan: &Plan,
+    (plan, older): (&Plan, Option<&Plan>),
     database: &Database,
     deadline: Instant,
-    gives_up: bool,
     (channel, waiting): (&Channel, &Waiting),
 ) -> Result<(), String> {
     if let Some(why) = owed(plan, database) {
@@ -162,8 +164,8 @@ fn by_running(
         return Err(why);
     }
     let socket = plan.socket.as_deref().unwrap_or(Path::new(""));
-    waiting.during(|| by_socket(database, socket, deadline, gives_up))?;
-    match looked_at(plan, database, deadline, channel) {
+    waiting.during(|| by_socket(database, socket, deadline, older.is_some()))?;
+    match looked_at(plan, older, database, deadline, channel) {
         Some(why) => {
             let why = format!("{}: {why}, though it was uploaded", database.alias);
             channel.say(&Message::Note(format!("{why}: a new snapshot is made")));
@@ -201,12 +203,15 @@ fn is_single(plan: &Plan, database: &Database) -> bool {
 }
 
 /// What the replica was seen to lack; a line where it could not be looked at, which says nothing of what it has.
-fn looked_at(plan: &Plan, database: &Database, deadline: Instant, channel: &Channel) -> Option<String> {
+fn looked_at(plan: &Plan, older: Option<&Plan>, database: &Database, deadline: Instant, channel: &Channel) -> Option<String> {
     if !is_single(plan, database) || !watch::can_look(plan, database) {
         return None;
     }
-    let left = deadline.saturating_duration_since(Instant::now());
-    match watch::lacks_after_the_last_sync(plan, database, Instant::now() + (left / 2).min(LOOK_FOR)) {
+    let look = |plan: &Plan| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        watch::lacks_after_the_last_sync(plan, database, Instant::now() + (left / 2).min(LOOK_FOR))
+    };
+    match look(plan).or_else(|why| older.map_or(Err(why), look)) {
         Ok(lacks) => lacks,
         Err(why) => {
             let what = "the last sync is confirmed; whether the replica still has all before it could not be looked at";
@@ -216,8 +221,27 @@ fn looked_at(plan: &Plan, database: &Database, deadline: Instant, channel: &Chan
     }
 }
 
+/// What a secret's file has now may not be good yet, and what it had before not any more: the one and the other, until one is not refused.
+fn by_either(plan: &Plan, older: Option<&Plan>, database: &Database, deadline: Instant, channel: &Channel) -> Result<(), String> {
+    let Some(older) = older else { return by_pass(plan, database, deadline, false, channel) };
+    let mut why = None;
+    while why.is_none() || Instant::now() < deadline {
+        match by_pass(plan, database, deadline, true, channel) {
+            Ok(()) => return Ok(()),
+            Err(now) => drop(why.get_or_insert(now)),
+        }
+        if by_pass(older, database, deadline, true, channel).is_ok() {
+            let what = "the last sync was made with what a secret's file had before it changed: what it has now is not taken";
+            channel.say(&Message::Note(format!("{}: {what}: {}", database.alias, why.unwrap_or_default())));
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(why.unwrap_or_default())
+}
+
 /// Without a Litestream that runs. What the replica is seen to lack afterwards gets one more, which begins with a snapshot.
-fn by_pass(plan: &Plan, database: &Database, deadline: Instant, channel: &Channel) -> Result<(), String> {
+fn by_pass(plan: &Plan, database: &Database, deadline: Instant, gives_up: bool, channel: &Channel) -> Result<(), String> {
     made_good(plan, database)?;
     let mut owed = owed(plan, database).is_some();
     for _ in 0..2 {
@@ -229,10 +253,10 @@ fn by_pass(plan: &Plan, database: &Database, deadline: Instant, channel: &Channe
             Line::V05 if let Some(why) = &full => channel.say(&Message::Note(full::by_once(plan, database, deadline, why, owed)?)),
             Line::V05 if !plan.litestream.can(Ability::Once) => by_replicate(plan, database, deadline)?,
             Line::V05 if owed => resnapshot::force(plan, database, deadline)?,
-            Line::V05 => by_once(plan, database, deadline)?,
-            Line::V03 => pass::run(plan, database, deadline)?,
+            Line::V05 => by_once(plan, database, deadline, gives_up)?,
+            Line::V03 => pass::run(plan, database, deadline, gives_up)?,
         }
-        let Some(why) = looked_at(plan, database, deadline, channel) else {
+        let Some(why) = looked_at(plan, None, database, deadline, channel) else {
             Owed::settle(plan, &database.path);
             // Of a full volume Litestream's position is not beside it.
             return if full.is_some() { Ok(()) } else { alone(plan, database, deadline) };
@@ -264,7 +288,7 @@ fn say_what_never_came(plan: &Plan, channel: &Channel) {
     }
 }
 
-/// Asks the Litestream that runs, until both positions are the same, or where it `gives_up`, until it says that it cannot.
+/// Asks the Litestream that runs, until both positions are the same, or where it `gives_up`, until it is refused.
 fn by_socket(database: &Database, socket: &Path, deadline: Instant, gives_up: bool) -> Result<(), String> {
     let mut why = "no time was left".to_owned();
     while Instant::now() < deadline {
@@ -272,7 +296,7 @@ fn by_socket(database: &Database, socket: &Path, deadline: Instant, gives_up: bo
         match socket::sync(socket, &database.path.to_string_lossy(), left) {
             Ok(answer) if answer.confirmed() => return Ok(()),
             Ok(answer) if answer.error.is_empty() => why = format!("the replica is at {} of {}", answer.replicated_txid, answer.txid),
-            Ok(answer) if gives_up => return Err(answer.error),
+            Ok(answer) if gives_up && verdict::is_denied(&answer.error) => return Err(answer.error),
             Ok(answer) => why = answer.error,
             // Refused in its first 40 ms: not listening yet.
             Err(error) => why = error,
@@ -283,7 +307,7 @@ fn by_socket(database: &Database, socket: &Path, deadline: Instant, gives_up: bo
 }
 
 /// 0.5 without a running Litestream: `replicate -once`, whose exit code has a meaning.
-fn by_once(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
+fn by_once(plan: &Plan, database: &Database, deadline: Instant, gives_up: bool) -> Result<(), String> {
     make_continuous(database, deadline)?;
     let _held = pin::for_a_pass(&database.path, deadline);
     let config = runtime::pass_config(plan, database, None)?;
@@ -298,6 +322,7 @@ fn by_once(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), St
                 why = format!("{} does not list what litestream has read", database.replica);
             }
             Ok(Some(output)) if output.ended.ok() => return Ok(()),
+            Ok(Some(output)) if gives_up && verdict::is_denied(&output.said) => return Err(output.reason()),
             Ok(Some(output)) => why = output.reason(),
             // What it said before is worth more.
             Ok(None) if !tried => "the replica does not answer in time".clone_into(&mut why),

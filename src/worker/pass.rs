@@ -15,7 +15,7 @@ use super::flush::PAUSE;
 use super::{full, hold};
 use crate::continuity;
 use crate::litestream::backup::Position;
-use crate::litestream::{Line, call};
+use crate::litestream::{Line, call, verdict};
 use crate::plan::{Database, Plan};
 use crate::runtime::{pass_config, pass_file};
 use crate::{sys, time};
@@ -34,16 +34,18 @@ const LINGERS: Duration = Duration::from_millis(500);
 
 /// 0.3: short passes of `replicate` with intervals of 20 ms, until one has nothing to write. The end of a pass
 /// compares with what the replica lists, and exits 0 only if that worked. One that wrote is not believed: at its
-/// end 0.3 may sync in two goroutines at once, and the shorter segment replace the longer under one name.
-pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), String> {
+/// end 0.3 may sync in two goroutines at once, and the shorter segment replace the longer under one name. Where it `gives_up`, until
+/// the replica refuses it.
+pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant, gives_up: bool) -> Result<(), String> {
     let config = pass_config(plan, database, None)?;
     let shared = is_shared(&database.path);
     let mut why = "no time was left".to_owned();
     while Instant::now() < deadline {
-        match one_pass(plan, config.path(), database, shared, deadline).and_then(|()| make_newest(plan, database, deadline)) {
+        match one_pass(plan, config.path(), database, (shared, gives_up), deadline).and_then(|()| make_newest(plan, database, deadline)) {
             Ok(Newest::Ours) => return Ok(()),
             // More of the same would change nothing.
             Ok(Newest::Ahead(why)) => return Err(why),
+            Err(reason) if gives_up && verdict::is_denied(&reason) => return Err(reason),
             Err(reason) => why = reason,
         }
         // The next one would be stuck until there is no time left to say why.
@@ -74,7 +76,7 @@ pub(super) fn is_shared(database: &Path) -> bool {
 
 /// One pass, from its start to its end. Where another process goes on writing (`shared`: a container that takes over, a shell),
 /// a pass always has something to write: then it has to get past what was there at its beginning, our app's last writes.
-fn one_pass(plan: &Plan, config: &Path, database: &Database, shared: bool, deadline: Instant) -> Result<(), String> {
+fn one_pass(plan: &Plan, config: &Path, database: &Database, (shared, gives_up): (bool, bool), deadline: Instant) -> Result<(), String> {
     let (mut running, stand_in) = start(plan, database, config)?;
     let mut letting_go = Some(stand_in);
     let mut deadline = deadline;
@@ -90,6 +92,9 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, shared: bool, deadl
         let done = lines.iter().filter(|l| l.is_of_replica()).count();
         if done != last.0 {
             last = (done, Instant::now());
+        }
+        if gives_up && let Some(why) = Some(Logged::last_error(&lines)).filter(|why| verdict::is_denied(why)) {
+            return Err(why);
         }
         if looked.max(last.1).elapsed() >= STUCK && !Logged::is_idle(&lines) {
             looked = Instant::now();

@@ -170,7 +170,7 @@ fn generations_of_0_3_that_never_came_there_after_a_restore_make_no_database_unk
     let mut container = site.writing("").start();
     container.ready();
     assert_eq!(container.stop(), 0, "{}", container.stderr());
-    lose(&site.database());
+    lose(site.database());
     let mut container = site.writing("").start();
     container.ready();
     server.freeze();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -15,6 +16,7 @@ use crate::support::{Line, PATIENCE, eventually, namespaces, process, when};
 both_lines!(
     a_litestream_that_is_started_again_has_what_the_file_has_now,
     the_last_sync_is_made_with_what_the_file_has_now,
+    the_last_sync_is_made_with_what_was_good_before_while_that_is_good,
     so_it_is_where_litestream_is_another_user_who_cannot_read_the_file,
     a_file_that_cannot_be_read_costs_no_secret,
     a_file_with_another_place_moves_no_backup,
@@ -152,19 +154,27 @@ fn the_last_sync_is_made_with_what_the_file_has_now(line: Line) {
     }
 }
 
-/// The file has changed, and the server does not know yet. 0.3's last sync is confirmed by a second pass, which has what the file has.
-#[test]
-fn the_last_sync_is_made_with_what_litestream_has_while_that_is_good() {
-    let Some(mut store) = Store::start().filter(|_| namespaces()) else { return };
-    let site = store.site(Line::V05);
-    let mut container = writing(&site, "").start();
-    container.ready();
-    site.write_on(10);
-    rotate(&site.path("secret"), NEW);
-    site.write_on(100);
-    assert_eq!(container.stop(), 0, "{}", container.stderr());
-    store.takes(NEW);
-    site.assert_saved();
+/// The file has changed, and the server does not know yet.
+fn the_last_sync_is_made_with_what_was_good_before_while_that_is_good(line: Line) {
+    for (suffix, is_started_again) in [("", false), ("_DEFAULT", false), ("", true), ("_DEFAULT", true)] {
+        let Some(mut store) = Store::start().filter(|_| namespaces()) else { return };
+        let site = store.site(line);
+        let mut container = writing(&site, suffix).start();
+        container.ready();
+        site.write_on(10);
+        rotate(&site.path("secret"), NEW);
+        if is_started_again {
+            start_again(&container);
+        }
+        site.write_on(100);
+        let began = Instant::now();
+        assert_eq!(container.stop(), 0, "{suffix} {is_started_again}: {}", container.stderr());
+        assert!(began.elapsed() < Duration::from_secs(5), "the whole budget is used up");
+        let log = container.stderr();
+        assert!(!log.contains(OLD) && !log.contains(NEW), "{log}");
+        store.takes(NEW);
+        site.assert_saved();
+    }
 }
 
 fn so_it_is_where_litestream_is_another_user_who_cannot_read_the_file(line: Line) {
