@@ -34,6 +34,7 @@ mod fault_harness;
 mod first_upload;
 mod full_places;
 mod gate;
+mod hung;
 mod init;
 mod jobs;
 mod lock;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 pub(crate) mod bare;
 pub(crate) mod container;
 pub(crate) mod contents;
+pub(crate) mod fuse;
 pub(crate) mod lives;
 pub(crate) mod logger;
 pub(crate) mod process;
