@@ -70,7 +70,7 @@ pub fn decide(facts: Facts) -> Need {
 pub fn survey(database: &Path, shows_lock: bool) -> Facts {
     let newest = newest_ltx(database);
     Facts {
-        wal: salts_at(&beside(database, "-wal"), 16),
+        wal: salts(database),
         ltx: newest.as_ref().and_then(|ltx| ltx_salts(&ltx.path)),
         open_elsewhere: is_open_elsewhere(database),
         proven: Mark::read(database).proves(newest.map(|ltx| ltx.txid)),
@@ -113,6 +113,11 @@ pub fn too_long(database: &Path) -> Option<String> {
     }
     let path = database.as_os_str().len();
     (path > LONGEST_PATH).then(|| format!("has {path} bytes, and SQLite takes {LONGEST_PATH} with what lies beside it; shorten it"))
+}
+
+/// Its WAL's; none where it is empty or missing. Must not be called while this process has it open.
+pub fn salts(database: &Path) -> Option<Salts> {
+    salts_at(&beside(database, "-wal"), 16)
 }
 
 fn salts_at(file: &Path, offset: u64) -> Option<Salts> {

@@ -74,6 +74,11 @@ fn would_hold(database: &Path) -> bool {
     is_in_wal_mode(database) && !position::is_checkpointed(database)
 }
 
+/// Whether all that is in its WAL is in the database: its next commit begins it anew; see [`would_hold`].
+pub fn is_begun_anew(database: &Path) -> bool {
+    continuity::wal_size(database) > 0 && is_in_wal_mode(database) && position::is_checkpointed(database)
+}
+
 /// Whether something is in its WAL; see [`would_hold`].
 fn is_written_to(database: &Path) -> bool {
     continuity::wal_size(database) > 0 && would_hold(database)

@@ -190,6 +190,24 @@ pub fn ahead_of_the_clock(files: &[File], now: SystemTime) -> Option<[(String, S
     Some([owned(last), owned(other)])
 }
 
+/// Where 0.3 has only begun its newest generation, with a snapshot and no part of a WAL: the snapshot is a copy of a file that is written to, and
+/// is whole only with the WAL beside it. That generation, and the newest of the others that has one, with its time.
+pub fn only_begun(files: &[File]) -> Option<[(String, String); 2]> {
+    // Its last time, and whether it has parts of a WAL.
+    let mut generations: BTreeMap<&str, (&str, bool)> = BTreeMap::new();
+    for file in files {
+        if let Position::Wal { generation, .. } = &file.position {
+            let (last, has_wal) = generations.entry(generation).or_default();
+            (*last, *has_wal) = ((*last).max(&file.created), *has_wal || !file.snapshot);
+        }
+    }
+    let owned = |(generation, (created, _)): (&&str, &(&str, bool))| ((*generation).to_owned(), (*created).to_owned());
+    // Times are whole seconds, and it was begun after the other.
+    let newest = generations.iter().max_by_key(|(_, (created, has_wal))| (*created, !has_wal)).filter(|(_, (_, has_wal))| !has_wal)?;
+    let other = generations.iter().filter(|(_, (_, has_wal))| *has_wal).max_by_key(|(_, (created, _))| *created)?;
+    Some([owned(newest), owned(other)])
+}
+
 /// The flags for 0.3's newest state of this second or before: it knows no time after a generation's last write, only the
 /// generation as a whole.
 pub fn up_to(files: &[File], second: &str) -> Option<Vec<OsString>> {
@@ -383,6 +401,16 @@ file     97c593a864339cab  0      12       2026-11-25T02:28:10Z
         assert_eq!(needed(&["-timestamp", "2026-11-24T12:00:00Z"]).unwrap().bytes, 11);
         assert_eq!(needed(&["-index", "0"]).unwrap().bytes, 12 + 37728);
         assert_eq!(needed(&["-timestamp", "2020-01-01T00:00:00Z"]), None);
+    }
+
+    #[test]
+    fn a_generation_with_a_snapshot_alone_is_only_begun() {
+        let begun = |begun: &str| table(&format!("{SNAPSHOTS}file     {begun}  0  11  2026-11-25T02:28:20Z\n"));
+        let names = |files: &[File]| only_begun(files).map(|both| both.map(|(generation, _)| generation));
+        let both = Some(["ffffffffffffffff", "97c593a864339cab"].map(str::to_owned));
+        assert_eq!(names(&[begun("ffffffffffffffff"), table(TABLE)].concat()), both);
+        assert_eq!(names(&[begun("97c593a864339cab"), table(TABLE)].concat()), None, "another snapshot of a generation with a WAL");
+        assert_eq!(names(&begun("ffffffffffffffff")), None, "there is no other one with a WAL");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::clear;
 use super::fetch::{Fetched, Restored, Source};
 use crate::exit::{self, Failure};
+use crate::litestream::Line;
 use crate::litestream::backup::{self, Depth, File, Position};
 use crate::report;
 
@@ -31,6 +32,9 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
         Err(failure) if failure.code == exit::DAMAGED => failure,
         other => return other,
     };
+    if let Some(fetched) = before_what_only_began(source, folder)? {
+        return Ok(fetched);
+    }
     if !allowed {
         let more = "look at an older one with `litestream-entry restore -timestamp … -o PATH`; LITESTREAM_ENTRY_RESTORE_LADDER=true takes the newest \
                     point before the damage, and loses what came after it";
@@ -82,6 +86,25 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
     restored.position = backup::newest(&files);
     restored.is_of_the_past = true;
     Ok(Fetched::Database(restored))
+}
+
+/// What 0.3 had before its newest generation, of which it had only written a snapshot when it was killed: nothing of that can be restored, and
+/// what was backed up until then is all in the one before.
+fn before_what_only_began(source: &Source<'_>, folder: &Path) -> Result<Option<Fetched>, Failure> {
+    if source.litestream.line != Line::V03 || !source.flags.is_empty() {
+        return Ok(None);
+    }
+    let files = source.list(Depth::All, LIST_FOR.min(source.timeout)).unwrap_or_default();
+    let Some([(begun, _), (generation, written)]) = backup::only_begun(&files) else { return Ok(None) };
+    let flags = ["-generation", &generation].map(OsString::from);
+    match source.asking(&flags).fetch(folder)? {
+        Fetched::Database(restored) => {
+            let remark =
+                format!(" (generation {generation}, written last at {written}: of {begun} there is a snapshot alone, which is not whole)");
+            Ok(Some(Fetched::Database(Restored { remark, ..restored })))
+        }
+        Fetched::NoBackup => Ok(None),
+    }
 }
 
 /// The points of a backup, the newest first: each transaction that ends a file on 0.5; each second on 0.3, whose

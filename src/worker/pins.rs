@@ -1,11 +1,14 @@
 //! The pins of `__prepare`, from before the app's start until Litestream has locks of its own, and its looks at what the app does
 //! meanwhile with databases that are not pinned. Must never let go of a pin sooner without saying that the backup is unproven.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+
 use super::{Channel, Message};
-use crate::continuity;
+use crate::continuity::{self, Salts};
 use crate::habits::Look;
 use crate::litestream::socket;
 use crate::mark::Mark;
@@ -17,7 +20,7 @@ use crate::report;
 const ASK_EVERY: Duration = Duration::from_millis(50);
 const ASK_SOMETIMES: Duration = Duration::from_millis(500);
 const AT_FIRST: Duration = Duration::from_secs(3);
-/// How often databases are looked at, and the part of the time that this may take where there are many.
+/// How often databases are looked at, and the part of a processor's time that this may take where there are many.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const PART: u32 = 20;
 /// How long an app's first moments last. One that leaves WAL mode later is refused by Litestream's own lock.
@@ -80,22 +83,49 @@ pub(super) fn look(looks: &mut Vec<Look>, channel: &Channel) {
     });
 }
 
+/// The WALs of those that are still to be pinned, as they were at the last look.
+type Laps = BTreeMap<PathBuf, Option<Salts>>;
+
 /// Pins those that the app has begun to write to in WAL mode: a first one, one that was restored, one whose WAL was emptied. They are not
 /// looked at any more.
-fn pin_what_is_written(looks: &mut Looks, pins: &mut Vec<Pin>, channel: &Channel) {
+fn pin_what_is_written(looks: &mut Looks, laps: &mut Laps, pins: &mut Vec<Pin>, channel: &Channel) {
     let before = pins.len();
     for look in std::mem::take(&mut looks.written) {
         match if look.is_held_alone() || pins.len() >= MOST { None } else { pin::when_written_to(look.path()) } {
             Some(pin) => {
                 pins.push(pin);
+                laps.remove(look.path());
                 looks.pinned.push(look);
             }
-            None => looks.written.push(look),
+            None => {
+                laps.insert(look.path().to_owned(), continuity::salts(look.path()));
+                looks.written.push(look);
+            }
         }
     }
     if pins.len() > before {
         channel.say(&Message::Held);
     }
+}
+
+/// Has a new snapshot made of those that Litestream has begun to read before they could be pinned, while the app began their WAL anew: the first
+/// one may not be whole.
+fn doubt_what_was_not_pinned(looks: &Looks, laps: &Laps, locked: impl Fn(&Path) -> bool, channel: &Channel) {
+    for path in looks.written.iter().map(Look::path).filter(|path| locked(path)) {
+        let before = laps.get(path).copied().flatten();
+        if pin::is_begun_anew(path) || before.is_some_and(|before| continuity::salts(path) != Some(before)) {
+            let _ = Mark::Unproven.write(path);
+            channel.say(&Message::Begin(format!("{}: its WAL was begun anew under the first snapshot", path.display())));
+        }
+    }
+}
+
+/// The processor's time that this thread has had: under load, what a round takes is others' time.
+fn worked() -> Duration {
+    let time = |used: nix::sys::time::TimeVal| {
+        Duration::from_micros(u64::try_from(used.tv_sec().saturating_mul(1_000_000).saturating_add(used.tv_usec())).unwrap_or_default())
+    };
+    getrusage(UsageWho::RUSAGE_THREAD).map_or(Duration::ZERO, |used| time(used.user_time()).saturating_add(time(used.system_time())))
 }
 
 /// Lets go of those that the app waits for. They are pinned again when they are written to: Litestream has not read what was in their WAL,
@@ -114,13 +144,13 @@ pub(super) fn hold(mut pins: Vec<Pin>, mut looks: Looks, plan: &Plan, channel: &
     let Some(socket) = &plan.socket else { return };
     let began = Instant::now();
     let mut asked = began;
-    let mut too_large: Vec<PathBuf> = Vec::new();
+    let (mut too_large, mut laps): (Vec<PathBuf>, Laps) = Default::default();
     loop {
-        let round = Instant::now();
+        let round = worked();
         look(&mut looks.alone, channel);
         look(&mut looks.written, channel);
         let_go_of_what_is_waited_for(&mut looks, &mut pins);
-        pin_what_is_written(&mut looks, &mut pins, channel);
+        pin_what_is_written(&mut looks, &mut laps, &mut pins, channel);
         if began.elapsed() >= FIRST_MOMENTS {
             (looks.alone, looks.written) = (Vec::new(), Vec::new());
         }
@@ -128,7 +158,7 @@ pub(super) fn hold(mut pins: Vec<Pin>, mut looks: Looks, plan: &Plan, channel: &
         match (waits, looks.alone.is_empty() && looks.written.is_empty()) {
             (false, true) => return,
             (true, true) => std::thread::sleep(ASK_EVERY),
-            (_, false) => std::thread::sleep((round.elapsed() * PART).max(LOOK_EVERY)),
+            (_, false) => std::thread::sleep((worked().saturating_sub(round) * PART).max(LOOK_EVERY)),
         }
         if asked.elapsed() < if waits || began.elapsed() < AT_FIRST { ASK_EVERY } else { ASK_SOMETIMES } {
             continue;
@@ -136,6 +166,7 @@ pub(super) fn hold(mut pins: Vec<Pin>, mut looks: Looks, plan: &Plan, channel: &
         asked = Instant::now();
         let statuses = socket::sync_status(socket, Duration::from_secs(2)).unwrap_or_default();
         let locked = |path: &Path| statuses.iter().any(|s| Path::new(&s.path) == path && s.holds_lock());
+        doubt_what_was_not_pinned(&looks, &laps, locked, channel);
         looks.end_where(locked);
         let before = pins.len();
         pins.retain(|pin| !locked(&pin.database));

@@ -382,8 +382,8 @@ fn pin_or_empty(database: &Database, shows_lock: bool, beside: Beside) -> Result
     let by = Instant::now() + TRUNCATE_FOR;
     // Beside an app that has written unseen, a pin proves nothing of what was written before.
     let facts = continuity::survey(path, shows_lock && beside == Beside::Nobody);
-    let alone = facts.shows_lock && asks_alone(database, continuity::decide(facts));
-    let facts = continuity::Facts { asks_alone: alone, ..facts };
+    let habit = if facts.shows_lock { may_ask_alone(database, continuity::decide(facts)) } else { None };
+    let facts = continuity::Facts { asks_alone: habit.is_some(), ..facts };
     let need = continuity::decide(facts);
     report::debug(format_args!("{}: {facts:?}: {need:?}", database.alias));
     match need {
@@ -391,7 +391,8 @@ fn pin_or_empty(database: &Database, shows_lock: bool, beside: Beside) -> Result
         Need::Truncate => continuity::truncate(path, by)?,
         Need::Nothing => {}
     }
-    if alone {
+    // One that only began so has asked before its first write in WAL mode, if it asks again, and is pinned from that on.
+    if habit.is_some_and(|habit| habit != Habit::Began) {
         return Ok(Outcome::Alone);
     }
     if beside == Beside::App && shows_lock {
@@ -400,14 +401,14 @@ fn pin_or_empty(database: &Database, shows_lock: bool, beside: Beside) -> Result
     Ok(Outcome::Free)
 }
 
-/// Whether the app may ask for what a pin forbids, which is said where there would be one. What only may be is tried once.
-fn asks_alone(database: &Database, need: Need) -> bool {
-    let Some(habit) = Habit::read(&database.path) else { return false };
+/// By which habit the app may ask for what a pin forbids, which is said where there would be one. What only may be is tried once.
+fn may_ask_alone(database: &Database, need: Need) -> Option<Habit> {
+    let habit = Habit::read(&database.path)?;
     if let Some(why) = habit.at_the_boot().filter(|_| need == Need::Pin) {
         report::line(format_args!("{}: {why}", database.alias));
     }
     if matches!(habit, Habit::Began | Habit::Failed) {
         Habit::note(None, &database.path);
     }
-    true
+    Some(habit)
 }

@@ -270,14 +270,22 @@ fn over_the_snapshot(site: &Site) -> Recipe {
 import glob, os, signal, sqlite3, sys, time
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
-c.execute('PRAGMA journal_mode=WAL'); c.execute('PRAGMA synchronous=OFF'); c.execute('PRAGMA wal_autocheckpoint=0')
 c.execute('CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, body TEXT)')
+# That it began in another mode is seen.
+time.sleep(0.2)
+c.execute('PRAGMA journal_mode=WAL'); c.execute('PRAGMA synchronous=OFF'); c.execute('PRAGMA wal_autocheckpoint=0')
 def commit():
     n = c.execute('INSERT INTO t(body) VALUES (hex(randomblob(200000)))').lastrowid
     with open(sys.argv[2] + '.new', 'w') as rows:
         rows.write(str(n))
     os.rename(sys.argv[2] + '.new', sys.argv[2])
     return n
+def is_read():
+    # A snapshot, and not what is fetched of the replica after a restore.
+    try:
+        return any(os.path.getsize(part) > 1 << 20 for part in glob.glob(sys.argv[3]))
+    except FileNotFoundError:
+        return False
 while commit() < 120:
     pass
 while True:
@@ -285,10 +293,10 @@ while True:
         commit()
     c.execute('PRAGMA wal_checkpoint')
     by = time.time() + 3
-    while not glob.glob(sys.argv[3]) and time.time() < by:
+    while not is_read() and time.time() < by:
         time.sleep(0.0005)
     commit()
-    while glob.glob(sys.argv[3]):
+    while is_read():
         time.sleep(0.0005)
 ";
     let words = ["/usr/bin/python3".as_ref(), "-c".as_ref(), script.as_ref(), site.database().as_os_str()];
@@ -322,13 +330,19 @@ fn a_first_snapshot_is_whole_beside_an_app_that_begins_the_wal_anew_all_the_time
     let container = over_the_snapshot(&site).start();
     uploaded(&site, 2);
     stops_with_all(&site, container);
-    // A restore.
-    fs::remove_dir_all(site.path("data")).unwrap();
-    fs::create_dir(site.path("data")).unwrap();
-    let before = uploads(&site).len();
-    let container = over_the_snapshot(&site).start();
-    uploaded(&site, before + 1);
-    stops_with_all(&site, container);
+    let volume_lost = || {
+        fs::remove_dir_all(site.path("data")).unwrap();
+        fs::create_dir(site.path("data")).unwrap();
+    };
+    // A restore beside what is known of the first life; its kept volume; a restore on an empty one.
+    let steps: [&dyn Fn(); 3] = [&|| lose(&site.database()), &|| (), &volume_lost];
+    for happens in steps {
+        happens();
+        let before = uploads(&site).len();
+        let container = over_the_snapshot(&site).start();
+        uploaded(&site, before + 1);
+        stops_with_all(&site, container);
+    }
 }
 
 /// The same after each death of Litestream.

@@ -314,3 +314,29 @@ fn a_crash_while_0_3_begins_a_generation_is_no_reason_to_refuse() {
     let said = goes_on(&site, site.recipe());
     assert!(!said.contains("comparing it"), "{said}");
 }
+
+/// What 0.3 leaves that is killed between the snapshot of a new generation and the first part of its WAL: a copy of a file that was being written.
+#[test]
+fn a_generation_that_0_3_only_began_is_passed_over_for_the_one_before() {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(Line::V03);
+    let mut container = site.writing("--every 2000").start();
+    container.ready();
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    let torn = fs::read(site.database()).unwrap();
+    let (torn, _) = torn.split_at(torn.len() / 2);
+    let snapshots = site.replica().join("generations/00000000000000aa/snapshots");
+    fs::create_dir_all(&snapshots).unwrap();
+    // An LZ4 frame of one block that is not compressed, of 4 MB at the most, without checksums.
+    let length = u32::try_from(torn.len()).unwrap();
+    let frame = [&[0x04, 0x22, 0x4d, 0x18, 0x60, 0x70, 0x73], &(length | 1 << 31).to_le_bytes()[..], torn, &[0; 4]].concat();
+    fs::write(snapshots.join("00000000.snapshot.lz4"), frame).unwrap();
+    lose(&site.database());
+    let mut container = site.writing("--every 2000").start();
+    container.ready();
+    assert!(container.stderr().contains("of 00000000000000aa there is a snapshot alone"), "{}", container.stderr());
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
