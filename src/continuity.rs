@@ -21,7 +21,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::files::{Dir, name_of};
 use crate::litestream::backup::Position;
 use crate::litestream::{Line, ltx};
-use crate::mark::{Mark, mark_path, note_generation, note_origin};
+use crate::mark::{self, Mark, mark_path, note_generation, note_origin};
 use crate::plan::Database;
 use crate::{files, report, sqlite};
 
@@ -252,17 +252,21 @@ pub fn begin(database: &Database) {
         (Mark::Clean(_), _) => Mark::Open,
         _ => return,
     };
-    let noted = match &before {
-        _ if mark == before => Ok(()),
-        Mark::Restored(Position::Wal { generation, index: u64::MAX, .. }) => note_generation(&database.path, generation),
-        Mark::Restored(Position::Wal { generation, .. }) => match begun_at(&database.path) {
-            Some(at) => note_origin(&database.path, generation, at),
+    let noted = if mark == before { Ok(()) } else { note_past(&database.path, &before) };
+    if let Err(error) = noted.and_then(|()| mark.write(&database.path)) {
+        report::line(format_args!("{}: {}: {error}", database.alias, mark_path(&database.path).display()));
+    }
+}
+
+/// Notes what a mark says of where a database comes from (0.3), before another one takes its place.
+fn note_past(database: &Path, mark: &Mark) -> io::Result<()> {
+    match mark {
+        Mark::Restored(Position::Wal { generation, index: u64::MAX, .. }) => note_generation(database, generation),
+        Mark::Restored(Position::Wal { generation, .. }) if !mark::is_its_own(database, generation) => match begun_at(database) {
+            Some(at) => note_origin(database, generation, at),
             None => Ok(()),
         },
         _ => Ok(()),
-    };
-    if let Err(error) = noted.and_then(|()| mark.write(&database.path)) {
-        report::line(format_args!("{}: {}: {error}", database.alias, mark_path(&database.path).display()));
     }
 }
 
@@ -328,6 +332,10 @@ pub fn shadow_wal(database: &Path) -> Option<PathBuf> {
 /// What the kernel says.
 pub fn begin_anew(database: &Path) -> io::Result<()> {
     if let Some(position) = shadow_position(database) {
+        note_past(database, &Mark::read(database))?;
+        if let Position::Wal { generation, .. } = &position {
+            note_generation(database, generation)?;
+        }
         Mark::Restored(position).write(database)?;
     }
     match Dir::real(&meta_dir(database)).and_then(|dir| dir.remove(name_of(&generation_path(database)))) {

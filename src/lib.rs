@@ -14,7 +14,8 @@
 //! * [`paths`] refuses what is no place for a database.
 //! * [`habits`] sees and notes an app that a pinned WAL would end.
 //! * [`state`] is what PID 1 leaves for those who ask; [`status`] is what is made of it, by [`position`].
-//! * [`watch`] sees a database's file that is replaced, and a replica that loses what it had; [`watched`] is what it keeps.
+//! * [`watch`] sees a database's file that is replaced, and a replica that loses what it had, or never gets it ([`laps`]); [`watched`] is what it
+//!   keeps.
 //! * [`running`] finds the boot that runs here. [`operator`] is what `docker exec` runs; [`notify`] calls what is to know how a check went.
 
 pub mod cli;
@@ -27,6 +28,7 @@ pub mod habits;
 pub mod identity;
 pub mod interrupt;
 pub mod job;
+pub mod laps;
 pub mod lint;
 pub mod litestream;
 pub mod mark;

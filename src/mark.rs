@@ -229,6 +229,11 @@ pub fn generations(database: &Path) -> Vec<String> {
     noted.split_whitespace().filter_map(|word| word.strip_prefix(WAS)).flat_map(|list| list.split(',').map(str::to_owned)).collect()
 }
 
+/// Whether a generation is noted so.
+pub fn is_its_own(database: &Path, generation: &str) -> bool {
+    generations(database).iter().any(|start| generation.starts_with(start.as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::laps::Lap;
 use crate::litestream::backup::Position;
 use crate::litestream::chain::{self, Part};
 use crate::litestream::{Ability, Line, socket};
@@ -36,6 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// When it is said that there is no database yet.
 const NO_DATABASE_AFTER: Duration = Duration::from_secs(60);
 
+/// How long a look waits for the beginning of a generation of 0.3's, which comes a second after its start.
+const FIRST_LAP: Duration = Duration::from_secs(1);
+
 /// Looks at each of these databases.
 pub fn look(plan: &Plan, databases: &[Database]) -> Vec<Finding> {
     let state = State::read(&plan.runtime);
@@ -43,6 +47,7 @@ pub fn look(plan: &Plan, databases: &[Database]) -> Vec<Finding> {
     let quiet = quiet(plan);
     let mut findings = Vec::new();
     let mut asked = false;
+    let by = Instant::now() + FIRST_LAP;
     for database in databases {
         let mut watched = Watched::read(plan, &database.path);
         let before = watched.clone();
@@ -52,6 +57,12 @@ pub fn look(plan: &Plan, databases: &[Database]) -> Vec<Finding> {
                     Owed::note(plan, &database.path, why);
                 }
                 findings.push(finding);
+            }
+            None if let Some(why) = left_out(database, plan.litestream.line, &mut watched, by)
+                && Owed::read(plan, &database.path).is_none() =>
+            {
+                Owed::note(plan, &database.path, &why);
+                findings.push(Finding::Begin(why));
             }
             None if watched.file.is_some() && !watched.deleted => {
                 let facts = Facts { quiet: quiet.contains(&database.path), since: state.as_ref().map(|state| state.since) };
@@ -90,6 +101,23 @@ fn look_at_file(database: &Database, line: Line, watched: &mut Watched, state: O
         None => None,
     };
     became.map(|became| Finding::Begin(format!("{path} {became}"))).map(|finding| named(alias, finding))
+}
+
+/// What 0.3 has left out of its generation, in words. It is looked for from the first copy of the WAL on that was seen.
+fn left_out(database: &Database, line: Line, watched: &mut Watched, by: Instant) -> Option<String> {
+    if line != Line::V03 {
+        return None;
+    }
+    let now = Lap::awaited(&database.path, by)?;
+    let Some(left_out) = watched.lap.as_ref().and_then(|first| first.left_out_until(&now)) else {
+        if watched.lap.as_ref().is_none_or(|first| !first.is_of_the_same(&now)) {
+            watched.lap = Some(now);
+        }
+        return None;
+    };
+    let what = if left_out == 1 { "a lap".to_owned() } else { format!("{left_out} laps") };
+    let why = "the app began it anew while Litestream 0.3 had let go of it for a checkpoint";
+    Some(format!("{}: {what} of its WAL is in no backup: {why}", database.alias))
 }
 
 fn named(alias: &str, finding: Finding) -> Finding {
@@ -279,6 +307,9 @@ pub fn is_another_file(plan: &Plan, database: &Database) -> Option<String> {
 /// What kept it from being looked at.
 pub fn lacks_after_the_last_sync(plan: &Plan, database: &Database, by: Instant) -> Result<Option<String>, String> {
     let line = plan.litestream.line;
+    if let Some(why) = left_out(database, line, &mut Watched::read(plan, &database.path), Instant::now()) {
+        return Ok(Some(why));
+    }
     let parts = list(plan, database, by)?;
     let wanted = continuity::own_position(&database.path, line);
     let hole = || hole(database, &parts, wanted.as_ref()?, &Watched::read(plan, &database.path));

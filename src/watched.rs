@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::laps::Lap;
 use crate::litestream::backup::Position;
 use crate::plan::Plan;
 use crate::state::{millis, time};
@@ -59,6 +60,8 @@ pub struct Watched {
     pub at: Option<Position>,
     /// 0.3: the newest part of the WAL that was seen there.
     pub newest: Option<Position>,
+    /// 0.3: the first copy of the WAL that was seen of its generation.
+    pub lap: Option<Lap>,
 }
 
 impl Watched {
@@ -85,6 +88,7 @@ impl Watched {
             looked: value("looked").map(time),
             at: position("at"),
             newest: position("newest"),
+            lap: value("lap").and_then(|lap| lap.parse().ok()),
         }
     }
 
@@ -103,6 +107,7 @@ impl Watched {
         for (name, position) in [("placed", &self.placed), ("at", &self.at), ("newest", &self.newest)] {
             text.extend(position.as_ref().map(|position| format!("{name} {position}\n")));
         }
+        text.extend(self.lap.as_ref().map(|lap| format!("lap {lap}\n")));
         text
     }
 
@@ -165,6 +170,7 @@ mod tests {
             looked: Some(at),
             at: Some(Position::Txid(42)),
             newest: Some(wal),
+            lap: "ab/00000003/0000002a".parse().ok(),
         };
         let bare = Watched { file: Some(Identity { device: 1, inode: 2, page_size: None }), ..Watched::default() };
         for watched in [full, bare, Watched::default()] {

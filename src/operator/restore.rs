@@ -164,8 +164,8 @@ impl Command<'_> {
                 install(&restored, target, &self.plan.entry, old).map_err(system)?;
                 if own {
                     rollback::is_over(target)
-                        .and_then(|()| note_position(&restored, target))
                         .and_then(|()| note_end(&source, &restored))
+                        .and_then(|()| note_position(&restored, target))
                         .map_err(system)?;
                 }
                 self.say(database, target, &restored, size, began);

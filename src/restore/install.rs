@@ -12,7 +12,7 @@ use super::fetch::{Restored, Source};
 use crate::continuity::{self, meta_dir, own_position};
 use crate::files::{Dir, Found, Owner, name_of};
 use crate::identity::{self, Named};
-use crate::litestream::backup::{self, Depth, Position};
+use crate::litestream::backup::{self, Position};
 use crate::litestream::{Line, ltx};
 use crate::mark::Mark;
 use crate::pages;
@@ -119,11 +119,17 @@ pub const END_FOR: Duration = Duration::from_secs(5);
 /// What the kernel says.
 pub fn note_end(source: &Source<'_>, restored: &Restored) -> io::Result<()> {
     match (source.litestream.line, &restored.position) {
-        (Line::V05, Some(Position::Txid(txid))) if !restored.is_of_the_past => {
-            if transactions_there(source).is_some_and(|last| last >= *txid) { Ok(()) } else { go_on_after(source, *txid) }
-        }
+        (Line::V05, Some(Position::Txid(txid))) if !restored.is_of_the_past => go_on_after_the_end(source, *txid),
         _ => Ok(()),
     }
+}
+
+/// The same of a database that was restored up to this transaction.
+///
+/// # Errors
+/// What the kernel says.
+pub fn go_on_after_the_end(source: &Source<'_>, txid: u64) -> io::Result<()> {
+    if transactions_there(source).is_some_and(|last| last >= txid) { Ok(()) } else { go_on_after(source, txid) }
 }
 
 /// Makes 0.5 go on after this transaction.
@@ -145,7 +151,7 @@ pub fn go_on_from_here(database: &Path) -> io::Result<()> {
 
 /// The last transaction of which the replica has a file of its own, 0 without any; none where it does not answer.
 fn transactions_there(source: &Source<'_>) -> Option<u64> {
-    let files = source.list(Depth::Newest, END_FOR).ok()?;
+    let files = source.look(END_FOR).ok()?;
     Some(if let Some(Position::Txid(last)) = backup::newest(&files) { last } else { 0 })
 }
 

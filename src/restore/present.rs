@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::fetch::{Fetched, Restored, Source};
-use super::install::{END_FOR, Old, go_on_after, install, note_end, note_position};
+use super::install::{END_FOR, Old, go_on_after, go_on_after_the_end, install, note_end, note_position};
 use super::point::Point;
 use super::standing::{self, Standing};
 use super::{Decision, aside, clear, decide, folder, ladder, look, rollback, with_standing, without_backup};
@@ -122,7 +122,22 @@ impl Boot<'_> {
         {
             return self.go_back(point).map(|()| Known::Decided);
         }
-        self.decide_here()
+        let known = self.decide_here()?;
+        if known == Known::Decided {
+            self.go_on_after_a_restore().map_err(|e| self.system(&e))?;
+        }
+        Ok(known)
+    }
+
+    /// An earlier boot has restored it, and may have been killed before it had seen to where 0.5 goes on.
+    fn go_on_after_a_restore(&self) -> std::io::Result<()> {
+        let path = &self.database.path;
+        match Mark::read(path) {
+            Mark::Restored(Position::Txid(txid)) if self.plan.litestream.line == Line::V05 && continuity::newest_txid(path).is_none() => {
+                go_on_after_the_end(&Source::newest(self.plan, self.database), txid)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn decide_here(&self) -> Result<Known, Failure> {
@@ -412,8 +427,8 @@ impl Boot<'_> {
         let size = fs::metadata(&restored.file).map(|m| m.len()).unwrap_or_default();
         install(restored, path, &self.plan.entry, Old::Keep)
             .and_then(|()| rollback::is_over(path))
-            .and_then(|()| note_position(restored, path))
             .and_then(|()| note_end(&Source::newest(self.plan, self.database), restored))
+            .and_then(|()| note_position(restored, path))
             .map_err(|e| self.not_installed(&e))?;
         report::line(format_args!(
             "{}: restored {} from {} in {:.1} s{}",

@@ -143,14 +143,16 @@ impl Begun {
     fn of(database: &Path) -> Self {
         let mut own = mark::generations(database);
         let (after, at) = match Mark::read(database) {
-            Mark::Restored(Position::Wal { generation, index, .. }) if index < u64::MAX => {
-                (Some(generation), continuity::begun_at(database))
-            }
-            Mark::Rewound(Position::Wal { generation, .. }) => (Some(generation), continuity::begun_at(database)),
-            mark => {
-                own.extend(if let Mark::Restored(Position::Wal { generation, .. }) = mark { Some(generation) } else { None });
+            Mark::Restored(Position::Wal { generation, index: u64::MAX, .. }) => {
+                own.push(generation);
                 mark::origin(database).unzip()
             }
+            Mark::Restored(Position::Wal { generation, .. }) | Mark::Rewound(Position::Wal { generation, .. })
+                if !mark::is_its_own(database, &generation) =>
+            {
+                (Some(generation), continuity::begun_at(database))
+            }
+            _ => mark::origin(database).unzip(),
         };
         Self { own, after, at }
     }
@@ -354,6 +356,43 @@ mod tests {
         assert_eq!(compare(Some(wal("a", 1, 99)), &ahead, &from("b"), now()), Standing::Current);
         assert!(matches!(compare(Some(wal("a", 1, 99)), &ahead, &from("c"), now()), Standing::Behind(_)));
         assert!(matches!(compare(Some(wal("a", 1, 99)), &other("2026-01-01T00:00:06Z"), &from("b"), now()), Standing::Behind(_)));
+    }
+
+    /// What 0.3 leaves beside a database that has begun this generation.
+    fn begins(database: &Path, generation: &str) {
+        let wal = continuity::meta_dir(database).join("generations").join(generation).join("wal");
+        std::fs::create_dir_all(&wal).unwrap();
+        std::fs::write(wal.join("00000000.wal"), [7; 4152]).unwrap();
+        std::fs::write(continuity::generation_path(database), generation).unwrap();
+    }
+
+    #[test]
+    fn what_a_database_was_restored_from_is_known_whatever_it_has_begun_since() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let database = Database {
+            alias: "a".into(),
+            path: path.clone(),
+            replica: String::new(),
+            from: Vec::new(),
+            has_own_meta: false,
+            elsewhere: Vec::new(),
+        };
+        Mark::Restored(wal("aaaaaaaaaaaaaaaa", 3, 99)).write(&path).unwrap();
+        begins(&path, "bbbbbbbbbbbbbbbb");
+        let first = continuity::begun_at(&path);
+        // A new snapshot is asked for, all is killed, and it is asked for again; lives begin.
+        for generation in ["bbbbbbbbbbbbbbbb", "cccccccccccccccc"] {
+            continuity::begin_anew(&path).unwrap();
+            continuity::begin_anew(&path).unwrap();
+            begins(&path, generation);
+            continuity::begin(&database);
+            continuity::begin(&database);
+            let begun = Begun::of(&path);
+            let seconds = |at: Option<SystemTime>| at.map(time::rfc3339);
+            assert_eq!((begun.after.as_deref(), seconds(begun.at)), (Some("aaaaaaaa"), seconds(first)), "{begun:?}");
+            assert!(is_of(&at(wal(generation, 0, 0), ""), begun.own.iter()), "{begun:?}");
+        }
     }
 
     #[test]

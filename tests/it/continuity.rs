@@ -402,3 +402,41 @@ fn an_app_that_stays_in_wal_mode_costs_no_snapshot_at_its_starts() {
         assert!(uploads_since(&site, &before) < 100_000, "after a failure of {pragmas}");
     }
 }
+
+/// 0.3 lets go of the WAL for each of its own checkpoints, and an app that is fast enough begins it anew more than once meanwhile.
+#[test]
+fn laps_of_the_wal_that_0_3_has_left_out_are_made_good_or_said() {
+    if !namespaces() {
+        return;
+    }
+    let script = "
+import os, signal, sqlite3, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+c.execute('PRAGMA journal_mode=WAL'); c.execute('PRAGMA synchronous=OFF'); c.execute('PRAGMA wal_autocheckpoint=3')
+c.execute('CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, body TEXT)')
+while True:
+    n = c.execute('INSERT INTO t(body) VALUES (hex(randomblob(400)))').lastrowid
+    if n % 50 == 0:
+        with open(sys.argv[2] + '.new', 'w') as rows:
+            rows.write(str(n))
+        os.rename(sys.argv[2] + '.new', sys.argv[2])
+";
+    let seen: Vec<bool> = (0..4)
+        .map(|_| {
+            let site = Site::new(Line::V03);
+            let words = ["/usr/bin/python3".as_ref(), "-c".as_ref(), script.as_ref(), site.database().as_os_str()];
+            let mut container = site.recipe().app(words).arguments([site.path("rows").as_os_str()]).start();
+            eventually("rows", PATIENCE * 3, || when(rows_of(&site) > 200_000));
+            let code = container.stop();
+            let said = container.stderr();
+            assert!(code == 0 || (code == 74 && said.contains("NOT SAVED")), "{code}: {said}");
+            if code == 0 {
+                let here = Contents::of(site.database());
+                assert_eq!(here.difference(&site.backup_of(site.database())), None, "{said}");
+            }
+            said.contains("of its WAL is in no backup")
+        })
+        .collect();
+    println!("seen in {} of {} lives", seen.iter().filter(|seen| **seen).count(), seen.len());
+}
