@@ -133,7 +133,17 @@ impl<'a> Place<'a> {
     pub(crate) fn only_begins_a_generation(&self) -> bool {
         let writes = fs::read_to_string(self.path("writes")).unwrap_or_default();
         let last = writes.lines().rfind(|line| line.contains(" PUT ") && line.contains("/generations/"));
-        last.is_some_and(|line| line.contains("/snapshots/"))
+        last.is_some_and(|line| line.contains("/snapshots/")) || self.newest_generation_has_no_wal()
+    }
+
+    /// The same of a folder.
+    fn newest_generation_has_no_wal(&self) -> bool {
+        let files = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+        let written = |generation: &PathBuf| {
+            files(&generation.join("snapshots")).iter().filter_map(|file| file.metadata().ok()?.modified().ok()).max()
+        };
+        let newest = files(&self.path("replica").join("generations")).into_iter().max_by_key(written);
+        newest.is_some_and(|newest| !files(&newest.join("wal")).iter().any(|part| part.extension().is_some_and(|end| end == "lz4")))
     }
 
     pub(crate) fn runtime(&self, name: &str) -> PathBuf {
