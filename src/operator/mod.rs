@@ -3,6 +3,7 @@
 
 mod diff;
 mod files;
+mod health;
 mod restore;
 mod status;
 
@@ -77,7 +78,7 @@ pub fn run(name: &str, matches: &ArgMatches, flags: Vec<(String, String)>) -> Re
             resnapshot_all(&context.plan, &chosen(&context.plan, matches)?, timeout(matches)?)
         }
         "status" => status::status(matches, flags),
-        "health" => status::health(matches, flags),
+        "health" => health::health(matches, flags),
         "sync" => {
             let context = context(flags, &paths(matches))?;
             let databases = chosen(&context.plan, matches)?;

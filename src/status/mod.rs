@@ -6,6 +6,7 @@ mod lag;
 pub mod metrics;
 mod replicated;
 pub mod show;
+pub mod silent;
 mod upload;
 pub mod verified;
 

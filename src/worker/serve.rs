@@ -8,12 +8,14 @@ mod room;
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::plan::Plan;
 use crate::state::Phase;
 use crate::status::health::{Limits, judge};
+use crate::status::silent::{AT_MOST, Places, UNASKED, without_end};
 use crate::status::{self, Overview, metrics, show};
 use crate::{report, sys};
 use history::History;
@@ -37,28 +39,34 @@ pub(super) fn run(plan: &Plan) {
     let Some(address) = plan.entry.http else { return };
     sys::be_nice();
     let listener = bind(address);
-    let desk = &Desk { plan, seen: Mutex::new(None), history: Mutex::new(History::default()), room: Room::default() };
-    std::thread::scope(|scope| {
-        let sampler = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || desk.sample());
-        if let Err(error) = sampler {
-            report::line(format_args!("LITESTREAM_ENTRY_HTTP: no graphs: {error}"));
-        }
-        for number in 0.. {
-            // A connection that was given up before it was taken, or no descriptor left: neither is for ever.
-            let Ok((stream, _)) = listener.accept() else {
-                std::thread::sleep(Duration::from_millis(20));
-                continue;
-            };
-            desk.room.enter(number, &stream);
-            let served = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, move || {
-                desk.answer(number, stream);
-                desk.room.leave(number);
-            });
-            if served.is_err() {
-                desk.room.leave(number);
-            }
-        }
+    let desk = Arc::new(Desk {
+        plan: plan.clone(),
+        seen: Mutex::default(),
+        looked: Condvar::new(),
+        places: Arc::default(),
+        history: Mutex::default(),
+        room: Room::default(),
     });
+    let sampling = Arc::clone(&desk);
+    if let Err(error) = Builder::new().stack_size(STACK).spawn(move || sampling.sample()) {
+        report::line(format_args!("LITESTREAM_ENTRY_HTTP: no graphs: {error}"));
+    }
+    for number in 0.. {
+        // A connection that was given up before it was taken, or no descriptor left: neither is for ever.
+        let Ok((stream, _)) = listener.accept() else {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        desk.room.enter(number, &stream);
+        let serving = Arc::clone(&desk);
+        let served = Builder::new().stack_size(STACK).spawn(move || {
+            serving.answer(number, stream);
+            serving.room.leave(number);
+        });
+        if served.is_err() {
+            desk.room.leave(number);
+        }
+    }
 }
 
 fn bind(address: std::net::SocketAddr) -> TcpListener {
@@ -77,11 +85,22 @@ fn bind(address: std::net::SocketAddr) -> TcpListener {
 }
 
 /// What all connections share.
-struct Desk<'a> {
-    plan: &'a Plan,
-    seen: Mutex<Option<(Instant, std::sync::Arc<Overview>)>>,
+struct Desk {
+    plan: Plan,
+    seen: Mutex<Seen>,
+    /// A look has come to its end.
+    looked: Condvar,
+    places: Arc<Places>,
     history: Mutex<History>,
     room: Room,
+}
+
+/// What was seen last.
+#[derive(Default)]
+struct Seen {
+    last: Option<(Instant, Arc<Overview>)>,
+    /// A look is under way, which may hang.
+    looking: bool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -93,28 +112,53 @@ struct Answer(&'static str, &'static str, String);
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-impl Desk<'_> {
-    fn sample(&self) {
+impl Desk {
+    fn sample(self: &Arc<Self>) {
         loop {
-            let overview = self.look();
-            locked(&self.history).add(&overview);
+            if let Ok(overview) = self.look() {
+                locked(&self.history).add(&overview);
+            }
             std::thread::sleep(SAMPLE_EVERY);
         }
     }
 
-    /// How things stand, looked at a moment ago at most.
-    fn look(&self) -> std::sync::Arc<Overview> {
-        // Whoever comes meanwhile waits for the one look that is under way.
-        let mut seen = locked(&self.seen);
-        if let Some((_, overview)) = seen.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-            return std::sync::Arc::clone(overview);
+    /// How things stand, looked at a moment ago at most; what does not answer, where something hangs.
+    fn look(self: &Arc<Self>) -> Result<Arc<Overview>, String> {
+        if let Some(overview) = self.seen_within(UNASKED) {
+            return Ok(overview);
         }
-        let overview = std::sync::Arc::new(status::current(self.plan));
-        *seen = Some((Instant::now(), std::sync::Arc::clone(&overview)));
-        overview
+        self.places.ask_of(&self.plan);
+        self.places.silent().map_or(Ok(()), Err)?;
+        self.seen_within(AT_MOST.saturating_sub(UNASKED)).ok_or_else(without_end)
     }
 
-    fn answer(&self, number: u64, mut stream: TcpStream) {
+    /// Whoever comes while a look is under way waits for that one.
+    fn seen_within(self: &Arc<Self>, within: Duration) -> Option<Arc<Overview>> {
+        let began = Instant::now();
+        let mut seen = locked(&self.seen);
+        loop {
+            if let Some((_, overview)) = seen.last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+                return Some(Arc::clone(overview));
+            }
+            if !std::mem::replace(&mut seen.looking, true) {
+                let looking = Arc::clone(self);
+                let look = move || looking.see();
+                seen.looking = Builder::new().stack_size(STACK).spawn(look).is_ok();
+            }
+            let left = within.checked_sub(began.elapsed())?;
+            // Where no thread is to be had, it is tried again in a moment.
+            let left = if seen.looking { left } else { left.min(Duration::from_millis(20)) };
+            seen = self.looked.wait_timeout(seen, left).map_or_else(|error| error.into_inner().0, |(seen, _)| seen);
+        }
+    }
+
+    fn see(&self) {
+        let overview = Arc::new(status::current(&self.plan));
+        *locked(&self.seen) = Seen { last: Some((Instant::now(), overview)), looking: false };
+        self.looked.notify_all();
+    }
+
+    fn answer(self: &Arc<Self>, number: u64, mut stream: TcpStream) {
         let asked = request::read(&mut stream, ASK_WITHIN);
         self.room.has_asked(number);
         let answer = match asked {
@@ -132,40 +176,41 @@ impl Desk<'_> {
         request::drain(&mut stream);
     }
 
-    fn of_path(&self, path: &str) -> Answer {
+    fn of_path(self: &Arc<Self>, path: &str) -> Answer {
         match path {
-            "/health" => self.health(),
-            "/ready" => self.ready(),
-            "/metrics" => Answer("200 OK", "text/plain; version=0.0.4; charset=utf-8", metrics::text(&self.look())),
-            "/status.json" => Answer("200 OK", "application/json", show::json(&self.look()) + "\n"),
-            "/" => {
-                let overview = self.look();
-                let verdict = judge(&overview, &self.limits());
-                let page = page::html(&overview, &verdict, &locked(&self.history), SystemTime::now());
+            "/health" | "/ready" | "/metrics" | "/status.json" | "/" => match self.look() {
+                Ok(overview) => self.of_known_path(path, &overview),
+                Err(why) => plain("503 Service Unavailable", &why),
+            },
+            _ => plain("404 Not Found", "/, /health, /ready, /metrics and /status.json are here"),
+        }
+    }
+
+    fn of_known_path(&self, path: &str, overview: &Overview) -> Answer {
+        let verdict = || judge(overview, &self.limits());
+        match path {
+            "/health" => verdict().map_or_else(|why| plain("503 Service Unavailable", &why), |line| plain("200 OK", &line)),
+            "/ready" => ready(overview),
+            "/metrics" => Answer("200 OK", "text/plain; version=0.0.4; charset=utf-8", metrics::text(overview)),
+            "/status.json" => Answer("200 OK", "application/json", show::json(overview) + "\n"),
+            _ => {
+                let page = page::html(overview, &verdict(), &locked(&self.history), SystemTime::now());
                 Answer("200 OK", "text/html; charset=utf-8", page)
             }
-            _ => plain("404 Not Found", "/, /health, /ready, /metrics and /status.json are here"),
         }
     }
 
     fn limits(&self) -> Limits {
         Limits { lag: self.plan.entry.max_lag, verified_within: None }
     }
+}
 
-    fn health(&self) -> Answer {
-        match judge(&self.look(), &self.limits()) {
-            Ok(line) => plain("200 OK", &line),
-            Err(why) => plain("503 Service Unavailable", &why),
-        }
-    }
-
-    /// The databases are there and the app runs, however replication is.
-    fn ready(&self) -> Answer {
-        match self.look().state.as_ref().map(|state| state.view.phase) {
-            Some(Phase::Running) => plain("200 OK", "ready"),
-            Some(phase) => plain("503 Service Unavailable", phase.word()),
-            None => plain("503 Service Unavailable", "starting"),
-        }
+/// The databases are there and the app runs, however replication is.
+fn ready(overview: &Overview) -> Answer {
+    match overview.state.as_ref().map(|state| state.view.phase) {
+        Some(Phase::Running) => plain("200 OK", "ready"),
+        Some(phase) => plain("503 Service Unavailable", phase.word()),
+        None => plain("503 Service Unavailable", "starting"),
     }
 }
 

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::serve::get;
 use crate::support::container::{Container, Recipe, said};
 use crate::support::contents::Contents;
 use crate::support::fuse::{self, PassedThrough};
 use crate::support::process;
+use crate::support::server::{connect, free_ports};
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, entry, eventually, namespaces, when};
 
@@ -19,6 +21,9 @@ both_lines!(
     a_data_directory_that_hangs_for_a_while_costs_nothing,
     a_runtime_directory_that_hangs_for_a_while_costs_nothing,
     a_replica_that_hangs_for_a_while_costs_nothing,
+    health_names_what_does_not_answer_at_the_boot,
+    health_names_what_does_not_answer_in_the_run,
+    health_of_a_replica_that_hangs_is_its_lag,
     #[ignore = "waits for a PID 1 that touches no disk"]
     the_data_directory_hangs_at_the_boot,
     #[ignore = "waits for a PID 1 that touches no disk"]
@@ -180,6 +185,63 @@ fn hangs_for_a_while(line: Line, place: Place) {
     site.assert_saved();
 }
 
+fn health_names_what_does_not_answer_at_the_boot(line: Line) {
+    for place in [Place::Data, Place::Runtime] {
+        let Some((site, disk)) = lived(line, place) else { return };
+        disk.hang();
+        let container = recipe(&site).app(site.writer("--every 1000")).start();
+        let mut trial = Life { disk, container };
+        trial.container.running();
+        assert_unwell(&trial.container, &site, place);
+        trial.disk.go_on();
+        trial.container.ready();
+        eventually("health is 0", PATIENCE, || when(trial.container.exec(["health"]).status.success()));
+        assert_eq!(trial.container.stop(), 0, "{}", trial.container.stderr());
+        site.assert_saved();
+    }
+}
+
+fn health_names_what_does_not_answer_in_the_run(line: Line) {
+    for place in [Place::Data, Place::Runtime] {
+        let Some((site, disk)) = lived(line, place) else { return };
+        let port = free_ports();
+        let app = recipe(&site).env("LITESTREAM_ENTRY_HTTP", format!(":{port}")).app(site.writer("--every 2000"));
+        let mut trial = Life { disk, container: app.start() };
+        trial.container.ready();
+        eventually("it serves", PATIENCE, || connect(port).ok());
+        eventually("health is 200", PATIENCE, || when(get(port, "/health").0 == 200));
+        trial.disk.hang();
+        // A look that has just been taken may serve for a second.
+        eventually("health is 503", PATIENCE, || when(get(port, "/health").0 == 503));
+        assert_unwell(&trial.container, &site, place);
+        for path in ["/health", "/ready", "/metrics"] {
+            let began = Instant::now();
+            let (status, why) = get(port, path);
+            assert!(began.elapsed() < HEALTH_WITHIN, "{path} after {:?}", began.elapsed());
+            assert!(status == 503 && names(&why, &site, place), "{path}: {status} {why}");
+        }
+        trial.disk.go_on();
+        eventually("health is 0", PATIENCE, || when(trial.container.exec(["health"]).status.success()));
+        eventually("health is 200", PATIENCE, || when(get(port, "/health").0 == 200));
+        assert_eq!(trial.container.stop(), 0, "{}", trial.container.stderr());
+        site.assert_saved();
+    }
+}
+
+/// Which Litestream knows, and no file of the replica's is looked at.
+fn health_of_a_replica_that_hangs_is_its_lag(line: Line) {
+    let Some((site, disk)) = lived(line, Place::Replica) else { return };
+    let mut trial = Life { disk, container: recipe(&site).app(site.writer("--every 2000")).start() };
+    trial.container.ready();
+    eventually("health is 0", PATIENCE, || when(trial.container.exec(["health"]).status.success()));
+    trial.disk.hang();
+    assert_unwell(&trial.container, &site, Place::Replica);
+    trial.disk.go_on();
+    eventually("health is 0", PATIENCE, || when(trial.container.exec(["health"]).status.success()));
+    assert_eq!(trial.container.stop(), 0, "{}", trial.container.stderr());
+    site.assert_saved();
+}
+
 fn the_data_directory_hangs_at_the_boot(line: Line) {
     hangs(line, Place::Data, Phase::Boot);
 }
@@ -275,10 +337,16 @@ fn assert_unwell(container: &Container, site: &Site, place: Place) {
         Place::Replica => eventually("health is 1", PATIENCE, unwell),
         Place::Data | Place::Runtime => unwell().expect("health is 1"),
     };
-    let named = site.path(place.name()).display().to_string();
     let line = String::from_utf8_lossy(&output.stderr).into_owned();
-    let reason = if place == Place::Replica { line.trim().len() > 3 } else { line.contains(&named) && line.contains("does not answer") };
-    assert!(reason && line.lines().count() == 1, "no reason: {line}");
+    let reason =
+        if place == Place::Replica { ["default: ", "starting: "].iter().any(|why| line.contains(why)) } else { names(&line, site, place) };
+    assert!(reason && line.trim().lines().count() == 1, "no reason: {line}");
+}
+
+/// Whether it says that a place does not answer.
+fn names(text: &str, site: &Site, place: Place) -> bool {
+    let path = site.path(place.name()).display().to_string();
+    text.lines().any(|line| line.contains(&path) && line.contains("not answer"))
 }
 
 /// TERM ends it in time. Then the disk answers again.
@@ -286,6 +354,8 @@ fn assert_unwell(container: &Container, site: &Site, place: Place) {
 fn assert_ends(trial: &mut Life, site: &Site, place: Place, phase: Phase) {
     let began = Instant::now();
     trial.container.signal(Signal::SIGTERM);
+    let (_, asked) = health(&trial.container);
+    assert!(asked.status.code() == Some(1) || has_ended(&mut trial.container), "{}", said(&asked));
     while !has_ended(&mut trial.container) {
         let took = began.elapsed();
         assert!(took < ENDED_WITHIN, "runs {took:?} after TERM:\n{}", standing(&trial.container));
@@ -297,8 +367,7 @@ fn assert_ends(trial: &mut Life, site: &Site, place: Place, phase: Phase) {
     trial.disk.go_on();
     let (code, log) = (trial.container.wait(PATIENCE), trial.container.stderr());
     println!("{place:?}, {phase:?}: {code} after {took:?}, saved {saved}\n{left}\n{log}");
-    let path = site.path(place.name()).display().to_string();
-    let named = log.lines().any(|line| line.contains(&path) && line.contains("not answer"));
+    let named = names(&log, site, place);
     match phase {
         Phase::Boot => assert!(named || code != 0, "{code}: nothing says what does not answer: {log}"),
         Phase::Run | Phase::Stop => assert!((code == 74 && named) || (code == 0 && saved), "{code}, saved {saved}: {log}"),
