@@ -91,16 +91,14 @@ type Laps = BTreeMap<PathBuf, Option<Salts>>;
 fn pin_what_is_written(looks: &mut Looks, laps: &mut Laps, pins: &mut Vec<Pin>, channel: &Channel) {
     let before = pins.len();
     for look in std::mem::take(&mut looks.written) {
-        match if look.is_held_alone() || pins.len() >= MOST { None } else { pin::when_written_to(look.path()) } {
-            Some(pin) => {
-                pins.push(pin);
-                laps.remove(look.path());
-                looks.pinned.push(look);
-            }
-            None => {
-                laps.insert(look.path().to_owned(), continuity::salts(look.path()));
-                looks.written.push(look);
-            }
+        let may_be = !look.is_held_alone() && pins.len() < MOST;
+        if let Some(pin) = may_be.then(|| pin::when_written_to(look.path())).flatten() {
+            pins.push(pin);
+            laps.remove(look.path());
+            looks.pinned.push(look);
+        } else {
+            laps.insert(look.path().to_owned(), continuity::salts(look.path()));
+            looks.written.push(look);
         }
     }
     if pins.len() > before {

@@ -335,7 +335,7 @@ fn a_first_snapshot_is_whole_beside_an_app_that_begins_the_wal_anew_all_the_time
         fs::create_dir(site.path("data")).unwrap();
     };
     // A restore beside what is known of the first life; its kept volume; a restore on an empty one.
-    let steps: [&dyn Fn(); 3] = [&|| lose(&site.database()), &|| (), &volume_lost];
+    let steps: [&dyn Fn(); 3] = [&|| lose(site.database()), &|| (), &volume_lost];
     for happens in steps {
         happens();
         let before = uploads(&site).len();

@@ -337,7 +337,7 @@ fn a_generation_that_0_3_only_began_is_passed_over_for_the_one_before() {
     let length = u32::try_from(torn.len()).unwrap();
     let frame = [&[0x04, 0x22, 0x4d, 0x18, 0x60, 0x70, 0x73], &(length | 1 << 31).to_le_bytes()[..], torn, &[0; 4]].concat();
     fs::write(snapshots.join("00000000.snapshot.lz4"), frame).unwrap();
-    lose(&site.database());
+    lose(site.database());
     let mut container = site.writing("--every 2000").start();
     container.ready();
     assert!(container.stderr().contains("of 00000000000000aa there is a snapshot alone"), "{}", container.stderr());
