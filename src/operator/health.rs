@@ -1,6 +1,7 @@
 //! `health`: whether all is well, for a HEALTHCHECK. Must never change anything, and answers in two seconds, whatever hangs.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::Builder;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::exit::{self, Failure};
 use crate::settings::{self, Source};
 use crate::status::health::{Limits, judge};
 use crate::status::silent::{ANSWER, AT_MOST, Places, UNASKED, without_end};
-use crate::{Configured, running, runtime, status};
+use crate::{Configured, report, running, runtime, status};
 
 type Flags = Vec<(String, String)>;
 type Verdict = Result<String, String>;
@@ -35,22 +36,29 @@ pub(super) fn health(matches: &ArgMatches, flags: Flags) -> Result<u8, Failure> 
     Ok(0)
 }
 
-/// Looks in a thread of its own: one that hangs cannot be interrupted, and ends with the process.
+/// Looks, and has a thread watch over it: a look that hangs cannot be interrupted. Then that one says why, and ends the process.
 fn in_time(asked: Asked, flags: Flags) -> Verdict {
-    let (tell, told) = mpsc::channel();
-    let its = flags.clone();
-    let look = move || {
-        let _ = tell.send(look(asked, its));
-    };
-    if Builder::new().spawn(look).is_err() {
-        return self::look(asked, flags);
+    let said = Arc::new(AtomicBool::new(false));
+    let (watched, its) = (Arc::clone(&said), flags.clone());
+    // Without a thread it is looked all the same.
+    let _ = Builder::new().spawn(move || watch(&watched, its));
+    let verdict = look(asked, flags);
+    while said.swap(true, Ordering::AcqRel) {
+        // The other one has begun to say it.
+        std::thread::park();
     }
-    match told.recv_timeout(UNASKED) {
-        Ok(verdict) => verdict,
-        Err(_) => match silent(flags) {
-            Some(why) => Err(why),
-            None => told.recv_timeout(AT_MOST.saturating_sub(UNASKED)).unwrap_or_else(|_| Err(without_end())),
-        },
+    verdict
+}
+
+fn watch(said: &AtomicBool, flags: Flags) {
+    std::thread::sleep(UNASKED);
+    let why = silent(flags).unwrap_or_else(|| {
+        std::thread::sleep(AT_MOST.saturating_sub(UNASKED));
+        without_end()
+    });
+    if !said.swap(true, Ordering::AcqRel) {
+        report::lines(&why);
+        std::process::exit(exit::UNWELL.into());
     }
 }
 
