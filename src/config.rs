@@ -1,6 +1,7 @@
 //! litestream.yml: rendered from settings, read where it is the user's own, cut down for a last pass.
 //! Must never write a secret that Litestream can read from its environment.
 
+mod pass;
 mod text;
 
 use std::collections::BTreeMap;
@@ -326,48 +327,6 @@ impl Document {
         if let Some(port) = port.filter(|_| self.address() == Some(ANY_PORT)) {
             self.set(Section::Top, "addr", format!("127.0.0.1:{port}").into(), "");
         }
-    }
-
-    /// For a pass after the app's end: one database (0.5's `-once` stops at the first that fails), no port and no socket of its own, and on 0.3 intervals that do not wait.
-    #[must_use]
-    pub fn last_pass(&self, line: Line, database: &Path, meta: Option<&Path>) -> Self {
-        let mut top = self.top.clone();
-        for key in ["addr", "socket", "exec", "mcp-addr", "dbs"] {
-            top.remove(key);
-        }
-        let kept = self
-            .entries()
-            .iter()
-            .filter(|e| e.get("path").and_then(Value::as_str).and_then(|p| std::path::absolute(p).ok()).is_some_and(|p| p == database));
-        let dbs = kept.cloned().map(|mut entry| {
-            if let (Some(meta), Value::Mapping(entry)) = (meta.and_then(Path::to_str), &mut entry) {
-                put(entry, "meta-path", meta.to_owned());
-                // A checkpoint would write to the database.
-                for key in ["min-checkpoint-page-count", "truncate-page-n"] {
-                    put(entry, key, u32::MAX);
-                }
-                put(entry, "checkpoint-interval", "24h".to_owned());
-            }
-            if line == Line::V03 {
-                if let Value::Mapping(entry) = &mut entry {
-                    put(entry, "monitor-interval", "20ms".to_owned());
-                }
-                for replica in replicas(&mut entry) {
-                    put(replica, "sync-interval", "20ms".to_owned());
-                }
-            }
-            entry
-        });
-        let dbs: Vec<Value> = dbs.collect();
-        put(&mut top, "dbs", dbs);
-        if line == Line::V03 {
-            let mut logging = Mapping::new();
-            put(&mut logging, "level", "debug".to_owned());
-            put(&mut logging, "type", "json".to_owned());
-            put(&mut logging, "stderr", true);
-            put(&mut top, "logging", logging);
-        }
-        Self { top, origins: BTreeMap::new() }
     }
 
     /// As text, for Litestream.

@@ -7,6 +7,8 @@
 //! and takes that for proof (`db.go`, `verifyWithExecutor`). So before every start of a 0.5, the WAL is
 //! either pinned, so that nobody can restart it, or emptied, so that Litestream takes a snapshot.
 
+mod shadow;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -18,12 +20,14 @@ use nix::libc;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::files::{Dir, name_of};
+use crate::files::Dir;
 use crate::litestream::backup::Position;
 use crate::litestream::{Line, ltx};
 use crate::mark::{self, Mark, mark_path, note_generation, note_origin};
 use crate::plan::Database;
 use crate::{files, report, sqlite};
+pub use shadow::{begin_anew, begun_at, copy_shadow, forget_generation, generation, generation_path, position_in, shadow_wal};
+use shadow::{shadow_position, stood_at};
 
 /// A WAL's salts: they change whenever it is restarted (SQLite's file format, section 4.1).
 pub type Salts = [u8; 8];
@@ -286,12 +290,16 @@ pub fn position(database: &Path, line: Line) -> Option<Position> {
     })
 }
 
-/// Makes 0.5 go on with a database as with one that was restored from a backup that ends here, whatever it knew: its own record first, then the
-/// mark, since with neither nothing is known, and is found out.
+/// Makes Litestream go on with a database as with one that was restored from a backup that ends here, whatever it knew: with neither its own
+/// record nor the mark nothing is known, and is found out; 0.3, which cannot compare, has one of them at any time.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn go_on_as_restored(database: &Path, end: Position) -> io::Result<()> {
+    if let Position::Wal { .. } = end {
+        stood_at(database, end)?;
+        return forget_generation(database);
+    }
     forget_own(database)?;
     Mark::Restored(end).write(database)
 }
@@ -305,59 +313,6 @@ pub fn forget_own(database: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// 0.3 keeps the name of its generation, and a copy of the WAL: `generations/NAME/wal/0000002a.wal`.
-fn shadow_position(database: &Path) -> Option<Position> {
-    let newest = shadow_wal(database)?;
-    let index = u64::from_str_radix(newest.file_stem()?.to_str()?, 16).ok()?;
-    let generation = newest.parent()?.parent()?.file_name()?.to_str()?.to_owned();
-    Some(Position::Wal { generation, index, offset: std::fs::metadata(newest).ok()?.len() })
-}
-
-/// The newest copy of the WAL that 0.3 keeps.
-pub fn shadow_wal(database: &Path) -> Option<PathBuf> {
-    let generation = files::read_to_string(&generation_path(database)).ok()?;
-    let entries = std::fs::read_dir(meta_dir(database).join("generations").join(generation.trim()).join("wal")).ok()?;
-    let copies = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.extension().is_some_and(|e| e == "wal"));
-    // Numbers of eight digits: their order is that of their names.
-    copies.max()
-}
-
-/// Makes 0.3 begin a generation with a snapshot, by taking away its pointer to the last, as it does itself where it finds that
-/// one wrong. The old one stays in the replica. Where the database stands is noted first: whoever is killed before 0.3 has begun
-/// leaves no pointer that would tell.
-///
-/// # Errors
-/// What the kernel says.
-pub fn begin_anew(database: &Path) -> io::Result<()> {
-    if let Some(position) = shadow_position(database) {
-        note_past(database, &Mark::read(database))?;
-        if let Position::Wal { generation, .. } = &position {
-            note_generation(database, generation)?;
-        }
-        Mark::Restored(position).write(database)?;
-    }
-    match Dir::real(&meta_dir(database)).and_then(|dir| dir.remove(name_of(&generation_path(database)))) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// The name of 0.3's generation.
-pub fn generation(database: &Path) -> Option<String> {
-    let name = files::read_to_string(&generation_path(database)).ok()?.trim().to_owned();
-    (!name.is_empty()).then_some(name)
-}
-
-/// When 0.3 began its generation.
-pub fn begun_at(database: &Path) -> Option<SystemTime> {
-    std::fs::metadata(generation_path(database)).and_then(|m| m.modified()).ok()
-}
-
-/// Where 0.3 keeps the name of its generation.
-pub fn generation_path(database: &Path) -> PathBuf {
-    meta_dir(database).join("generation")
 }
 
 /// How long a checkpoint may keep the app's writers waiting.

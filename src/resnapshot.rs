@@ -42,11 +42,9 @@ pub fn begin(plan: &Plan, databases: &[Database], within: Duration, ask: impl Fn
             for Database { path, alias, .. } in databases {
                 Owed::note(plan, path, &format!("{alias}: a new snapshot was asked for"));
             }
-            // Another Litestream than this one, whatever the clock says meanwhile.
             let before = State::read(&plan.runtime).map(|state| state.litestream);
             ask()?;
-            let is_back = |state: State| state.view.replication == Replication::Up && Some(state.litestream) != before;
-            until(by, || State::read(&plan.runtime).is_some_and(is_back))?.then_some(()).ok_or_else(|| {
+            until(by, || State::read(&plan.runtime).is_some_and(|state| is_back(&state, before)))?.then_some(()).ok_or_else(|| {
                 failed(&format!("litestream is not back within {} s, and takes it when it is; see `status`", within.as_secs_f32()))
             })?;
             match State::read(&plan.runtime) {
@@ -57,6 +55,11 @@ pub fn begin(plan: &Plan, databases: &[Database], within: Duration, ask: impl Fn
             }
         }
     }
+}
+
+/// Whether another Litestream than that one replicates, whatever the clock has said meanwhile.
+fn is_back(state: &State, before: Option<i32>) -> bool {
+    state.view.replication == Replication::Up && Some(state.litestream) != before
 }
 
 /// 0.3 reads the name of its generation at each sync, and begins another where there is none.
@@ -137,4 +140,26 @@ pub fn ask_pid_1(runtime: &Path) -> Result<(), Failure> {
     });
     let refused = |e| format!("{}: {e}; the litestream-entry of this container cannot be asked", path.display());
     sent.map(drop).map_err(|e| Failure::new(exit::SYSTEM, refused(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::View;
+    use std::time::SystemTime;
+
+    #[test]
+    fn it_is_back_when_it_is_another_whatever_the_clock_says() {
+        let now = SystemTime::now();
+        let state =
+            |litestream, replication, since| State { view: View { replication, ..View::default() }, since, litestream, ..State::default() };
+        // A clock that was set back, that stands still, that was set forward.
+        for since in [now - Duration::from_secs(86_400), now, now + Duration::from_secs(86_400)] {
+            assert!(is_back(&state(8, Replication::Up, since), Some(7)));
+            assert!(!is_back(&state(7, Replication::Up, since), Some(7)), "it has not ended yet");
+            for replication in [Replication::Down, Replication::Starting, Replication::Off] {
+                assert!(!is_back(&state(8, replication, since), Some(7)), "{replication:?}");
+            }
+        }
+    }
 }

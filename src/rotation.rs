@@ -171,7 +171,7 @@ fn fresh(files: &[(String, PathBuf)], last: &Values, from_file: fn(&Path) -> Res
         for (name, path) in names.iter().cloned() {
             let sender = sender.clone();
             // One that hangs ends with us.
-            std::thread::spawn(move || sender.send((name, from_file(&path))));
+            let _ = std::thread::Builder::new().spawn(move || sender.send((name, from_file(&path))));
         }
         drop(sender);
         let by = Instant::now() + READ_WITHIN;

@@ -1,6 +1,7 @@
 //! The kernel as this program uses it: starting processes, signals, this binary's own path.
 //! The one place with `unsafe`, for calls that nix has no safe form of. Must never decide.
 
+pub mod limits;
 mod own;
 mod spawn;
 

@@ -3,14 +3,19 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+
 use super::{Line, Litestream};
 use crate::exit::Ended;
-use crate::{interrupt, rotation, sys};
+use crate::sys::{self, limits};
+use crate::{interrupt, rotation};
 
 /// How often a running child is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -102,12 +107,23 @@ pub struct Output {
 impl Output {
     /// Litestream's own reason in one short line: its last error, without time stamp and key names.
     pub fn reason(&self) -> String {
-        reason(&self.said)
+        match self.ended {
+            Ended::Signal(libc::SIGKILL) => killed(),
+            _ => reason(&self.said),
+        }
     }
+}
+
+/// Why it may have been killed, by nobody of ours.
+pub fn killed() -> String {
+    limits::too_little_memory().map_or_else(|| "litestream was killed".to_owned(), |why| format!("litestream was killed; {why}"))
 }
 
 /// Litestream's last complaint in one short line.
 pub fn reason(said: &str) -> String {
+    if let Some(why) = limits::why_go_ended(said) {
+        return why;
+    }
     let complaint = said.lines().rev().find(|l| l.contains("rror")).or_else(|| said.lines().rev().find(|l| !l.trim().is_empty()));
     let line = complaint.unwrap_or("no reason given").trim();
     let line = line.split_once("error=").map_or_else(|| line.to_owned(), |(_, value)| unquoted(value));
@@ -154,7 +170,7 @@ fn command(litestream: &Litestream) -> Command {
 pub fn start(litestream: &Litestream, args: &[OsString], log: File) -> std::io::Result<Running> {
     let mut command = command(litestream);
     command.args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
-    Ok(Running { child: command.spawn()?, output: log })
+    Ok(Running { child: command.spawn().map_err(limits::named)?, output: log })
 }
 
 impl Running {
@@ -209,32 +225,57 @@ fn read_from(file: &File, mut at: u64) -> String {
 pub fn run(litestream: &Litestream, args: &[OsString], deadline: Instant) -> std::io::Result<Option<Output>> {
     let mut command = command(litestream);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    let reader = |stream: Option<Box<dyn Read + Send>>| {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            if let Some(stream) = stream {
-                let _ = stream.take(16 << 20).read_to_end(&mut bytes);
-            }
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
-    };
-    let stdout = reader(child.stdout.take().map(|s| Box::new(s) as _));
-    let stderr = reader(child.stderr.take().map(|s| Box::new(s) as _));
+    let mut child = command.spawn().map_err(limits::named)?;
+    // Without threads, which may be refused.
+    let (mut stdout, mut stderr) = (Stream::of(child.stdout.take())?, Stream::of(child.stderr.take())?);
     let status = loop {
-        match child.try_wait()? {
+        let (more, status) = (stdout.read() | stderr.read(), child.try_wait()?);
+        match status {
             Some(status) => break status,
             None if Instant::now() >= deadline || interrupt::check().is_err() => {
                 child.kill()?;
                 child.wait()?;
                 return Ok(None);
             }
+            None if more => {}
             None => std::thread::sleep(POLL),
         }
     };
-    let stdout = stdout.join().unwrap_or_default();
-    let said = format!("{stdout}{}", stderr.join().unwrap_or_default());
+    while stdout.read() | stderr.read() {}
+    let stdout = stdout.text();
+    let said = format!("{stdout}{}", stderr.text());
     Ok(Some(Output { ended: ended(status), stdout, said }))
+}
+
+/// What comes on a pipe, as far as it is there.
+struct Stream {
+    pipe: Option<File>,
+    bytes: Vec<u8>,
+}
+
+impl Stream {
+    fn of(pipe: Option<impl Into<OwnedFd>>) -> std::io::Result<Self> {
+        let pipe = pipe.map(|pipe| File::from(pipe.into()));
+        if let Some(pipe) = &pipe {
+            fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        Ok(Self { pipe, bytes: Vec::new() })
+    }
+
+    /// Whether anything was there.
+    fn read(&mut self) -> bool {
+        const MOST: usize = 16 << 20;
+        let mut part = [0; 16 * 1024];
+        let Some(Ok(read @ 1..)) = self.pipe.as_mut().map(|pipe| pipe.read(&mut part)) else { return false };
+        if self.bytes.len() < MOST {
+            self.bytes.extend(part.iter().take(read));
+        }
+        true
+    }
+
+    fn text(self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
 }
 
 fn ended(status: std::process::ExitStatus) -> Ended {

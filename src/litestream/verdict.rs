@@ -49,9 +49,15 @@ const DAMAGE: [&str; 11] = [
 /// The first row with a word that was said. The words are AWS's, Go's and the clients' own, as both lines print them.
 const TABLE: [Row; 21] = [
     (
-        &["failed to reserve page summary memory", "out of memory allocating", "runtime: cannot allocate memory", "fatal error: newosproc"],
+        &[
+            "failed to reserve page summary memory",
+            "out of memory allocating",
+            "runtime: cannot allocate memory",
+            "fatal error: newosproc",
+            "pthread_create failed",
+        ],
         Kind::NoStart,
-        "give it more memory (RLIMIT_AS, `ulimit -v`, of 1 GiB at least) or processes",
+        "",
     ),
     (&["no space left on device", "disk quota exceeded"], NoRoom, ""),
     (&["age encryption is not currently supported"], Refused, "let the bucket encrypt, or run Litestream 0.3.13"),

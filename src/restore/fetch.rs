@@ -22,6 +22,7 @@ use crate::litestream::{Ability, Line, Litestream};
 use crate::plan::{Database, Plan};
 use crate::progress::Meter;
 use crate::report;
+use crate::sys::limits;
 
 /// What asking the replica came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,12 +198,7 @@ impl<'a> Source<'a> {
                     return Err(Failure::new(exit::CONFIG, format!("litestream refuses its configuration: {reason}; {hint}")));
                 }
                 Kind::NoRoom => return Err(self.no_room(folder)),
-                Kind::NoStart => {
-                    return Err(Failure::new(
-                        exit::SYSTEM,
-                        format!("litestream cannot start: {reason}; {}", failed.hint.unwrap_or_default()),
-                    ));
-                }
+                Kind::NoStart => return Err(Failure::new(exit::SYSTEM, format!("litestream cannot run: {reason}"))),
                 Kind::Damaged if damaged.0 >= self.tries => {
                     return Err(Failure::new(exit::DAMAGED, format!("the backup is damaged: {reason}")));
                 }
@@ -252,6 +248,7 @@ impl<'a> Source<'a> {
             }
             (true, Ok(Local::Missing)) => Ok(Attempt::Fetched(Fetched::NoBackup)),
             (true, _) => Ok(Attempt::failed("litestream restored something that is not a SQLite database".to_owned(), "")),
+            (false, _) if ended == exit::Ended::Signal(nix::libc::SIGKILL) => Ok(Attempt::killed()),
             (false, _) => Ok(Attempt::failed(call::reason(&said), &said)),
         }
     }
@@ -366,6 +363,13 @@ impl Attempt {
         let verdict = verdict::judge(said);
         Self::Failed(Failed { reason, kind: verdict.kind, hint: verdict.hint })
     }
+
+    /// By nobody of ours: likely by the kernel, for its memory.
+    fn killed() -> Self {
+        let reason = call::killed();
+        let kind = if limits::is_one(&reason) { Kind::NoStart } else { Kind::Temporary };
+        Self::Failed(Failed { reason, kind, hint: None })
+    }
 }
 
 /// Waits, unless this process has been asked to end.
@@ -391,7 +395,7 @@ impl Size {
             let (sender, receiver) = std::sync::mpsc::channel();
             let (litestream, database, flags) = (source.litestream.clone(), source.database.to_owned(), source.flags.to_vec());
             let (path, expand) = (source.config.path.to_owned(), source.config.expand);
-            std::thread::spawn(move || {
+            let _ = std::thread::Builder::new().spawn(move || {
                 let config = Config { path: &path, expand };
                 let needed = backup::needed(&litestream, &config, &database, &flags, Instant::now() + LIST_FOR);
                 let _ = sender.send(needed.ok().flatten().map(|n| n.bytes));

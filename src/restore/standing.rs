@@ -13,7 +13,7 @@ use crate::litestream::backup::{self, File, Position};
 use crate::litestream::folder::Folder;
 use crate::mark::{self, Mark};
 use crate::plan::{Database, Plan};
-use crate::{continuity, pages, time};
+use crate::{continuity, pages, sqlite, time};
 
 /// How a database stands to its replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,20 +226,63 @@ fn is_the_same(restored: &Restored, database: &Database, folder: &Path) -> bool 
     matches!((here, there), (Ok(here), Ok(there)) if here == there)
 }
 
-/// So many transactions a last sync of ours makes at most that could leave nothing here.
+/// The same, but for 0.3's own tables, which it has counted on in a copy of the database.
+fn is_the_same_to_an_app(restored: &Restored, database: &Database, folder: &Path) -> bool {
+    let copy = folder.join("here.db");
+    let (Ok(here), Ok(there)) = (pages::of_live(&database.path, &copy, false), pages::of_file(&restored.file)) else { return false };
+    let (Ok(ours), Ok(theirs)) = (Schema::of(&copy), Schema::of(&restored.file)) else { return false };
+    let is_own = |page: &u32| *page == 1 || theirs.own.contains(page);
+    let differing = (1..).zip(here.each().zip(there.each())).filter(|(_, (here, there))| here != there).map(|(page, _)| page);
+    // The first page has the schema, and counters.
+    ours == theirs && here.each().len() == there.each().len() && differing.into_iter().all(|page| is_own(&page))
+}
+
+/// What a database is made of.
+#[derive(Debug, PartialEq)]
+struct Schema {
+    all: Vec<(String, Option<String>, u32)>,
+    /// The first pages of 0.3's own tables, which have no other.
+    own: Vec<u32>,
+}
+
+impl Schema {
+    fn of(database: &Path) -> rusqlite::Result<Self> {
+        let connection = sqlite::open_immutable(database)?;
+        let mut query = connection.prepare("SELECT name, sql, rootpage FROM sqlite_schema ORDER BY rowid")?;
+        let rows = query.query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let all: Vec<(String, Option<String>, u32)> = rows.collect::<rusqlite::Result<_>>()?;
+        let is_own = |name: &str| matches!(name, "_litestream_seq" | "_litestream_lock");
+        let own = all.iter().filter(|(name, ..)| is_own(name)).map(|(.., page)| *page).collect();
+        Ok(Self { all, own })
+    }
+}
+
+/// So many transactions, or WALs, a last sync of ours makes at most that could leave nothing here.
 const OF_ONE_PASS: u64 = 2;
 
 /// Where the backup ends that has exactly what is here, though by what Litestream has left here it is behind or another: a last sync of
 /// ours, made while nothing could be written beside the database. Only what such a one may have made is fetched for it.
 pub fn end_of_our_own(plan: &Plan, database: &Database, folder: &Path, within: Duration) -> Option<Position> {
     let source = Source::newest(plan, database);
-    let Some(Position::Txid(there)) = backup::newest(&source.look(within).ok()?) else { return None };
-    let here = Here::of(&database.path).end()?;
-    if plan.litestream.line == Line::V03 || there.abs_diff(here) > OF_ONE_PASS {
+    let there = backup::newest(&source.look(within).ok()?)?;
+    let may_be = match (&there, continuity::own_position(&database.path, Line::V03)) {
+        (Position::Txid(there), _) => Here::of(&database.path).end().is_some_and(|here| there.abs_diff(here) <= OF_ONE_PASS),
+        (Position::Wal { generation, index, .. }, Some(Position::Wal { generation: own, index: i, .. })) => {
+            // One that it began with a copy of the database.
+            let began_with = if *generation == own { i } else { 0 };
+            index.abs_diff(began_with) <= OF_ONE_PASS
+        }
+        _ => false,
+    };
+    if !may_be {
         return None;
     }
     let Ok(Fetched::Database(restored)) = source.fetch(folder) else { return None };
-    restored.position.clone().filter(|_| is_the_same(&restored, database, folder))
+    let is_ours = match plan.litestream.line {
+        Line::V05 => is_the_same(&restored, database, folder),
+        Line::V03 => is_the_same_to_an_app(&restored, database, folder),
+    };
+    restored.position.filter(|_| is_ours)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::identity::Identity;
 use crate::litestream::call;
 use crate::plan::PLAN_FILE;
 use crate::report;
-use crate::sys::{self, CHANNEL, KEPT, Kind, OWN_FILE, Program};
+use crate::sys::{self, CHANNEL, KEPT, Kind, OWN_FILE, Program, limits};
 use crate::worker::exec::{self, HELPER, OPEN, RENEWED, RENEWED_LITESTREAM, SAME};
 use crate::worker::hold;
 
@@ -38,12 +38,7 @@ impl Shell {
                 None
             }
             Err(errno) => {
-                // "Try again", the kernel says.
-                let why = if errno == Errno::EAGAIN {
-                    "no more processes may run here: raise the limit (`ulimit -u` of this user, `--pids-limit`)"
-                } else {
-                    errno.desc()
-                };
+                let why = if errno == Errno::EAGAIN { limits::no_more_processes() } else { errno.desc().to_owned() };
                 report::line(format_args!("{}: cannot be started: {why}", path.display()));
                 Some(Event::NotStarted(role))
             }

@@ -282,7 +282,7 @@ impl Check<'_> {
             Err(why) if self.limit.is_over() => {
                 interrupt::check()?;
                 let (replica, waited) = (&self.database.replica, self.limit.text());
-                Err(Failure::new(exit::DAMAGED, format!("{replica} has not said within {waited}{SILENT}{why}")))
+                Err(Failure::new(code_of(why), format!("{replica} has not said within {waited}{SILENT}{why}")))
             }
             _ => Ok(()),
         }
@@ -321,7 +321,7 @@ impl Check<'_> {
         let began = Instant::now();
         let source = Source { timeout: self.limit.left().max(LAST_RESTORE_FOR), ..Source::newest(self.plan, self.database) };
         // Whatever keeps it from coming back, it is not proved.
-        let failed = |f: Failure| interrupt::check().err().unwrap_or_else(|| Failure::new(exit::DAMAGED, f.message));
+        let failed = |f: Failure| interrupt::check().err().unwrap_or_else(|| Failure::new(code_of(&f.message), f.message));
         match self.limit.beside(|| source.fetch(&self.scratch.path.join("restore"))).map_err(failed)? {
             Fetched::NoBackup => Err(Failure::new(exit::DAMAGED, format!("{} {NO_BACKUP}", self.database.replica))),
             Fetched::Database(restore::Restored { file: path, remark, checked, .. }) => {
@@ -330,6 +330,11 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// What is not proved for a limit of this place says nothing of the backup.
+fn code_of(why: &str) -> u8 {
+    if sys::limits::is_one(why) { exit::SYSTEM } else { exit::DAMAGED }
 }
 
 fn pages_there(restored: &Restored) -> Result<Hashes, Failure> {

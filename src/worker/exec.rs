@@ -104,7 +104,8 @@ fn become_app(args: &[OsString], env: &[CString]) -> u8 {
                 Errno::ENOEXEC => " (wrong architecture, or a script without #! line)",
                 _ => "",
             };
-            (code, format!("{}{hint}", errno.desc()))
+            // Who becomes another user is counted as that one only now.
+            (code, if errno == Errno::EAGAIN { sys::limits::no_more_processes() } else { format!("{}{hint}", errno.desc()) })
         }
         Found::NotExecutable(_, errno) => (exit::NOT_EXECUTABLE, errno.desc().to_owned()),
         Found::Nowhere if name.as_bytes().contains(&b'/') => (exit::NOT_FOUND, "no such file".to_owned()),

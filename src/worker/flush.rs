@@ -254,7 +254,12 @@ fn by_pass(plan: &Plan, database: &Database, deadline: Instant, gives_up: bool, 
             Line::V05 if !plan.litestream.can(Ability::Once) => by_replicate(plan, database, deadline)?,
             Line::V05 if owed => resnapshot::force(plan, database, deadline)?,
             Line::V05 => by_once(plan, database, deadline, gives_up)?,
-            Line::V03 => pass::run(plan, database, deadline, gives_up)?,
+            Line::V03 if let Some(why) = &full => match full::by_pass(plan, database, (deadline, gives_up), why, owed) {
+                Ok(made) => channel.say(&Message::Note(made)),
+                // There may be room enough for the little that is new.
+                Err(why) => pass::run(plan, database, None, deadline, gives_up).map_err(|_| why)?,
+            },
+            Line::V03 => pass::run(plan, database, None, deadline, gives_up)?,
         }
         let Some(why) = looked_at(plan, None, database, deadline, channel) else {
             Owed::settle(plan, &database.path);

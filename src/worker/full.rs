@@ -1,5 +1,5 @@
-//! The last sync of a database whose volume takes nothing any more, since it is full or has become read-only: 0.5 makes it with its own
-//! files in another place. Must never leave beside the database what the next Litestream would take for its position, nor try this where
+//! The last sync of a database whose volume takes nothing any more, since it is full or has become read-only: Litestream makes it with its
+//! own files in another place. Must never leave beside the database what the next Litestream would take for its position, nor try this where
 //! it is the replica that takes nothing.
 
 use std::ffi::OsString;
@@ -18,7 +18,10 @@ use crate::litestream::{Ability, Line, call};
 use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::restore::Source;
-use crate::{runtime, sys};
+use crate::runtime::Handed;
+use crate::{files, runtime, sys};
+
+use super::pass;
 
 /// With more than this free, nothing is tried.
 const PLENTY: u64 = 64 << 20;
@@ -28,7 +31,7 @@ const LEAST: u64 = 64 << 10;
 /// Why the last sync of this database has to be made so.
 pub(super) fn keeps_from_syncing(plan: &Plan, database: &Database) -> Option<String> {
     // What the user has put in another place is not on this volume.
-    let possible = plan.litestream.can(Ability::Once) && !database.has_own_meta;
+    let possible = (plan.litestream.line == Line::V03 || plan.litestream.can(Ability::Once)) && !database.has_own_meta;
     if possible { takes_nothing(&database.path) } else { None }
 }
 
@@ -73,7 +76,7 @@ fn holds(folder: &Path, bytes: u64) -> bool {
 /// Whether a last sync was made so, and noted.
 pub(super) fn left_nothing(plan: &Plan, database: &Path) -> bool {
     let restored = matches!(Mark::read(database), Mark::Restored(_));
-    plan.litestream.line == Line::V05 && restored && continuity::newest_txid(database).is_none()
+    restored && continuity::own_position(database, plan.litestream.line).is_none()
 }
 
 /// The last sync, with Litestream's own files where there is most room; `owed` is that a snapshot is. What is to be said of it.
@@ -81,7 +84,7 @@ pub(super) fn left_nothing(plan: &Plan, database: &Path) -> bool {
 /// # Errors
 /// What was in the way.
 pub(super) fn by_once(plan: &Plan, database: &Database, deadline: Instant, why: &str, owed: bool) -> Result<String, String> {
-    let place = Place::take(plan, database).ok_or_else(|| format!("{why}, and litestream's files have no other place; make room there"))?;
+    let place = Place::take(plan, database, why)?;
     let config = runtime::pass_config(plan, database, Some(&place.0.join("meta"))).map_err(|error| format!("{why}; {error}"))?;
     let mut args: Vec<OsString> = vec!["replicate".into()];
     args.extend(call::Config { path: config.path(), expand: false }.flags());
@@ -96,7 +99,68 @@ pub(super) fn by_once(plan: &Plan, database: &Database, deadline: Instant, why: 
         Err(error) => return Err(error.to_string()),
     }
     settle(plan, database, deadline);
-    Ok(format!("{}: {why}: the last sync was made with litestream's files in {}; make room", database.alias, place.0.display()))
+    Ok(made(database, why, &place))
+}
+
+fn made(database: &Database, why: &str, place: &Place) -> String {
+    format!("{}: {why}: the last sync was made with litestream's files in {}; make room", database.alias, place.0.display())
+}
+
+/// The same by 0.3, which goes on in its generation: another one begins with a checkpoint, which writes to the database. Where it cannot go
+/// on, another one is begun by a copy of the database.
+///
+/// # Errors
+/// What was in the way.
+pub(super) fn by_pass(
+    plan: &Plan,
+    database: &Database,
+    (deadline, gives_up): (Instant, bool),
+    why: &str,
+    owed: bool,
+) -> Result<String, String> {
+    if owed {
+        return Err(format!("{why}, and the backup needs a new snapshot, which needs room there; make room"));
+    }
+    let place = Place::take(plan, database, why)?;
+    let mut meta = place.0.join("meta");
+    let went_on = match continuity::copy_shadow(&database.path, &meta) {
+        Ok(()) => pass::run(plan, database, Some(&meta), deadline, gives_up),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(pass::BEGINS_ANEW.to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    let done = match went_on {
+        Err(error) if error.contains(pass::BEGINS_ANEW) => by_copy(plan, database, (deadline, gives_up), &place).map(|there| meta = there),
+        went_on => went_on,
+    };
+    done.map_err(|error| format!("{why}; with litestream's files in {}: {error}", place.0.display()))?;
+    // What is beside the database is behind the replica now. Where this cannot be written, the next boot compares the two.
+    if let Some(end) = continuity::position_in(&meta) {
+        let _ = continuity::go_on_as_restored(&database.path, end);
+    }
+    Ok(made(database, why, &place))
+}
+
+/// Of a copy of the database, which nobody writes to any more. Where Litestream's files of it are.
+fn by_copy(plan: &Plan, database: &Database, (deadline, gives_up): (Instant, bool), place: &Place) -> Result<PathBuf, String> {
+    let copy = place.0.join("copy").join(files::name_of(&database.path));
+    let failed = |error: std::io::Error| format!("{}: {error}", copy.display());
+    DirBuilder::new().mode(0o700).create(place.0.join("copy")).map_err(failed)?;
+    for (from, to) in [(database.path.clone(), copy.clone()), (beside(&database.path, "-wal"), beside(&copy, "-wal"))] {
+        match files::open(&from) {
+            Ok(mut from) => drop(std::io::copy(&mut from, &mut File::create_new(to).map_err(failed)?).map_err(failed)?),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    let text = runtime::document(plan)?.with_path(&database.path, &copy).text();
+    let config = Handed::apart(plan, "copy.yml", &text).map_err(failed)?;
+    let mut plan = Plan { config: config.path().to_owned(), users_file: false, ..plan.clone() };
+    for there in plan.databases.iter_mut().filter(|there| there.path == database.path) {
+        there.path.clone_from(&copy);
+    }
+    let database = Database { path: copy.clone(), ..database.clone() };
+    pass::run(&plan, &database, None, deadline, gives_up)?;
+    Ok(continuity::meta_dir(&copy))
 }
 
 /// Whether the WAL goes on after the replica's newest transaction. Then Litestream, which fetches that one, goes on after it, too.
@@ -119,7 +183,7 @@ fn settle(plan: &Plan, database: &Database, deadline: Instant) {
 struct Place(PathBuf);
 
 impl Place {
-    fn take(plan: &Plan, database: &Database) -> Option<Self> {
+    fn take(plan: &Plan, database: &Database, why: &str) -> Result<Self, String> {
         let ours = runtime::pass_file(plan, database, "meta");
         // A worker that was killed may have left it.
         let _ = fs::remove_dir_all(&ours);
@@ -128,7 +192,8 @@ impl Place {
         let mut places = [ours, theirs].map(|path| (path.parent().and_then(sys::free_bytes).unwrap_or_default(), path));
         places.sort();
         let make = |path: &PathBuf| DirBuilder::new().mode(0o700).create(path).is_ok();
-        places.into_iter().rev().find(|(free, path)| *free > 0 && make(path)).map(|(_, path)| Self(path))
+        let place = places.into_iter().rev().find(|(free, path)| *free > 0 && make(path)).map(|(_, path)| Self(path));
+        place.ok_or_else(|| format!("{why}, and litestream's files have no other place; make room there"))
     }
 }
 

@@ -41,7 +41,8 @@ pub(super) fn watch(litestream: i32, socket: &Path, waiting: &Waiting, deadline:
     let Ok(channel) = channel.another() else { return };
     let (socket, waiting) = (socket.to_owned(), waiting.clone());
     let limit = (deadline.saturating_duration_since(Instant::now()) / 2).min(AT_MOST);
-    std::thread::spawn(move || {
+    // Without a thread, it is not seen.
+    let _ = std::thread::Builder::new().spawn(move || {
         let why = until_it_hangs(litestream, &socket, &waiting, limit);
         channel.say(&Message::Note(format!("litestream does not {why}: killing it, and making the last sync without it")));
         channel.say(&Message::ByPass);

@@ -202,8 +202,8 @@ impl Channel {
 
     /// Says from time to time that this process is not stopped. Without a thread, PID 1 takes it for one that is, and starts another.
     fn beat(&self) {
-        let beating = self.another().map(|channel| {
-            std::thread::spawn(move || {
+        let beating = self.another().and_then(|channel| {
+            std::thread::Builder::new().spawn(move || {
                 loop {
                     channel.say(&Message::Beat);
                     std::thread::sleep(BEAT_EVERY);
@@ -325,8 +325,11 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(
         }
     };
     let mut results: Vec<(usize, R)> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..at_once.clamp(1, items.len().max(1))).map(|_| scope.spawn(take_turns)).collect();
-        threads.into_iter().filter_map(|t| t.join().ok()).flatten().collect()
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, take_turns).ok();
+        let threads: Vec<_> = (0..at_once.clamp(1, items.len().max(1))).filter_map(start).collect();
+        // Where none may start, this one does it all.
+        let done = if threads.is_empty() { take_turns() } else { Vec::new() };
+        done.into_iter().chain(threads.into_iter().filter_map(|t| t.join().ok()).flatten()).collect()
     });
     results.sort_by_key(|(at, _)| *at);
     results.into_iter().map(|(_, result)| result).collect()

@@ -18,7 +18,8 @@ use crate::litestream::backup::Position;
 use crate::litestream::{Line, call, verdict};
 use crate::plan::{Database, Plan};
 use crate::runtime::{pass_config, pass_file};
-use crate::{sys, time};
+use crate::sys::{self, limits};
+use crate::time;
 
 /// How long it must do nothing in its replica before a pass is taken to have nothing more to do: three intervals.
 const QUIET: Duration = Duration::from_millis(60);
@@ -29,6 +30,9 @@ const SOON: Duration = Duration::from_secs(5);
 /// So long after the last that was done in its replica it is looked whether that takes anything: where it takes nothing, 0.3 waits for itself.
 const STUCK: Duration = Duration::from_secs(1);
 
+/// What 0.3 says where it has to begin another generation, and cannot write to the database.
+pub(super) const BEGINS_ANEW: &str = "pre-snapshot checkpoint";
+
 /// How long a process that was killed may still be there.
 const LINGERS: Duration = Duration::from_millis(500);
 
@@ -36,8 +40,9 @@ const LINGERS: Duration = Duration::from_millis(500);
 /// compares with what the replica lists, and exits 0 only if that worked. One that wrote is not believed: at its
 /// end 0.3 may sync in two goroutines at once, and the shorter segment replace the longer under one name. Where it `gives_up`, until
 /// the replica refuses it.
-pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant, gives_up: bool) -> Result<(), String> {
-    let config = pass_config(plan, database, None)?;
+/// Litestream's own files may be in another place.
+pub(super) fn run(plan: &Plan, database: &Database, meta: Option<&Path>, deadline: Instant, gives_up: bool) -> Result<(), String> {
+    let config = pass_config(plan, database, meta)?;
     let shared = is_shared(&database.path);
     let mut why = "no time was left".to_owned();
     while Instant::now() < deadline {
@@ -46,6 +51,7 @@ pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant, gives_up:
             // More of the same would change nothing.
             Ok(Newest::Ahead(why)) => return Err(why),
             Err(reason) if gives_up && verdict::is_denied(&reason) => return Err(reason),
+            Err(reason) if meta.is_some() && reason.contains(BEGINS_ANEW) => return Err(reason),
             Err(reason) => why = reason,
         }
         // The next one would be stuck until there is no time left to say why.
@@ -53,6 +59,7 @@ pub(super) fn run(plan: &Plan, database: &Database, deadline: Instant, gives_up:
             return Err(why);
         }
         if is_damage(&why)
+            && meta.is_none()
             && let Err(error) = continuity::begin_anew(&database.path)
         {
             why = format!("{why}; {error}");
@@ -93,7 +100,8 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, (shared, gives_up):
         if done != last.0 {
             last = (done, Instant::now());
         }
-        if gives_up && let Some(why) = Some(Logged::last_error(&lines)).filter(|why| verdict::is_denied(why)) {
+        let in_vain = |why: &String| (gives_up && verdict::is_denied(why)) || why.contains(BEGINS_ANEW);
+        if let Some(why) = Some(Logged::last_error(&lines)).filter(in_vain) {
             return Err(why);
         }
         if looked.max(last.1).elapsed() >= STUCK && !Logged::is_idle(&lines) {
@@ -113,7 +121,11 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, (shared, gives_up):
                 let wrote = Logged::read(&running).iter().any(Logged::is_write);
                 return if wrote && !past { Err("its last pass still had something to write".to_owned()) } else { Ok(()) };
             }
-            Some(_) => return Err(Logged::last_error(&Logged::read(&running))),
+            Some(_) => {
+                let said = running.said_in_all();
+                let why = limits::why_go_ended(&said);
+                return Err(why.unwrap_or_else(|| Logged::last_error(&Logged::lines(&said).collect::<Vec<_>>())));
+            }
             None if Instant::now() >= deadline => {
                 return Err(format!("the replica does not answer in time; litestream's last words: {}", Logged::last_error(&lines)));
             }

@@ -37,6 +37,7 @@ mod gate;
 mod hung;
 mod init;
 mod jobs;
+mod limits;
 mod lock;
 mod log;
 mod migrate;

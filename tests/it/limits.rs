@@ -1,0 +1,186 @@
+//! Limits that are too low for another process, another thread, or Litestream's memory: each is named with its number and what would be enough.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::container::{Recipe, said};
+use crate::support::process;
+use crate::support::site::Site;
+use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+
+both_lines!(
+    a_boot_that_gets_no_process_or_thread_names_the_limit,
+    a_stop_that_gets_no_process_names_the_limit,
+    so_it_does_where_it_is_the_containers,
+    verify_says_that_there_is_too_little_memory,
+    so_it_does_in_a_container_with_a_limit,
+);
+
+/// A user that nobody else is: the limit counts all of its processes.
+fn user(site: &Site, number: u32) -> u32 {
+    let user = if site.line == Line::V05 { 45_000 + number } else { 46_000 + number };
+    for name in [".", "data"] {
+        std::os::unix::fs::chown(site.path(name), Some(user), Some(user)).unwrap();
+    }
+    user
+}
+
+fn is_root() -> bool {
+    namespaces() && nix::unistd::geteuid().is_root()
+}
+
+/// The kernel's own words name no limit.
+#[track_caller]
+fn assert_named(said: &str, limit: &str) {
+    assert!(said.contains(limit) && said.contains("64 more are enough"), "{said}");
+    let unnamed =
+        ["Try again", "emporarily unavailable; ", "emporarily unavailable (", "panicked", "newosproc", "gs 0x0", "no reason given"];
+    // Litestream's own lines are its own.
+    let ours = said.lines().filter(|line| line.starts_with("litestream-entry: ") || line.contains("panicked"));
+    for line in ours {
+        assert!(!unnamed.iter().any(|text| line.contains(text)), "{line}");
+    }
+}
+
+fn a_boot_that_gets_no_process_or_thread_names_the_limit(line: Line) {
+    if !is_root() {
+        return;
+    }
+    for number in [1, 2, 3, 5, 8] {
+        let site = Site::new(line);
+        let user = user(&site, number);
+        let app = site.recipe().shell("true").of_user(user);
+        let began = Instant::now();
+        let (code, container) = app.behind(&["prlimit", &format!("--nproc={number}")]).run();
+        let log = container.stderr();
+        // Where it is almost enough, Litestream is tried again beside the app.
+        assert!(matches!(code, 70 | 71) || (code == 0 && number == 8), "{number}: {code}: {log}");
+        assert_named(&log, &format!("RLIMIT_NPROC is {number}, for all of uid {user}"));
+        assert!(began.elapsed() < Duration::from_secs(30), "{number}: {log}");
+    }
+}
+
+fn a_stop_that_gets_no_process_names_the_limit(line: Line) {
+    if !is_root() {
+        return;
+    }
+    let site = Site::new(line);
+    let user = user(&site, 100);
+    let mut container = site.writing("--every 2000").of_user(user).behind(&["prlimit", "--nproc=60"]).start();
+    container.ready();
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    // Others of the same user: another container's.
+    let crowd = "for n in $(seq 60); do sleep 60 & done; wait";
+    let user_words = [&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "--pdeathsig=KILL", "sh", "-c", crowd];
+    let mut crowd = Command::new("unshare").args(["--pid", "--fork", "--kill-child", "setpriv"]).args(user_words).spawn().unwrap();
+    let of_user = || process::all().iter().filter(|p| fs::metadata(format!("/proc/{}", p.pid)).is_ok_and(|m| m.uid() == user)).count();
+    eventually("a crowd", PATIENCE, || when(of_user() > 60));
+    process::send(container.running_litestream().pid, Signal::SIGKILL);
+    site.write_on(10);
+    let code = container.stop();
+    let _ = crowd.kill();
+    let _ = crowd.wait();
+    let log = container.stderr();
+    assert!(code == 74 && log.lines().last().unwrap_or_default().contains("NOT SAVED"), "{code}: {log}");
+    assert_named(&log, &format!("RLIMIT_NPROC is 60, for all of uid {user}"));
+}
+
+/// A group of processes of its own, by either version's files; removed with this value.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(controller: &str, files: &[(&str, &str)]) -> Option<Self> {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("le-{}-{number}", std::process::id());
+        let places = [format!("/sys/fs/cgroup/{controller}"), "/sys/fs/cgroup".to_owned()];
+        let made = places.into_iter().map(|place| PathBuf::from(place).join(&name)).find(|path| fs::create_dir(path).is_ok());
+        let group = Self(made?);
+        let limited = files.iter().any(|(file, limit)| group.0.join(file).exists() && fs::write(group.0.join(file), limit).is_ok());
+        if !limited {
+            eprintln!("skipped: no group with a limit of {controller} can be made here");
+        }
+        limited.then_some(group)
+    }
+
+    fn holds(&self, recipe: Recipe) -> Recipe {
+        recipe.behind(&["sh", "-c", &format!("echo 0 > {}/cgroup.procs; exec \"$@\"", self.0.display()), "sh"])
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let gone = || when(fs::remove_dir(&self.0).is_ok());
+        for _ in 0..100 {
+            if gone().is_some() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn so_it_does_where_it_is_the_containers(line: Line) {
+    if !is_root() {
+        return;
+    }
+    for number in ["3", "8"] {
+        let Some(group) = Group::new("pids", &[("pids.max", number)]) else { return };
+        let site = Site::new(line);
+        let (code, container) = group.holds(site.recipe().shell("true")).run();
+        let log = container.stderr();
+        // Litestream is tried again beside the app.
+        assert!(matches!(code, 0 | 70 | 71), "{number}: {code}: {log}");
+        assert_named(&log, &format!("{}/pids.max is {number}", group.0.display()));
+    }
+}
+
+fn verify_says_that_there_is_too_little_memory(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = site.writing("--every 2000").start();
+    container.ready();
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    for megabytes in [64, 200] {
+        let began = Instant::now();
+        let proof = container.exec_by(&["prlimit", &format!("--as={}", megabytes << 20)], ["verify", "default", "--timeout", "5s"]);
+        let told = said(&proof);
+        assert!(matches!(proof.status.code(), Some(71)), "{told}");
+        assert!(told.contains(&format!("RLIMIT_AS is {megabytes} MB")) && told.contains("1 GiB is enough"), "{told}");
+        assert!(began.elapsed() < Duration::from_secs(15), "{told}");
+    }
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
+
+/// Of the command alone, as a group below the container's.
+fn so_it_does_in_a_container_with_a_limit(line: Line) {
+    if !is_root() {
+        return;
+    }
+    let limit = (16 << 20).to_string();
+    let Some(group) = Group::new("memory", &[("memory.max", &limit), ("memory.limit_in_bytes", &limit)]) else { return };
+    let site = Site::new(line);
+    let mut container = site.writing("--every 2000").start();
+    container.ready();
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    let began = Instant::now();
+    let words = format!("echo 0 > {}/cgroup.procs; exec \"$@\"", group.0.display());
+    let proof = container.exec_by(&["sh", "-c", &words, "sh"], ["verify", "default", "--timeout", "5s"]);
+    let told = said(&proof);
+    if proof.status.success() {
+        // It was enough.
+    } else {
+        assert!(told.contains("memory") && told.contains("is 16 MB"), "{told}");
+        assert!(matches!(proof.status.code(), Some(71)), "{told}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?} {told}", began.elapsed());
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+}
