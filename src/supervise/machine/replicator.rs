@@ -160,7 +160,8 @@ impl Machine {
     }
 
     pub(super) fn probe_ended(&mut self, ended: Ended, now: Now) -> Actions {
-        if self.replicator != Replicator::Probing {
+        // After a stop no app starts any more, and the last sync says what is wrong.
+        if self.replicator != Replicator::Probing || self.phase != Phase::Boot {
             return Vec::new();
         }
         if ended == Ended::Code(exit::CONFIG) {

@@ -354,6 +354,12 @@ fn a_configuration_that_litestream_refuses_ends_the_boot_and_a_replica_out_of_re
     ]);
     let life = failed().then(Event::Ended(Role::Probe, ZERO)).says_and(&STARTED);
     life.after(1.1).does(&[Action::Prepare(Preparation::Repair)]);
+    // A stop has come meanwhile: whatever it would have said, no app starts any more, and the last sync is made.
+    for code in [0, exit::CONFIG] {
+        let life = failed().then(Event::Signal(TERM)).then(Event::Left(0)).does(&[Action::Flush(Sync::Pass, at(9.2))]);
+        let life = life.then(Event::Ended(Role::Probe, Ended::Code(code))).does(&[]);
+        life.then(Event::Said(Message::Flushed)).does(&[Action::Exit(143)]);
+    }
 }
 
 #[test]
@@ -744,8 +750,9 @@ proptest! {
         let (mut app_lives, mut ready) = (false, !replicates);
         let (mut locked, mut decided) = (!standby, false);
         let (mut checking, mut syncing) = (false, false);
-        let mut seen = 0;
+        let (mut seen, mut stopped) = (0, false);
         let mut check = |all: &Actions, event: Option<&Event>| {
+            stopped |= matches!(event, Some(Event::Signal(TERM | INT | QUIT)));
             match event {
                 Some(Event::Said(Message::Ready { .. })) => (ready, decided) = (true, true),
                 Some(Event::Said(Message::Waits) | &PASSED) => ready = true,
@@ -767,6 +774,7 @@ proptest! {
                     assert!(locked, "a database is put back without the lock");
                 }
                 match action {
+                    Action::Migrate | Action::StartApp if stopped => panic!("something starts after a stop"),
                     Action::Migrate => {
                         assert!(ready, "the migration starts before its databases are there");
                         app_lives = true;
