@@ -287,7 +287,9 @@ fn replicate_by(rules: &mut Rules, plan: &Plan, locked: bool) {
     rules.repairs = plan.litestream.line == Line::V05;
     rules.watches = plan.directories.iter().any(|d| tenants::is_listed(plan, d));
     rules.reserve = plan.reserve();
-    rules.names = plan.locked().into_iter().map(|d| d.alias).collect();
+    let replicated = plan.locked();
+    rules.replica = if let [only] = replicated.as_slice() { Some(only.replica.clone()) } else { None };
+    rules.names = replicated.into_iter().map(|d| d.alias).collect();
 }
 
 /// Boots: everything that may fail before the first child fails here, in one line a problem.
@@ -397,6 +399,7 @@ fn plain_rules(entry: &Entry, app: bool) -> Rules {
         wait: false,
         wait_for: None,
         names: Vec::new(),
+        replica: None,
         confirms: false,
         repairs: false,
         watches: false,

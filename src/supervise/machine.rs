@@ -53,6 +53,8 @@ pub struct Rules {
     pub wait_for: Option<Duration>,
     /// What is replicated, for messages.
     pub names: Vec<String>,
+    /// The only one's replica.
+    pub replica: Option<String>,
     /// The running Litestream can confirm a last sync (0.5 with a control socket).
     pub confirms: bool,
     /// Whether Litestream needs the databases made fit before each start (0.5).

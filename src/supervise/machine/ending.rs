@@ -294,11 +294,11 @@ impl Machine {
                 (_, Replicator::Standby(_)) if self.phase != Phase::Sync => String::new(),
                 (_, Replicator::Standby(_)) => format!("{}: {}", names, Closed::NoLock),
                 (Err(closed), _) => format!("{names}: {closed}"),
-                (Ok(()), _) => format!(
-                    "{}: the stop timeout of {} s has passed before the last sync was confirmed",
-                    names,
-                    self.rules.stop_timeout.as_secs_f32()
-                ),
+                (Ok(()), _) => {
+                    let (seconds, place) = (self.rules.stop_timeout.as_secs_f32(), self.rules.replica.as_deref());
+                    let place = place.map_or_else(String::new, |place| format!(" to {place}"));
+                    format!("{names}: the stop timeout of {seconds} s has passed before the last sync{place} was confirmed")
+                }
             });
             self.unsaved.retain(|why| !why.is_empty());
         }

@@ -15,6 +15,7 @@ fn rules() -> Rules {
         wait: false,
         wait_for: None,
         names: vec!["default".to_owned()],
+        replica: None,
         confirms: true,
         watches: false,
         check: None,
