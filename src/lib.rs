@@ -73,6 +73,7 @@ use facilities::Facilities;
 use files::Owner;
 use identity::Identity;
 use litestream::Line;
+use nix::errno::Errno;
 use plan::{Plan, Planned};
 use runtime::Runtime;
 use settings::{Entry, Environment, LockPolicy, LogTo, Settings, Source, Values};
@@ -292,10 +293,15 @@ fn replicate_by(rules: &mut Rules, plan: &Plan, locked: bool) {
     rules.names = replicated.into_iter().map(|d| d.alias).collect();
 }
 
+fn no_signals(errno: Errno) -> Failure {
+    let what = "signals cannot be waited for (sigprocmask, signalfd)";
+    Failure::new(exit::SYSTEM, format!("{what}: {}: a seccomp profile or another sandbox forbids it; allow it", errno.desc()))
+}
+
 /// Boots: everything that may fail before the first child fails here, in one line a problem.
 fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure> {
     // Before anything else, so that no signal is lost.
-    let signals = Signals::new().map_err(|e| Failure::new(exit::SYSTEM, format!("signals cannot be blocked: {}", e.desc())))?;
+    let signals = Signals::new().map_err(no_signals)?;
     let inherited = sys::inherited();
     report::carry();
     let configured = Configured::read(flags)?;

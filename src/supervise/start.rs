@@ -38,8 +38,16 @@ impl Shell {
                 None
             }
             Err(errno) => {
-                let why = if errno == Errno::EAGAIN { limits::no_more_processes() } else { errno.desc().to_owned() };
-                report::line(format_args!("{}: cannot be started: {why}", path.display()));
+                let why = match errno {
+                    Errno::EAGAIN => limits::no_more_processes(),
+                    Errno::EPERM | Errno::ENOSYS => format!(
+                        "{}: a seccomp profile or another sandbox forbids what starts a process (clone, vfork, setsid, setpgid, execve); allow it",
+                        errno.desc()
+                    ),
+                    _ => errno.desc().to_owned(),
+                };
+                // It is tried again.
+                report::news(format_args!("{}: cannot be started: {why}", path.display()));
                 Some(Event::NotStarted(role))
             }
         }

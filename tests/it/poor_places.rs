@@ -28,6 +28,7 @@ both_lines!(
     without_prctl,
     without_file_locks_it_says_how_to_go_on_and_does,
     a_limit_that_is_too_low_is_named,
+    what_a_sandbox_forbids_is_named,
     a_first_boot_on_a_full_volume_is_told_to_make_room,
 );
 
@@ -252,6 +253,21 @@ fn without_file_locks_it_says_how_to_go_on_and_does(line: Line) {
         eventually("health is 0", PATIENCE, || when(health().status.success()));
         assert_eq!(container.stop(), 0, "{}", container.stderr());
         site.assert_saved();
+    }
+}
+
+/// EPERM, ENOSYS: one line, and 71.
+fn what_a_sandbox_forbids_is_named(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    for (call, named) in [("signalfd4=38", "signalfd"), ("setsid=1", "setsid"), ("setpgid=1", "setpgid")] {
+        let site = Site::new(line);
+        let (code, container) = denied(site.recipe().shell(&format!("echo ran > {}", site.path("ran").display())), call).run();
+        let said = container.stderr();
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains("seccomp")).collect();
+        assert!(code == 71 && matches!(lines.as_slice(), [only] if only.contains(named)), "{call}: {code}: {said}");
+        assert!(!said.contains("died") && !site.path("ran").exists(), "{call}: {said}");
     }
 }
 

@@ -51,13 +51,21 @@ impl Machine {
         if self.prepare_tries < TRIES {
             self.prepare_at = Some(now.saturating_add(PAUSE * (1 << self.prepare_tries)));
             self.prepare_tries = self.prepare_tries.saturating_add(1);
-            return vec![Action::Say("the worker that looks at the databases died: starting it again".to_owned())];
+            // Why it could not even be started has been said.
+            let died = ended != Ended::Code(exit::SYSTEM);
+            return died
+                .then(|| Action::Say("the worker that looks at the databases died: starting it again".to_owned()))
+                .into_iter()
+                .collect();
         }
         match (self.phase, preparation) {
             (Phase::Boot, _) => {
-                let mut actions =
-                    vec![Action::Say("the databases could not be looked at: the worker dies each time; see above".to_owned())];
-                actions.extend(self.abandon(exit::INTERNAL));
+                let (why, code) = match ended {
+                    Ended::Code(exit::SYSTEM) => ("no worker can be started", exit::SYSTEM),
+                    _ => ("the worker dies each time", exit::INTERNAL),
+                };
+                let mut actions = vec![Action::Say(format!("the databases could not be looked at: {why}; see above"))];
+                actions.extend(self.abandon(code));
                 actions
             }
             (Phase::Run, Preparation::Repair) => self.ready(false, true, now),

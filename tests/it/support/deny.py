@@ -5,8 +5,8 @@
 import ctypes, os, platform, struct, sys
 
 NUMBERS = {
-    'x86_64': dict(arch=0xC000003E, socket=41, bind=49, flock=73, prctl=157, fchmod=91, setpgid=109, setsid=112, getsid=124),
-    'aarch64': dict(arch=0xC00000B7, socket=198, bind=200, flock=32, prctl=167, fchmod=52, setpgid=154, setsid=157, getsid=156),
+    'x86_64': dict(arch=0xC000003E, socket=41, bind=49, flock=73, prctl=157, fchmod=91, setpgid=109, setsid=112, getsid=124, signalfd4=289),
+    'aarch64': dict(arch=0xC00000B7, socket=198, bind=200, flock=32, prctl=167, fchmod=52, setpgid=154, setsid=157, getsid=156, signalfd4=74),
 }[platform.machine()]
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
