@@ -7,7 +7,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::soundness::{self, Soundness};
 use super::{Local, clear, look};
@@ -46,6 +46,8 @@ pub struct Restored {
     pub remark: String,
     /// How long SQLite's check took.
     pub checked: Duration,
+    /// 0.3: it is of a generation before one that was only begun; until when all that is there was known.
+    pub passes_over: Option<SystemTime>,
 }
 
 /// One restore's parts that do not change from try to try.
@@ -302,7 +304,7 @@ impl<'a> Source<'a> {
             Ended::Unsaid => (None, ""),
         };
         let remark = position.as_ref().and_then(|at| self.which(at)).unwrap_or_else(|| remark.to_owned());
-        Restored { file, position, is_of_the_past: false, remark, checked: Duration::ZERO }
+        Restored { file, position, is_of_the_past: false, remark, checked: Duration::ZERO, passes_over: None }
     }
 
     /// Which of 0.3's generations it is, where there are several: it takes the one that was written last, by the storage's clock.

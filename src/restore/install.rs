@@ -14,7 +14,7 @@ use crate::files::{Dir, Found, Owner, name_of};
 use crate::identity::{self, Named};
 use crate::litestream::backup::{self, Position};
 use crate::litestream::{Line, ltx};
-use crate::mark::Mark;
+use crate::mark::{Mark, note_origin};
 use crate::pages;
 use crate::settings::Entry;
 
@@ -104,6 +104,9 @@ fn only_our_own(folder: &Dir, file: &Path) -> io::Result<File> {
 /// What the kernel says.
 pub fn note_position(restored: &Restored, database: &Path) -> io::Result<()> {
     let Some(position) = restored.position.clone() else { return Ok(()) };
+    if let (Some(until), Position::Wal { generation, .. }) = (restored.passes_over, &position) {
+        note_origin(database, generation, until)?;
+    }
     if restored.is_of_the_past { Mark::Rewound(position) } else { Mark::Restored(position) }.write(database)
 }
 

@@ -11,7 +11,7 @@ use super::fetch::{Fetched, Restored, Source};
 use crate::exit::{self, Failure};
 use crate::litestream::Line;
 use crate::litestream::backup::{self, Depth, File, Position};
-use crate::report;
+use crate::{report, time};
 
 /// How long the list of points is waited for at most.
 const LIST_FOR: Duration = Duration::from_secs(30);
@@ -95,13 +95,13 @@ fn before_what_only_began(source: &Source<'_>, folder: &Path) -> Result<Option<F
         return Ok(None);
     }
     let files = source.list(Depth::All, LIST_FOR.min(source.timeout)).unwrap_or_default();
-    let Some([(begun, _), (generation, written)]) = backup::only_begun(&files) else { return Ok(None) };
+    let Some([(begun, begun_at), (generation, written)]) = backup::only_begun(&files) else { return Ok(None) };
     let flags = ["-generation", &generation].map(OsString::from);
     match source.asking(&flags).fetch(folder)? {
         Fetched::Database(restored) => {
             let remark =
                 format!(" (generation {generation}, written last at {written}: of {begun} there is a snapshot alone, which is not whole)");
-            Ok(Some(Fetched::Database(Restored { remark, ..restored })))
+            Ok(Some(Fetched::Database(Restored { remark, passes_over: time::parse(&begun_at), ..restored })))
         }
         Fetched::NoBackup => Ok(None),
     }

@@ -139,7 +139,14 @@ pub fn undo(database: &Path, life: &str, entry: &Entry) -> io::Result<Undone> {
         forget(database, life)?;
         return Ok(Undone::NoCopy);
     }
-    let restored = Restored { position: None, file: copy.clone(), is_of_the_past: false, remark: String::new(), checked: Duration::ZERO };
+    let restored = Restored {
+        position: None,
+        file: copy.clone(),
+        is_of_the_past: false,
+        remark: String::new(),
+        checked: Duration::ZERO,
+        passes_over: None,
+    };
     let done = nobody_has_it_open(database).and_then(|()| {
         // A crash from here on is made good by the next boot.
         Step::Undoing { life: life.to_owned() }.note(database)?;

@@ -34,6 +34,8 @@ pub enum Standing {
 
 /// How long the replica is asked at a boot whose databases are here, where an app waits for the answer.
 pub const ASK_FOR: Duration = Duration::from_secs(5);
+/// So long after it is copied a part of the WAL is in the replica, as a rule: another one's clock may be as much ahead.
+const UPLOADED_WITHIN: Duration = Duration::from_secs(5);
 /// 0.3's times are whole seconds.
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -135,8 +137,10 @@ struct Begun {
     own: Vec<String>,
     /// The one that it was restored from, or how its name begins, which another host may have gone on with.
     after: Option<String>,
-    /// When the first was begun after that.
+    /// When the first was begun after that, or until when else all there was known.
     at: Option<SystemTime>,
+    /// When the WAL was last copied for Litestream.
+    copied: Option<SystemTime>,
 }
 
 impl Begun {
@@ -150,11 +154,20 @@ impl Begun {
             Mark::Restored(Position::Wal { generation, .. }) | Mark::Rewound(Position::Wal { generation, .. })
                 if !mark::is_its_own(database, &generation) =>
             {
-                (Some(generation), continuity::begun_at(database))
+                let passed_over = mark::origin(database).filter(|(from, _)| generation.starts_with(from)).map(|(_, until)| until);
+                (Some(generation), continuity::begun_at(database).max(passed_over))
             }
             _ => mark::origin(database).unzip(),
         };
-        Self { own, after, at }
+        let copied = continuity::shadow_wal(database).and_then(|copy| std::fs::metadata(copy).ok()?.modified().ok());
+        Self { own, after, at, copied }
+    }
+
+    /// Whether a part of this WAL was written there so long after it was last copied here that it may have more in it: lists do not tell
+    /// where a part ends.
+    fn is_older_than(&self, written: Option<&str>) -> bool {
+        let copied = self.copied.and_then(|at| at.checked_add(UPLOADED_WITHIN)).map(time::rfc3339);
+        written.zip(copied.as_deref()).is_some_and(|(written, copied)| written > copied)
     }
 
     /// Up to when all that is there is known to be this database's: what it went on after is there, and nothing later.
@@ -184,6 +197,10 @@ fn compare(here: Option<Position>, there: &[File], begun: &Begun, now: SystemTim
             });
             if let Some(file) = beyond {
                 return Standing::Behind(format!("WAL {} there, {index:08x}/{offset:08x} here", file.position));
+            }
+            let is_last = |f: &&File| matches!(&f.position, Position::Wal { generation: g, index: i, .. } if !f.snapshot && *g == generation && *i == index);
+            if begun.is_older_than(there.iter().filter(is_last).map(|f| f.created.as_str()).max()) {
+                return Standing::Unknown;
             }
             against_others(&generation, there, begun, now)
         }
@@ -373,7 +390,7 @@ mod tests {
         let begun = |after: &str, seconds| Begun {
             after: Some(after.into()),
             at: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
-            own: Vec::new(),
+            ..Begun::default()
         };
         let only = [at(wal("b", 0, 0), "1970-01-01T00:10:00Z")];
         let standing = |after, seconds| compare(Some(wal("a", 0, 99)), &only, &begun(after, seconds), now());
@@ -436,6 +453,27 @@ mod tests {
             assert_eq!((begun.after.as_deref(), seconds(begun.at)), (Some("aaaaaaaa"), seconds(first)), "{begun:?}");
             assert!(is_of(&at(wal(generation, 0, 0), ""), begun.own.iter()), "{begun:?}");
         }
+    }
+
+    #[test]
+    fn a_part_that_was_written_long_after_its_wal_was_copied_may_have_more_in_it() {
+        let there = [at(wal("a", 1, 4096), "1970-01-01T00:10:00Z")];
+        let copied = |seconds| Begun { copied: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)), ..Begun::default() };
+        let standing = |seconds, index| compare(Some(wal("a", index, 9000)), &there, &copied(seconds), now());
+        assert_eq!((standing(594, 1), standing(595, 1), standing(900, 1)), (Standing::Unknown, Standing::Current, Standing::Current));
+        assert_eq!(standing(500, 2), Standing::Current, "another WAL was begun since");
+    }
+
+    #[test]
+    fn what_was_passed_over_is_known_before_a_generation_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        Mark::Restored(wal("aaaaaaaaaaaaaaaa", 3, 99)).write(&path).unwrap();
+        let there = [at(wal("aaaaaaaaaaaaaaaa", 3, 0), "1970-01-01T00:10:00Z"), at(wal("b", 0, 0), "1970-01-01T00:10:03Z")];
+        let stands = || compare(continuity::position(&path, Line::V03), &there, &Begun::of(&path), now());
+        assert!(matches!(stands(), Standing::Behind(_)));
+        mark::note_origin(&path, "aaaaaaaaaaaaaaaa", SystemTime::UNIX_EPOCH + Duration::from_secs(603)).unwrap();
+        assert_eq!(stands(), Standing::Current);
     }
 
     #[test]

@@ -341,6 +341,11 @@ fn a_generation_that_0_3_only_began_is_passed_over_for_the_one_before() {
     let mut container = site.writing("--every 2000").start();
     container.ready();
     assert!(container.stderr().contains("of 00000000000000aa there is a snapshot alone"), "{}", container.stderr());
+    // Before a generation of its own is in the replica.
+    process::send(container.running_litestream().pid, Signal::SIGSTOP);
+    container.kill();
+    let mut container = site.writing("--every 2000").start();
+    container.ready();
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     site.assert_saved();
 }
