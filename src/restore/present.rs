@@ -129,11 +129,13 @@ impl Boot<'_> {
         Ok(known)
     }
 
-    /// An earlier boot has restored it, and may have been killed before it had seen to where 0.5 goes on.
+    /// An earlier boot has restored it, and may have been killed before it had seen to where 0.5 goes on. What takes the place of all that
+    /// is there has had a snapshot after it.
     fn go_on_after_a_restore(&self) -> std::io::Result<()> {
         let path = &self.database.path;
+        let is_new = self.plan.litestream.line == Line::V05 && continuity::newest_txid(path).is_none();
         match Mark::read(path) {
-            Mark::Restored(Position::Txid(txid)) if self.plan.litestream.line == Line::V05 && continuity::newest_txid(path).is_none() => {
+            Mark::Restored(Position::Txid(txid)) if is_new && txid < u64::MAX => {
                 go_on_after_the_end(&Source::newest(self.plan, self.database), txid)
             }
             _ => Ok(()),
