@@ -1,4 +1,4 @@
-//! The configuration of a pass of our own after the app's end.
+//! The configuration of a pass of our own after the app's end: one database, no port, no socket. Must never change what the pass replicates to where.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! What 0.3 keeps beside a database: the name of its generation, and copies of the WAL.
+//! What 0.3 keeps beside a database: the name of its generation, and copies of the WAL. Must never take that name away without having noted
+//! where the database stood.
 
 use std::fs::File;
 use std::io;
