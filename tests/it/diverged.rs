@@ -95,7 +95,12 @@ fn own_files(host: &Host) -> Vec<(PathBuf, u64)> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten() {
             let entry = entry.unwrap();
-            if entry.path().is_dir() { folders.push(entry.path()) } else { found.push((entry.path(), entry.metadata().unwrap().len())) }
+            // One that was only begun may have got its name meanwhile.
+            match entry.metadata() {
+                Ok(about) if about.is_dir() => folders.push(entry.path()),
+                Ok(about) => found.push((entry.path(), about.len())),
+                Err(_) => {}
+            }
         }
     }
     found.sort();
