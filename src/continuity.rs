@@ -26,7 +26,7 @@ use crate::litestream::{Line, ltx};
 use crate::mark::{self, Mark, mark_path, note_generation, note_origin};
 use crate::plan::Database;
 use crate::{files, report, sqlite};
-pub use shadow::{begin_anew, begun_at, copy_shadow, forget_generation, generation, generation_path, position_in, shadow_wal};
+pub use shadow::{begin_anew, begun_at, copy_shadow, forget_generation, generation, generation_path, place_of, position_in, shadow_wal};
 use shadow::{shadow_position, stood_at};
 
 /// A WAL's salts: they change whenever it is restarted (SQLite's file format, section 4.1).

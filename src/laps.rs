@@ -33,11 +33,10 @@ impl Lap {
     /// The newest beside a database; none where there is none.
     pub fn newest(database: &Path) -> Option<Self> {
         let copy = continuity::shadow_wal(database)?;
-        let index = u32::from_str_radix(copy.file_stem()?.to_str()?, 16).ok()?;
-        let generation = copy.parent()?.parent()?.file_name()?.to_str()?.to_owned();
+        let (generation, index) = continuity::place_of(&copy)?;
         let mut salt = [0; 4];
         files::open(&copy).ok()?.read_exact_at(&mut salt, 16).ok()?;
-        Some(Self { generation, index, salt: u32::from_be_bytes(salt) })
+        Some(Self { generation, index: u32::try_from(index).ok()?, salt: u32::from_be_bytes(salt) })
     }
 
     /// The same, waited for where there is none yet: what is left out is known by what was there at the beginning.

@@ -105,7 +105,8 @@ fn look_at_file(database: &Database, line: Line, watched: &mut Watched, state: O
 
 /// What 0.3 has left out of its generation, in words. It is looked for from the first copy of the WAL on that was seen.
 fn left_out(database: &Database, line: Line, watched: &mut Watched, by: Instant) -> Option<String> {
-    if line != Line::V03 {
+    // Nothing is waited for that is in a place of the user's, or that Litestream has nothing to read for.
+    if line != Line::V03 || database.has_own_meta || watched.file.is_none() {
         return None;
     }
     let now = Lap::awaited(&database.path, by)?;

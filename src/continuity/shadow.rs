@@ -24,9 +24,14 @@ pub(super) fn shadow_position(database: &Path) -> Option<Position> {
 /// The same of a folder of its files.
 pub fn position_in(meta: &Path) -> Option<Position> {
     let newest = copies(meta)?.pop()?;
-    let index = u64::from_str_radix(newest.file_stem()?.to_str()?, 16).ok()?;
-    let generation = newest.parent()?.parent()?.file_name()?.to_str()?.to_owned();
+    let (generation, index) = place_of(&newest)?;
     Some(Position::Wal { generation, index, offset: std::fs::metadata(newest).ok()?.len() })
+}
+
+/// Which generation such a copy is of, and its number in that.
+pub fn place_of(copy: &Path) -> Option<(String, u64)> {
+    let index = u64::from_str_radix(copy.file_stem()?.to_str()?, 16).ok()?;
+    Some((copy.parent()?.parent()?.file_name()?.to_str()?.to_owned(), index))
 }
 
 /// The newest copy of the WAL that 0.3 keeps.

@@ -177,35 +177,47 @@ pub const AHEAD: Duration = Duration::from_secs(60);
 /// other hosts' are ahead: that one with its time, and the newest of the others with its own. Which was written last is not known then.
 pub fn ahead_of_the_clock(files: &[File], now: SystemTime) -> Option<[(String, String); 2]> {
     let by_now = time::rfc3339(now.checked_add(AHEAD)?);
-    let mut newest: BTreeMap<&str, &str> = BTreeMap::new();
+    let generations = generations(files);
+    let last = generations.iter().max_by_key(|one| one.created).filter(|one| one.created > by_now.as_str())?;
+    let other = generations.iter().filter(|one| one.created <= by_now.as_str()).max_by_key(|one| one.created)?;
+    Some([last.owned(), other.owned()])
+}
+
+/// One of 0.3's generations there.
+struct Generation<'a> {
+    name: &'a str,
+    /// When it was last written.
+    created: &'a str,
+    /// It has parts of a WAL.
+    has_wal: bool,
+}
+
+impl Generation<'_> {
+    fn owned(&self) -> (String, String) {
+        (self.name.to_owned(), self.created.to_owned())
+    }
+}
+
+/// All of them, by their names.
+fn generations(files: &[File]) -> Vec<Generation<'_>> {
+    let mut all: BTreeMap<&str, (&str, bool)> = BTreeMap::new();
     for file in files {
         if let Position::Wal { generation, .. } = &file.position {
-            let last = newest.entry(generation).or_default();
-            *last = (*last).max(&file.created);
+            let (last, has_wal) = all.entry(generation).or_default();
+            (*last, *has_wal) = ((*last).max(&file.created), *has_wal || !file.snapshot);
         }
     }
-    let owned = |(generation, created): (&&str, &&str)| ((*generation).to_owned(), (*created).to_owned());
-    let last = newest.iter().max_by_key(|(_, created)| **created).filter(|(_, created)| **created > by_now.as_str())?;
-    let other = newest.iter().filter(|(_, created)| **created <= by_now.as_str()).max_by_key(|(_, created)| **created)?;
-    Some([owned(last), owned(other)])
+    all.into_iter().map(|(name, (created, has_wal))| Generation { name, created, has_wal }).collect()
 }
 
 /// Where 0.3 has only begun its newest generation, with a snapshot and no part of a WAL: the snapshot is a copy of a file that is written to, and
 /// is whole only with the WAL beside it. That generation, and the newest of the others that has one, with its time.
 pub fn only_begun(files: &[File]) -> Option<[(String, String); 2]> {
-    // Its last time, and whether it has parts of a WAL.
-    let mut generations: BTreeMap<&str, (&str, bool)> = BTreeMap::new();
-    for file in files {
-        if let Position::Wal { generation, .. } = &file.position {
-            let (last, has_wal) = generations.entry(generation).or_default();
-            (*last, *has_wal) = ((*last).max(&file.created), *has_wal || !file.snapshot);
-        }
-    }
-    let owned = |(generation, (created, _)): (&&str, &(&str, bool))| ((*generation).to_owned(), (*created).to_owned());
+    let generations = generations(files);
     // Times are whole seconds, and it was begun after the other.
-    let newest = generations.iter().max_by_key(|(_, (created, has_wal))| (*created, !has_wal)).filter(|(_, (_, has_wal))| !has_wal)?;
-    let other = generations.iter().filter(|(_, (_, has_wal))| *has_wal).max_by_key(|(_, (created, _))| *created)?;
-    Some([owned(newest), owned(other)])
+    let newest = generations.iter().max_by_key(|one| (one.created, !one.has_wal)).filter(|one| !one.has_wal)?;
+    let other = generations.iter().filter(|one| one.has_wal).max_by_key(|one| one.created)?;
+    Some([newest.owned(), other.owned()])
 }
 
 /// The flags for 0.3's newest state of this second or before: it knows no time after a generation's last write, only the
