@@ -69,8 +69,10 @@ pub struct File {
 /// How much is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// Enough to know the newest: one request on 0.5.
+    /// Enough to know the newest transactions: one request on 0.5.
     Newest,
+    /// Enough to know where it ends: a snapshot may be there before the transactions that it has (0.5).
+    End,
     /// Everything.
     All,
 }
@@ -91,7 +93,22 @@ pub fn list(litestream: &Litestream, config: &Config<'_>, database: &Path, depth
     match litestream.line {
         // Before it had levels, it listed the lowest alone.
         Line::V05 if !litestream.can(Ability::Socket) => Ok(table(&ask(&["ltx"])?)),
-        Line::V05 => Ok(table(&ask(&["ltx", "-level", if depth == Depth::Newest { "0" } else { "all" }])?)),
+        Line::V05 => {
+            let level = |level: &str| ask(&["ltx", "-level", level]).map(|said| table(&said));
+            match depth {
+                Depth::Newest => level(TRANSACTIONS),
+                Depth::All => level("all"),
+                // Both at once: an app waits for it.
+                Depth::End => std::thread::scope(|scope| {
+                    let snapshots = std::thread::Builder::new().spawn_scoped(scope, || level(&SNAPSHOTS.to_string()));
+                    let mut files = level(TRANSACTIONS)?;
+                    let snapshots = snapshots
+                        .map_or_else(|_| level(&SNAPSHOTS.to_string()), |asked| asked.join().unwrap_or_else(|_| Err(FAILED.to_owned())));
+                    files.extend(snapshots?);
+                    Ok(files)
+                }),
+            }
+        }
         Line::V03 => {
             let mut files = table(&ask(&["snapshots"])?);
             files.extend(table(&ask(&["wal"])?));
@@ -116,8 +133,11 @@ pub fn answer(litestream: &Litestream, args: &[OsString], by: Instant) -> Result
 
 /// How the tables begin: 0.3's, 0.5's with levels and without.
 const HEADINGS: [&str; 3] = ["replica ", "level ", "min_txid "];
-/// 0.5's level that holds snapshots.
+/// 0.5's level that holds snapshots, and the one with each transaction.
 const SNAPSHOTS: u8 = 9;
+const TRANSACTIONS: &str = "0";
+/// Of a look that came to no end of its own.
+const FAILED: &str = "the list of its snapshots failed";
 
 #[derive(Deserialize)]
 struct LtxFile {

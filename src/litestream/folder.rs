@@ -25,11 +25,19 @@ impl<'a> Folder<'a> {
     /// # Errors
     /// What the kernel says; a folder that is not there is an empty one.
     pub fn newest(self, line: Line) -> io::Result<Vec<File>> {
-        let file = |part: Part| {
-            let created = part.about.modified().map(time::rfc3339).unwrap_or_default();
-            File { position: part.position, snapshot: part.snapshot, bytes: part.about.len(), created }
-        };
-        Ok(self.parts(line)?.into_iter().map(file).collect())
+        Ok(listed(self.parts(line)?))
+    }
+
+    /// The same of where it ends.
+    ///
+    /// # Errors
+    /// As [`Self::newest`].
+    pub fn end(self, line: Line) -> io::Result<Vec<File>> {
+        let mut all = self.parts(line)?;
+        if line == Line::V05 {
+            all.extend(parts(&self.0.join("ltx/9"), |name| ltx(name).map(|(position, _)| (position, true)))?);
+        }
+        Ok(listed(all))
     }
 
     /// When its newest file of this line was written, as exactly as the file system knows; none where none can be seen.
@@ -73,6 +81,14 @@ struct Part {
     position: Position,
     snapshot: bool,
     about: Metadata,
+}
+
+fn listed(parts: Vec<Part>) -> Vec<File> {
+    let file = |part: Part| {
+        let created = part.about.modified().map(time::rfc3339).unwrap_or_default();
+        File { position: part.position, snapshot: part.snapshot, bytes: part.about.len(), created }
+    };
+    parts.into_iter().map(file).collect()
 }
 
 /// The files of a folder whose names are understood; one that goes meanwhile was not there.

@@ -140,14 +140,14 @@ impl<'a> Source<'a> {
         backup::list(self.litestream, &self.config, self.database, depth, Instant::now() + within)
     }
 
-    /// The same to the depth of the newest, by a look into its folder where it is one: that costs no process.
+    /// The same to where it ends, by a look into its folder where it is one: that costs no process.
     ///
     /// # Errors
     /// As [`Self::list`].
     pub fn look(&self, within: Duration) -> Result<Vec<backup::File>, String> {
-        match Folder::of(self.replica).map(|folder| folder.newest(self.litestream.line)) {
+        match Folder::of(self.replica).map(|folder| folder.end(self.litestream.line)) {
             Some(Ok(files)) => Ok(files),
-            _ => self.list(Depth::Newest, within),
+            _ => self.list(Depth::End, within),
         }
     }
 

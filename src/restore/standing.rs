@@ -106,15 +106,20 @@ impl Here {
     }
 }
 
+fn txid(position: &Position) -> Option<u64> {
+    if let Position::Txid(txid) = position { Some(*txid) } else { None }
+}
+
 /// No file of transactions is smaller than its header and its trailer (github.com/superfly/ltx). One that is has lost its content.
 const SMALLEST: u64 = 116;
 
 /// How a database stands to what is there on 0.5's level of transactions. Of one host, a file here and there is the same; two hosts that
-/// went on after the same transaction have files of the same name that differ. `is_the_same` compares bytes, where they can be had.
+/// went on after the same transaction have files of the same name that differ. `is_the_same` compares bytes, where they can be had. A snapshot
+/// is there as soon as it is made, before the transactions that it has.
 fn lineage(here: &Here, there: &[File], is_the_same: impl Fn(&Own) -> Option<bool>) -> Standing {
+    let Some(newest) = there.iter().filter_map(|file| txid(&file.position)).max() else { return Standing::Current };
     let there: BTreeMap<u64, u64> =
-        there.iter().filter_map(|f| if let Position::Txid(txid) = f.position { Some((txid, f.bytes)) } else { None }).collect();
-    let Some((&newest, _)) = there.last_key_value() else { return Standing::Current };
+        there.iter().filter(|file| !file.snapshot).filter_map(|file| Some((txid(&file.position)?, file.bytes))).collect();
     let Some(end) = here.end() else { return Standing::Unknown };
     let whole = |own: &Own| there.get(&own.txid).copied().filter(|bytes| *bytes >= SMALLEST);
     let mut common: Vec<&Own> = here.files.iter().filter(|own| !own.stands_in && there.contains_key(&own.txid)).collect();
@@ -342,6 +347,17 @@ mod tests {
             assert_eq!(stands(&[(5, 500), (ends, 500)], None, &there, None), Standing::Current, "{ends}");
         }
         assert_eq!(stands(&[], Some(0), &[], None), Standing::Current, "nothing there");
+    }
+
+    #[test]
+    fn a_snapshot_there_that_is_later_than_all_here_is_behind_before_its_transactions_are_there() {
+        let file = |txid, snapshot| File { bytes: 500, snapshot, ..at(Position::Txid(txid), "") };
+        let own = |txid| Own { txid, bytes: 500, stands_in: false, path: PathBuf::new() };
+        let stands = |ends, there: &[File]| lineage(&Here { files: vec![own(1), own(ends)], restored: None }, there, |_| Some(true));
+        let there = [file(1, false), file(2, false), file(5, true)];
+        assert!(matches!(stands(2, &there), Standing::Behind(_)));
+        assert_eq!(stands(5, &there), Standing::Current, "it is its own");
+        assert!(matches!(stands(2, &there[2..]), Standing::Behind(_)), "there is nothing else");
     }
 
     #[test]

@@ -19,6 +19,7 @@ both_lines!(
     a_database_that_is_its_backup_is_gone_on_with_whatever_lies_beside_it,
     a_host_none_of_whose_rows_arrived_is_refused_beside_anothers_backup,
     a_volume_that_is_killed_before_its_first_upload_after_a_restore_goes_on,
+    a_host_is_behind_anothers_snapshot_before_its_transactions_are_there,
     diff_shows_what_a_file_has_that_the_database_lacks,
 );
 
@@ -203,6 +204,45 @@ fn a_host_that_comes_back_a_moment_after_its_end_asks_what_another_has_written(l
     let (code, refused) = a.recipe().shell("true").run();
     assert_eq!(code, 65, "{}", refused.stderr());
     assert_eq!(backed_up(&site, ["a", "b"]), [50, 3], "nothing was uploaded");
+}
+
+/// As a host leaves the replica that is killed between its first snapshot and the upload of what that has.
+fn a_host_is_behind_anothers_snapshot_before_its_transactions_are_there(line: Line) {
+    if !namespaces() || line == Line::V03 {
+        return;
+    }
+    for bucket in [false, true] {
+        let server = if bucket { Server::start() } else { None };
+        if bucket && server.is_none() {
+            return;
+        }
+        let site = Site::new(line);
+        let site = server.iter().fold(site, |site, server| site.in_bucket_of(server, "snapshot"));
+        let [a, b] = hosts(&site);
+        let mut first = a.start();
+        a.write(0..50);
+        assert_eq!(first.stop(), 0, "{}", first.stderr());
+        let mut other = b.start();
+        b.write(0..3);
+        await_backup(&site, [50, 3]);
+        eventually("another one's snapshot", PATIENCE, || when(other.stderr().contains("snapshot complete")));
+        other.kill();
+        let names = |host| -> Vec<String> {
+            let files = own_files(host).into_iter().filter_map(|(path, _)| Some(path.file_name()?.to_str()?.to_owned()));
+            files.filter(|name| name.ends_with(".ltx")).collect()
+        };
+        let own = names(&a);
+        for name in names(&b).iter().filter(|name| !own.contains(name)) {
+            match &server {
+                Some(server) => server.empty(&format!("snapshot/ltx/0/{name}")),
+                None => drop(fs::remove_file(site.replica().join("ltx/0").join(name))),
+            }
+        }
+        assert_eq!(backed_up(&site, ["a", "b"]), [50, 3]);
+        let (code, refused) = a.recipe().shell("true").run();
+        assert_eq!(code, 65, "{}", refused.stderr());
+        assert_eq!(backed_up(&site, ["a", "b"]), [50, 3], "nothing was uploaded");
+    }
 }
 
 fn a_database_with_another_ones_replica_is_refused(line: Line) {
