@@ -50,6 +50,11 @@ impl Lap {
         }
     }
 
+    /// Whether there was another one before it in its generation.
+    pub fn follows_another(&self) -> bool {
+        self.index > 0
+    }
+
     /// Whether both are of one generation.
     pub fn is_of_the_same(&self, other: &Self) -> bool {
         self.generation == other.generation

@@ -259,7 +259,10 @@ fn by_pass(plan: &Plan, database: &Database, deadline: Instant, gives_up: bool, 
                 // There may be room enough for the little that is new.
                 Err(why) => pass::run(plan, database, None, deadline, gives_up).map_err(|_| why)?,
             },
-            Line::V03 => pass::run(plan, database, None, deadline, gives_up)?,
+            Line::V03 => {
+                pass::run(plan, database, None, deadline, gives_up)?;
+                pass::begin_anew_after_laps(plan, database, deadline);
+            }
         }
         let Some(why) = looked_at(plan, None, database, deadline, channel) else {
             Owed::settle(plan, &database.path);

@@ -13,13 +13,13 @@ use serde::Deserialize;
 
 use super::flush::PAUSE;
 use super::{full, hold};
-use crate::continuity;
+use crate::laps::Lap;
 use crate::litestream::backup::Position;
 use crate::litestream::{Line, call, verdict};
 use crate::plan::{Database, Plan};
 use crate::runtime::{pass_config, pass_file};
 use crate::sys::{self, limits};
-use crate::time;
+use crate::{continuity, report, time};
 
 /// How long it must do nothing in its replica before a pass is taken to have nothing more to do: three intervals.
 const QUIET: Duration = Duration::from_millis(60);
@@ -67,6 +67,29 @@ pub(super) fn run(plan: &Plan, database: &Database, meta: Option<&Path>, deadlin
         std::thread::sleep(PAUSE);
     }
     Err(why)
+}
+
+/// No larger database is written once more at each stop.
+const ANEW_UP_TO: u64 = 32 << 20;
+/// What is kept of the time for the last sync, and what it takes at least.
+const ANEW_BEFORE: Duration = Duration::from_millis(300);
+const ANEW_WITHIN: Duration = Duration::from_millis(500);
+
+/// After a sync that is confirmed, a snapshot of its own. 0.3 lets go of its lock for each checkpoint of its own, and an app that writes in that
+/// moment may begin the WAL anew before the end of it is copied: what is uploaded from then on lacks that, and nothing in the replica shows
+/// it. Where a WAL has come after another since the last snapshot, this may have been. Without the time for it, all stays as it is.
+pub(super) fn begin_anew_after_laps(plan: &Plan, database: &Database, deadline: Instant) {
+    let Some(by) = deadline.checked_sub(ANEW_BEFORE).filter(|by| by.saturating_duration_since(Instant::now()) >= ANEW_WITHIN) else {
+        return;
+    };
+    let is_small = || fs::metadata(&database.path).is_ok_and(|about| about.len() <= ANEW_UP_TO);
+    if database.has_own_meta || !Lap::newest(&database.path).is_some_and(|lap| lap.follows_another()) || !is_small() {
+        return;
+    }
+    let made = continuity::begin_anew(&database.path).map_err(|error| error.to_string());
+    if let Err(why) = made.and_then(|()| run(plan, database, None, by, true)) {
+        report::debug(format_args!("{}: no snapshot after the last sync: {why}", database.alias));
+    }
 }
 
 /// Whether somebody else goes on with it: Litestream has ended, or was killed, and what was killed may hold its lock for a moment still.

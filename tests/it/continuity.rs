@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use nix::sys::signal::Signal;
@@ -401,6 +402,49 @@ fn an_app_that_stays_in_wal_mode_costs_no_snapshot_at_its_starts() {
         lives_well(&site, pragmas, 20);
         assert!(uploads_since(&site, &before) < 100_000, "after a failure of {pragmas}");
     }
+}
+
+/// As 0.3 itself loses it, where the app writes beside its checkpoint: nothing in the replica shows it.
+#[test]
+fn the_end_of_a_wal_that_0_3_has_lost_is_in_the_backup_after_a_stop() {
+    if !namespaces() {
+        return;
+    }
+    let script = "
+import os, signal, sqlite3, sys, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+c.execute('PRAGMA journal_mode=WAL')
+c.execute('CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, body TEXT)')
+n = 0
+while True:
+    n += 1
+    c.execute('INSERT INTO t(body) VALUES (hex(randomblob(400)))')
+    time.sleep(0.001 if n < 4000 else 1)
+";
+    let site = Site::new(Line::V03);
+    let words = ["/usr/bin/python3".as_ref(), "-c".as_ref(), script.as_ref(), site.database().as_os_str()];
+    let mut container = site.recipe().app(words).start();
+    let segments = || -> Vec<PathBuf> {
+        let generations = fs::read_dir(site.replica().join("generations")).into_iter().flatten().flatten();
+        let all = generations.flat_map(|generation| fs::read_dir(generation.path().join("wal")).into_iter().flatten().flatten());
+        let mut paths: Vec<_> = all.map(|segment| segment.path()).filter(|path| path.extension().is_some_and(|e| e == "lz4")).collect();
+        paths.sort();
+        paths
+    };
+    let index = |path: &Path| path.file_name().map(|name| name.to_string_lossy().chars().take(8).collect::<String>());
+    let last_of_the_first = || {
+        let all = segments();
+        let first = index(all.first()?)?;
+        let another = all.iter().any(|path| index(path).is_some_and(|index| index != first));
+        all.into_iter().rfind(|path| index(path).as_ref() == Some(&first)).filter(|_| another)
+    };
+    let last = eventually("a second WAL", PATIENCE, last_of_the_first);
+    fs::remove_file(&last).unwrap();
+    let (code, said) = (container.stop(), container.stderr());
+    assert_eq!(code, 0, "{said}");
+    let here = Contents::of(site.database());
+    assert_eq!(here.difference(&site.backup_of(site.database())), None, "{said}");
 }
 
 /// 0.3 lets go of the WAL for each of its own checkpoints, and an app that is fast enough begins it anew more than once meanwhile.

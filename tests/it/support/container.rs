@@ -284,8 +284,9 @@ impl Container {
     pub(crate) fn running(&self) {
         let program = fs::canonicalize(entry()).expect("the program");
         eventually("PID 1 is the program", PATIENCE, || {
-            let executable = Process::read(self.pid1())?.executable?;
-            (executable == program).then_some(())
+            let process = Process::read(self.pid1())?;
+            // For a moment of execve(2) it is, and has no arguments yet.
+            (process.executable? == program && !process.arguments.is_empty()).then_some(())
         });
     }
 
