@@ -28,6 +28,7 @@ pub mod habits;
 pub mod identity;
 pub mod interrupt;
 pub mod job;
+pub mod keeper;
 pub mod laps;
 pub mod lint;
 pub mod litestream;
@@ -64,22 +65,16 @@ pub mod worker;
 use std::ffi::{CString, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use cli::Invocation;
 use config::Document;
 use exit::Failure;
 use facilities::Facilities;
-use files::Owner;
-use identity::Identity;
-use litestream::Line;
 use nix::errno::Errno;
 use plan::{Plan, Planned};
 use runtime::Runtime;
-use settings::{Entry, Environment, LockPolicy, LogTo, Settings, Source, Values};
+use settings::{Environment, Settings, Source, Values};
 use supervise::Boot;
-use supervise::lock::Locks;
-use supervise::machine::{Check, Rules};
 use supervise::signals::Signals;
 
 /// Runs the program; the process's exit code.
@@ -204,19 +199,26 @@ impl Configured {
         std::fs::read_to_string(path).map(Some).map_err(|e| Failure::new(exit::CONFIG, format!("{}: {e}", path.display())))
     }
 
-    /// Finds Litestream, takes a runtime directory, and leaves the configuration there.
+    /// Finds Litestream, takes a runtime directory for the boot or the command with this pid, and leaves the configuration there. `at` is told
+    /// what is about to be touched.
     ///
     /// # Errors
     /// 78 or 71, in one line a problem.
-    pub fn plan(&self, runtime_dir: Option<&Path>) -> Result<(Planned, Runtime), Failure> {
+    pub fn plan(&self, runtime_dir: Option<&Path>, pid: u32, at: &dyn Fn(&str)) -> Result<(Planned, Runtime), Failure> {
         let litestream = litestream::find(self.settings.litestream.as_deref())?;
+        if let Source::File(path) = &self.settings.source {
+            at(&path.display().to_string());
+        }
         let file = self.users_file()?;
-        let runtime = runtime::take(runtime_dir, self.first_database().as_deref())?;
+        at(&runtime_dir.unwrap_or(Path::new(runtime::USUAL)).display().to_string());
+        let runtime = runtime::take(runtime_dir, self.first_database().as_deref(), pid)?;
         let socket = litestream.can(litestream::Ability::Socket).then(|| runtime.path.join(plan::SOCKET_FILE));
         let facilities = Facilities::look(socket.as_deref());
         let mut planned = plan::make(&self.settings, litestream, &runtime.path, file.as_deref(), &facilities)?;
-        planned.notes.extend(facilities.lines(std::process::id() == 1));
+        planned.notes.extend(facilities.lines(pid == 1));
+        at(&planned.plan.directories_of_databases());
         paths::check(&planned.plan)?;
+        at(&runtime.path.display().to_string());
         leave_configuration(&planned.plan, &planned.document, self.settings.secrets.google.as_deref())?;
         Ok((planned, runtime))
     }
@@ -249,223 +251,17 @@ pub fn leave_plan(plan: &Plan, document: &Document) -> Result<(), Failure> {
     written.map_err(|e| unwritten(plan, &e))
 }
 
-/// Where stderr is the app's alone.
-fn leave_stderr(log: &LogTo) -> Result<(), Failure> {
-    let file = match log {
-        LogTo::Stderr => return Ok(()),
-        LogTo::Nowhere => None,
-        LogTo::File(path) => Some(path),
-    };
-    report::leave_stderr(file.map(PathBuf::as_path)).map_err(|error| {
-        let path = file.map(|path| path.display().to_string()).unwrap_or_default();
-        let why = match error.raw_os_error() {
-            Some(nix::libc::ELOOP) => "it is a symbolic link; name what it leads to".to_owned(),
-            _ => error.to_string(),
-        };
-        Failure::new(exit::CONFIG, format!("LITESTREAM_ENTRY_LOG: {path}: {why}"))
-    })
-}
-
-/// Shares with another user what it goes on with, and looks whether it can.
-fn let_in(boot: &Boot) -> Result<(), Failure> {
-    boot.share();
-    boot.identity.iter().zip(&boot.runtime).try_for_each(|(identity, runtime)| identity.try_to_enter(&runtime.path))
-}
-
-/// How long a migration that is to be rolled back where it fails waits for another container to leave. One that is started before
-/// the other is stopped would wait for ever.
-const ALONE_WITHIN: Duration = Duration::from_secs(120);
-
-/// The rules of a plan that is replicated, by us where we have the lock.
-fn replicate_by(rules: &mut Rules, plan: &Plan, locked: bool) {
-    let entry = &plan.entry;
-    let alone = entry.migrate.is_some() && entry.migrate_rollback;
-    rules.replicates = !rules.job;
-    rules.standby = !locked && !rules.job;
-    rules.wait = entry.lock == LockPolicy::Wait || alone;
-    rules.wait_for = (alone && entry.lock != LockPolicy::Wait).then_some(ALONE_WITHIN);
-    rules.confirms = plan.socket.is_some() && plan.litestream.can(litestream::Ability::Sync);
-    rules.repairs = plan.litestream.line == Line::V05;
-    rules.watches = plan.directories.iter().any(|d| tenants::is_listed(plan, d));
-    rules.reserve = plan.reserve();
-    let replicated = plan.locked();
-    rules.replica = if let [only] = replicated.as_slice() { Some(only.replica.clone()) } else { None };
-    rules.names = replicated.into_iter().map(|d| d.alias).collect();
-}
-
 fn no_signals(errno: Errno) -> Failure {
     let what = "signals cannot be waited for (sigprocmask, signalfd)";
     Failure::new(exit::SYSTEM, format!("{what}: {}: a seccomp profile or another sandbox forbids it; allow it", errno.desc()))
 }
 
-/// Boots: everything that may fail before the first child fails here, in one line a problem.
+/// Boots. What may touch a disk before the first child is done by a keeper.
 fn boot(app: Vec<OsString>, flags: Vec<(String, String)>) -> Result<u8, Failure> {
     // Before anything else, so that no signal is lost.
     let signals = Signals::new().map_err(no_signals)?;
     let inherited = sys::inherited();
     report::carry();
-    let configured = Configured::read(flags)?;
-    leave_stderr(&configured.settings.entry.log)?;
     let own_path = sys::own_path().map_err(|e| Failure::new(exit::SYSTEM, e.to_string()))?;
-    let entry = configured.settings.entry.clone();
-    let mut boot = Boot {
-        env: configured.env.clone(),
-        helper_env: Vec::new(),
-        kept: None,
-        own_path,
-        plan: None,
-        document: None,
-        runtime: None,
-        google: configured.settings.secrets.google.clone(),
-        locks: None,
-        migrate: entry.migrate.clone(),
-        signal_group: entry.signal_group,
-        inherited,
-        identity: entry.user.as_deref().map(Identity::resolve).transpose()?.flatten(),
-        app,
-    };
-    if let Some(above) = running::above(&configured) {
-        report::line(format_args!(
-            "the litestream-entry above (pid {}) replicates already: this one only runs the app; name litestream-entry once, in ENTRYPOINT or in the command",
-            above.pid
-        ));
-        let rules = plain_rules(&entry, !boot.app.is_empty());
-        let rules = Rules { migrate: None, rollback: false, rewrite: Vec::new(), serves: false, check: None, ..rules };
-        return Ok(supervise::run(Boot { identity: None, migrate: None, ..boot }, rules, signals));
-    }
-    boot.identity.iter().for_each(Identity::own_stdio);
-    let mut rules = plain_rules(&entry, !boot.app.is_empty());
-    if entry.hide_secrets {
-        boot.env.retain(|entry| !settings::holds_secret(plan::name_of(entry)));
-    }
-    if let Source::Nothing(why) = &configured.settings.source {
-        if !rules.app {
-            return Err(Failure::new(exit::CONFIG, why.clone()));
-        }
-        report::line(format_args!("{why}: NOTHING IS REPLICATED"));
-        if entry.http.is_some() {
-            report::line("LITESTREAM_ENTRY_HTTP: nothing is served, since nothing is replicated");
-        }
-        return Ok(supervise::run(boot, rules, signals));
-    }
-    Facilities::enough_descriptors()?.iter().for_each(report::line);
-    if let Err(error) = sys::ensure_dev_null() {
-        report::line(format_args!("/dev/null is missing and cannot be made ({error}): litestream will not start without it"));
-    }
-    let (planned, runtime) = configured.plan(entry.runtime_dir.as_deref())?;
-    boot.kept = rotation::keep(&configured, &runtime.path, &planned.document);
-    // Where secrets are in files, each helper makes its own of ours.
-    boot.helper_env = if boot.kept.is_some() { configured.env.clone() } else { configured.helper_environment(&runtime.path) };
-    for note in planned.notes.iter().chain(&planned.findings) {
-        report::line(note);
-    }
-    let plan = planned.plan;
-    make_directories(&plan, boot.identity.as_ref())?;
-    if let Some(job) = &entry.job {
-        if !rules.app {
-            return Err(Failure::new(exit::USAGE, format!("{}: a job needs a command to run; name one behind `--`", job.from)));
-        }
-        (rules.job, rules.migrate, rules.rollback) = (true, None, false);
-    }
-    let locks = if rules.job { None } else { take_locks(&plan)? };
-    replicate_by(&mut rules, &plan, locks.is_some());
-    for line in plan.lines() {
-        report::line(line);
-    }
-    if entry.export_paths {
-        let paths = plan.exported_paths();
-        boot.env.retain(|entry| !paths.iter().any(|path| plan::name_of(path) == plan::name_of(entry)));
-        boot.env.extend(paths);
-    }
-    boot.locks = locks;
-    boot.plan = Some(plan);
-    boot.document = Some(planned.document);
-    boot.runtime = Some(runtime);
-    let_in(&boot)?;
-    if let (Some(job), Some(plan)) = (&entry.job, &boot.plan) {
-        let held = plan.locked().iter().any(|d| supervise::lock::is_held(&d.path));
-        let (first, last) = job::words(job, job::place(boot.is_here(), held), entry.migrate.is_some());
-        report::line(first);
-        rules.last_words = last;
-        return Ok(supervise::run(boot, rules, signals));
-    }
-    rules.here = boot.is_here();
-    Ok(supervise::run(boot, rules, signals))
-}
-
-/// What a boot is to do where nothing is replicated.
-fn plain_rules(entry: &Entry, app: bool) -> Rules {
-    Rules {
-        replicates: false,
-        job: false,
-        last_words: None,
-        app,
-        here: false,
-        standby: false,
-        wait: false,
-        wait_for: None,
-        names: Vec::new(),
-        replica: None,
-        confirms: false,
-        repairs: false,
-        watches: false,
-        migrate: entry.migrate.as_ref().map(|_| entry.migrate_timeout),
-        rollback: entry.migrate_rollback,
-        rewrite: entry.signal_rewrite.clone(),
-        stop_signals: entry.stop_signal.clone(),
-        serves: entry.http.is_some(),
-        check: entry.verify_interval.map(schedule),
-        on_failure: entry.on_replication_failure,
-        stop_timeout: entry.stop_timeout,
-        reserve: entry.stop_timeout / 2,
-    }
-}
-
-/// Makes the directories that the databases are to be in, as whom they are to belong to.
-fn make_directories(plan: &Plan, identity: Option<&Identity>) -> Result<(), Failure> {
-    // What is made by root would be root's.
-    let owner = identity.map_or(Owner::Directorys, Identity::owner);
-    let of_databases =
-        plan.locked().into_iter().filter(|_| identity.is_some()).filter_map(|d| Some((d.alias, d.path.parent()?.to_owned())));
-    // Litestream refuses one that is not there.
-    let themselves = plan.directories.iter().map(|d| (d.alias.clone(), d.path.clone()));
-    for (alias, directory) in of_databases.chain(themselves) {
-        let made = files::make_directories(&directory, owner);
-        made.map_err(|e| Failure::new(exit::SYSTEM, format!("{alias}: {}: {e}", directory.display())))?;
-    }
-    Ok(())
-}
-
-/// The first check somewhere in the second half of an interval, the others after it.
-fn schedule(every: Duration) -> Check {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let part = now.subsec_nanos() % 1000;
-    Check { first: every / 2 + (every / 2).saturating_mul(part) / 1000, every }
-}
-
-/// The locks, or none where another process has one and the policy is to stand by or wait.
-fn take_locks(plan: &Plan) -> Result<Option<Locks>, Failure> {
-    if plan.entry.lock == LockPolicy::Off {
-        return Ok(Some(Locks::default()));
-    }
-    match (Locks::take(&plan.locked())?, plan.entry.lock) {
-        (Ok(locks), _) => Ok(Some(locks)),
-        (Err(alias), LockPolicy::Refuse) => Err(Failure::new(
-            exit::SYSTEM,
-            format!("{alias}: another process replicates it (LITESTREAM_ENTRY_LOCK=refuse); stop that one first"),
-        )),
-        (Err(alias), policy) => {
-            let alone = plan.entry.migrate.is_some() && plan.entry.migrate_rollback;
-            let then = match policy {
-                LockPolicy::Wait => "waiting for it to leave".to_owned(),
-                _ if alone => format!(
-                    "waiting up to {} s for it to leave, since LITESTREAM_ENTRY_MIGRATE_ROLLBACK needs the database alone; deploy stop-first",
-                    ALONE_WITHIN.as_secs()
-                ),
-                _ => "standing by to take over".to_owned(),
-            };
-            report::line(format_args!("{alias}: another process replicates it: {then}"));
-            Ok(None)
-        }
-    }
+    supervise::run(Boot::new(app, flags, own_path, inherited), signals)
 }

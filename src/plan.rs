@@ -1,6 +1,7 @@
 //! Settings + Litestream → [`Plan`]: everything that the processes of a boot need to know, secrets
 //! excepted. Must never do I/O.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
@@ -163,6 +164,12 @@ impl Plan {
     /// What one replicator at a time may have: each database, and each directory as a whole.
     pub fn locked(&self) -> Vec<Database> {
         self.databases.iter().cloned().chain(self.directories.iter().map(Directory::as_database)).collect()
+    }
+
+    /// The directories that they are in, for a message.
+    pub fn directories_of_databases(&self) -> String {
+        let all: BTreeSet<String> = self.locked().iter().filter_map(|d| Some(d.path.parent()?.display().to_string())).collect();
+        all.into_iter().collect::<Vec<_>>().join(", ")
     }
 
     /// What is kept of the stop timeout for the last sync: 30 %, at least 2 s where half allows it.

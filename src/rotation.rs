@@ -57,32 +57,42 @@ const READ_WITHIN: Duration = Duration::from_secs(1);
 /// A file that has changed may still be being written.
 const SETTLED_AFTER: Duration = Duration::from_millis(50);
 
-/// Keeps what the boot has read. Nothing, where no secret is in a file; or where the kernel has no such memory, and then that is said.
-pub fn keep(configured: &Configured, runtime: &Path, document: &Document) -> Option<OwnedFd> {
+/// Keeps what the boot has read in this memory of PID 1's. Not where no secret is in a file; nor where the kernel has no such memory, and
+/// then that is said.
+pub fn keep(configured: &Configured, runtime: &Path, document: &Document, memory: Option<&OwnedFd>) -> bool {
     if configured.from_files.is_empty() {
-        return None;
+        return false;
     }
-    let kept = keep_in_memory(configured, runtime, document);
-    kept.inspect_err(|error| report::line(format_args!("secrets in files are not read again where they change: memfd_create: {error}")))
-        .ok()
+    let own = memory.map_or_else(self::memory, OwnedFd::try_clone);
+    let kept = own.and_then(|memory| of(configured, runtime, document).write(&File::from(memory)));
+    if let Err(error) = &kept {
+        report::line(format_args!("secrets in files are not read again where they change: memfd_create: {error}"));
+    }
+    kept.is_ok() && memory.is_some()
 }
 
 /// Some kernels give none that could be run (`vm.memfd_noexec`), and older ones do not know the word for it.
 const NOEXEC_SEAL: u32 = 8;
 
-fn keep_in_memory(configured: &Configured, runtime: &Path, document: &Document) -> io::Result<OwnedFd> {
-    let kept = Kept {
+/// Memory for what is kept, which a child can be given.
+///
+/// # Errors
+/// What `memfd_create(2)` says.
+pub fn memory() -> io::Result<OwnedFd> {
+    let create = |more: MFdFlags| memfd_create(c"secrets", MFdFlags::MFD_CLOEXEC | more);
+    let memory = create(MFdFlags::from_bits_retain(NOEXEC_SEAL)).or_else(|_| create(MFdFlags::empty()))?;
+    sys::above_the_given(&memory)
+}
+
+fn of(configured: &Configured, runtime: &Path, document: &Document) -> Kept {
+    Kept {
         options: configured.options.clone(),
         runtime: runtime.to_owned(),
         port: document.address().and_then(|address| address.rsplit_once(':')?.1.parse().ok()).filter(|port| *port > 0),
         values: configured.from_files.clone(),
         env: env_of(configured),
         ..Kept::default()
-    };
-    let create = |more: MFdFlags| memfd_create(c"secrets", MFdFlags::MFD_CLOEXEC | more);
-    let memory = File::from(create(MFdFlags::from_bits_retain(NOEXEC_SEAL)).or_else(|_| create(MFdFlags::empty()))?);
-    kept.write(&memory)?;
-    sys::above_the_given(&memory)
+    }
 }
 
 fn env_of(configured: &Configured) -> Vec<(String, String)> {

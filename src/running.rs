@@ -110,10 +110,10 @@ pub fn left_plan(place: &Path) -> Option<Plan> {
 /// So many are looked at.
 const MOST_ABOVE: usize = 64;
 
-/// The boot that this one was started by, at whatever remove, where it replicates all that this one is to: waiting for it to leave
+/// The boot that the one with this pid was started by, at whatever remove, where it replicates all that this one is to: waiting for it to leave
 /// would be waiting for ourselves.
-pub fn above(configured: &Configured) -> Option<Running> {
-    let us = i32::try_from(std::process::id()).ok()?;
+pub fn above(configured: &Configured, boot: u32) -> Option<Running> {
+    let us = i32::try_from(boot).ok()?;
     let above = ancestors(us, |pid| process::of(pid).map(|process| process.parent))
         .into_iter()
         .filter_map(|pid| Running::of(u32::try_from(pid).ok()?));

@@ -99,12 +99,12 @@ impl Runtime {
     }
 }
 
-/// Takes the configured directory, or the first usual one that can be written and that no other
+/// Takes the configured directory for the process with this pid, or the first usual one that can be written and that no other
 /// boot holds (several may share a machine outside containers).
 ///
 /// # Errors
 /// 71, with each place and why not.
-pub fn take(configured: Option<&Path>, beside: Option<&Path>) -> Result<Runtime, Failure> {
+pub fn take(configured: Option<&Path>, beside: Option<&Path>, pid: u32) -> Result<Runtime, Failure> {
     if let Some(path) = configured {
         return claim_patiently(path).map_err(|error| {
             Failure::new(
@@ -114,7 +114,7 @@ pub fn take(configured: Option<&Path>, beside: Option<&Path>) -> Result<Runtime,
         });
     }
     let mut tried = Vec::new();
-    for place in places(None, beside, std::process::id()) {
+    for place in places(None, beside, pid) {
         match claim(&place, Place::Usual) {
             Ok(runtime) => return Ok(runtime),
             Err(error) => tried.push(format!("{} ({error})", place.display())),
@@ -124,6 +124,18 @@ pub fn take(configured: Option<&Path>, beside: Option<&Path>) -> Result<Runtime,
         exit::SYSTEM,
         format!("no directory for the configuration: {}; set LITESTREAM_ENTRY_RUNTIME_DIR or mount a tmpfs at /run", tried.join(", ")),
     ))
+}
+
+/// Takes over the directory of a boot that goes on, with what is in it.
+///
+/// # Errors
+/// 71 where it is another's by now.
+pub fn go_on(path: &Path, configured: bool) -> Result<Runtime, Failure> {
+    let place = if configured { Place::Configured } else { Place::Usual };
+    match hold(path, place) {
+        Ok((dir, lock)) => Ok(Runtime { path: path.to_owned(), dir, lock, place }),
+        Err(error) => Err(Failure::new(exit::SYSTEM, format!("{}: {error}", path.display()))),
+    }
 }
 
 /// Where the directory of the boot with this pid may be, the likeliest first.
@@ -346,10 +358,10 @@ mod tests {
     fn a_directory_serves_one_boot_at_a_time_and_is_free_after_it() {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("r");
-        let first = take(Some(&place), None).unwrap();
-        assert!(is_held(&place) && take(Some(&place), None).is_err());
+        let first = take(Some(&place), None, 1).unwrap();
+        assert!(is_held(&place) && take(Some(&place), None, 1).is_err());
         drop(first);
-        assert!(!is_held(&place) && take(Some(&place), None).is_ok());
+        assert!(!is_held(&place) && take(Some(&place), None, 1).is_ok());
     }
 
     #[test]
@@ -396,7 +408,7 @@ mod tests {
         for name in of_database.into_iter().chain([CONFIG_FILE, PLAN_FILE, "somebody-elses.yml", "verified-by-me"]) {
             std::fs::write(dir.path().join(name), "old").unwrap();
         }
-        let _taken = take(Some(dir.path()), None).unwrap();
+        let _taken = take(Some(dir.path()), None, 1).unwrap();
         let there = |name: &str| dir.path().join(name).exists();
         assert!(!there(CONFIG_FILE) && !there(PLAN_FILE) && there("somebody-elses.yml") && there("verified-by-me"));
         assert!(!of_database.into_iter().any(there), "a check of an earlier boot says nothing of this one");

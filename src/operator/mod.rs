@@ -345,7 +345,7 @@ fn context_of_url(mut flags: Vec<(String, String)>, variables: Vec<(String, Stri
 
 /// A plan of our own, where there is none to work with, in a runtime directory of our own.
 fn own_plan(configured: &Configured) -> Result<(Plan, Own), Failure> {
-    let (planned, runtime) = configured.plan(None)?;
+    let (planned, runtime) = configured.plan(None, std::process::id(), &|_| {})?;
     let mut plan = planned.plan;
     plan.litestream.env = Some(configured.helper_environment(&runtime.path).into_iter().filter_map(sys::pair).collect());
     Ok((plan, Own(runtime)))

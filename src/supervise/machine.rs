@@ -15,6 +15,8 @@ mod view;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::exit::{self, Ended};
 use crate::settings::OnFailure;
 use crate::worker::{Message, Preparation};
@@ -32,7 +34,7 @@ const KILL: i32 = 9;
 const TERM: i32 = 15;
 
 /// What a boot is to do, without how.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own, named where it is set")]
 pub struct Rules {
     /// Something is replicated.
@@ -82,7 +84,7 @@ pub struct Rules {
 }
 
 /// When backups are proved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// For the first time after the app's start.
     pub first: Duration,
@@ -115,6 +117,8 @@ pub enum Role {
     Check,
     /// The worker that serves status over HTTP.
     Serve,
+    /// The keeper of the locks and of the runtime directory.
+    Keep,
 }
 
 impl Role {
@@ -161,7 +165,7 @@ pub enum Lock {
 }
 
 /// What the process that has the lock has said of the databases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Holder {
     /// They are decided about, and replicated.
     Passed,
@@ -525,7 +529,7 @@ impl Machine {
                 Vec::new()
             }
             Role::Forget => self.copies_removed(ended, now),
-            Role::App | Role::Flush | Role::Watch | Role::Look | Role::Pulse => Vec::new(),
+            Role::App | Role::Flush | Role::Watch | Role::Look | Role::Pulse | Role::Keep => Vec::new(),
         }
     }
 

@@ -2,12 +2,12 @@
 //! Must never block, open a database, resolve a name, or die by accident.
 
 pub mod drain;
+mod keeper;
 pub mod lock;
 mod log;
 pub mod machine;
 mod outside;
 mod pipe;
-mod place;
 pub mod reap;
 mod send;
 pub mod signals;
@@ -16,85 +16,87 @@ mod start;
 use std::ffi::{CString, OsString};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
-use crate::config::Document;
 use crate::exit::{self, Failure};
 use crate::identity::Identity;
-use crate::mark::mark_path;
+use crate::keeper::words::Ask;
 use crate::plan::Plan;
-use crate::restore::{self, Local};
-use crate::runtime::Runtime;
 use crate::state::State;
-use crate::sys;
 use crate::worker::{FAILED, Message, Preparation};
-use crate::{report, runtime};
+use crate::{report, rotation, sys};
 use drain::Left;
-use lock::{Holding, Locks};
 use log::Log;
-use machine::{Action, Event, Holder, Lock, Machine, Role, Rules, Sync, UNSAVED};
+use machine::{Action, Event, Machine, Role, Sync, UNSAVED};
 use pipe::Pipe;
 use signals::Signals;
+use start::Start;
 
-/// What PID 1 needs for a boot.
+/// What PID 1 has for a boot: what it was started with, and what its keeper has made of that.
 #[derive(Debug)]
 pub struct Boot {
     /// The app's argv; empty where only Litestream is looked after.
-    pub app: Vec<OsString>,
-    /// The app's environment, byte for byte.
-    pub env: Vec<CString>,
+    app: Vec<OsString>,
+    /// Options, as the variables that they stand for.
+    options: Vec<(String, String)>,
+    /// The environment, byte for byte.
+    started_with: Vec<CString>,
+    /// The app's.
+    env: Vec<CString>,
     /// Litestream's and the workers'.
-    pub helper_env: Vec<CString>,
+    helper_env: Vec<CString>,
     /// What is kept of secrets that are in files, for the helpers; then the environment above is what we were started with.
-    pub kept: Option<OwnedFd>,
+    memory: Option<OwnedFd>,
     /// This binary.
-    pub own_path: PathBuf,
+    own_path: PathBuf,
     /// What is replicated, if anything.
-    pub plan: Option<Plan>,
-    /// The configuration as a tree.
-    pub document: Option<Document>,
-    /// The directory in which that is left.
-    pub runtime: Option<Runtime>,
-    /// Google's service account, for a file there.
-    pub google: Option<String>,
-    /// The locks on its databases, where they are ours.
-    pub locks: Option<Locks>,
+    plan: Option<Plan>,
     /// A command of the shell's that is to end well before the app starts.
-    pub migrate: Option<String>,
+    migrate: Option<String>,
     /// Signals go to the app's group.
-    pub signal_group: bool,
+    signal_group: bool,
     /// The app's descriptors besides 0, 1 and 2, until it has them.
-    pub inherited: Vec<OwnedFd>,
+    inherited: Vec<OwnedFd>,
     /// Who Litestream, the workers and the app are, where they are not who we are.
-    pub identity: Option<Identity>,
+    identity: Option<Identity>,
 }
 
 impl Boot {
-    /// Whether every database is here, and nothing is left of a restore that was killed. Reads a few
-    /// bytes of each, on the disk that the app is on.
-    pub fn is_here(&self) -> bool {
-        let here = |path: &Path| matches!(restore::look(path), Ok(Local::Sqlite)) && !restore::folder(path).exists();
-        self.plan.iter().flat_map(|p| &p.databases).all(|d| here(&d.path))
-    }
-
-    /// Lets the other user have what PID 1 has written: the runtime directory, the locks, which are also marks.
-    pub fn share(&self) {
-        let (Some(identity), Some(plan)) = (&self.identity, &self.plan) else { return };
-        let mut marks = plan.locked().into_iter().map(|d| mark_path(&d.path)).filter(|path| path.exists());
-        let shared = marks.try_for_each(|path| identity.own(&path)).and_then(|()| runtime::share(&plan.runtime, identity));
-        if let Err(error) = shared {
-            report::line(format_args!("LITESTREAM_ENTRY_USER: {}: {error}", plan.runtime.display()));
+    /// One that has not begun.
+    pub fn new(app: Vec<OsString>, options: Vec<(String, String)>, own_path: PathBuf, inherited: Vec<OwnedFd>) -> Self {
+        Self {
+            app,
+            options,
+            started_with: sys::raw_environment(),
+            env: Vec::new(),
+            helper_env: Vec::new(),
+            memory: rotation::memory().ok(),
+            own_path,
+            plan: None,
+            migrate: None,
+            signal_group: false,
+            inherited,
+            identity: None,
         }
     }
 }
 
 /// Runs the boot to its end; the container's exit code.
-pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
+///
+/// # Errors
+/// Why it does not begin.
+pub fn run(boot: Boot, signals: Signals) -> Result<u8, Failure> {
+    let mut shell = Shell::new(boot, signals);
+    let booted = shell.boot();
+    if booted.is_err() {
+        shell.end_keeper();
+    }
+    let (rules, early) = booted?;
     if Pid::this().as_raw() != 1 {
         // Orphans of the app must still come to us, or the drain would not see them.
         match nix::sys::prctl::set_child_subreaper(true) {
@@ -102,46 +104,22 @@ pub fn run(boot: Boot, rules: Rules, signals: Signals) -> u8 {
             Err(errno) => report::line(format_args!("not PID 1, and orphans cannot be reaped: {}", errno.desc())),
         }
     }
-    if boot.identity.is_some()
+    if shell.boot.identity.is_some()
         && let Err(errno) = sys::drop_capabilities()
     {
         report::line(format_args!("LITESTREAM_ENTRY_USER: root's capabilities are kept: {}", errno.desc()));
     }
-    let mut shell = Shell {
-        boot,
-        signals,
-        children: Vec::new(),
-        started: 0,
-        newest: 0,
-        pipes: Vec::new(),
-        logs: Vec::new(),
-        logs_at: Duration::ZERO,
-        place: place::Place::default(),
-        control: None,
-        ready: None,
-        hold: None,
-        exit: None,
-        app_code: None,
-        unsaved: false,
-        began: Instant::now(),
-        stood_still: Duration::ZERO,
-        state: State::default(),
-        stale: true,
-        doubt: false,
-        told: None,
-        left: Vec::new(),
-        rest_at: Some(Duration::ZERO),
-    };
     let mut machine = Machine::new(rules);
     let first = machine.start(shell.now());
     shell.perform(&mut machine, first);
-    shell.leave_plan();
-    shell.listen();
+    for signal in early {
+        let actions = machine.step(Event::Signal(signal), shell.now());
+        shell.perform(&mut machine, actions);
+    }
     loop {
-        shell.look_at_place();
         shell.leave_state(machine.view());
         if let Some(code) = shell.exit {
-            return shell.leave(code);
+            return Ok(shell.leave(code));
         }
         if shell.wait(machine.deadline(), machine.is_in_haste()) {
             let actions = machine.step(Event::StoodStill, shell.now());
@@ -189,10 +167,8 @@ struct Shell {
     logs: Vec<(ChildId, Log)>,
     /// When that is looked at again.
     logs_at: Duration,
-    /// What is in the runtime directory.
-    place: place::Place,
-    /// Where an operator's command asks for something.
-    control: Option<UnixDatagram>,
+    /// What touches the disks for us.
+    keeper: keeper::Keeper,
     /// The process that becomes the app when its gate opens.
     ready: Option<(Pid, UnixStream)>,
     /// Our end of the socket to Litestream's stand-in, and whether it has reported in.
@@ -218,6 +194,33 @@ struct Shell {
 }
 
 impl Shell {
+    fn new(boot: Boot, signals: Signals) -> Self {
+        Self {
+            boot,
+            signals,
+            children: Vec::new(),
+            started: 0,
+            newest: 0,
+            pipes: Vec::new(),
+            logs: Vec::new(),
+            logs_at: Duration::ZERO,
+            keeper: keeper::Keeper::default(),
+            ready: None,
+            hold: None,
+            exit: None,
+            app_code: None,
+            unsaved: false,
+            began: Instant::now(),
+            stood_still: Duration::ZERO,
+            state: State::default(),
+            stale: true,
+            doubt: false,
+            told: None,
+            left: Vec::new(),
+            rest_at: Some(Duration::ZERO),
+        }
+    }
+
     /// Without the time for which everything stood still.
     fn now(&self) -> Duration {
         self.began.elapsed().saturating_sub(self.stood_still)
@@ -229,12 +232,13 @@ impl Shell {
     /// nobody here has had that time, and it does not count.
     fn wait(&mut self, deadline: Option<Duration>, in_haste: bool) -> bool {
         let before = self.now();
-        let deadline = deadline.into_iter().chain(in_haste.then(|| before.saturating_add(LONGEST_NAP))).min();
+        let haste = in_haste.then(|| before.saturating_add(LONGEST_NAP));
+        let deadline = deadline.into_iter().chain(haste).chain(self.keeper.deadline()).min();
         let (logs, outlet, deadline) = self.logs_to_wait_for(deadline);
         let (deadline, rests) = self.rest(deadline);
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.pipes.iter().map(|(_, p)| PollFd::new(p.fd.as_fd(), PollFlags::POLLIN)));
-        fds.extend(self.control.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.keeper.to_wait_for().map(|(channel, flags)| PollFd::new(channel, flags)));
         if let Some((socket, false)) = &self.hold {
             fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
         }
@@ -285,7 +289,7 @@ impl Shell {
             events.extend(pipe.messages().into_iter().map(|message| (Some(*id), Event::Said(message))));
         }
         self.pipes.retain(|(_, pipe)| pipe.open);
-        events.extend(self.asked().into_iter().map(|message| (None, Event::Said(message))));
+        events.extend(self.keeper_events().into_iter().map(|event| (None, event)));
         if let Some((socket, said @ false)) = &mut self.hold {
             let mut byte = [0];
             match socket.read(&mut byte) {
@@ -302,6 +306,10 @@ impl Shell {
             self.newest = self.newest.max(pid.as_raw());
             // Killed before it was needed: the app's start makes another.
             let _ = self.ready.take_if(|(ready, _)| *ready == pid);
+            if self.pid_of(Role::Keep) == Some(pid) {
+                self.children.retain(|child| child.role != Role::Keep);
+                self.keeper_ended();
+            }
             if let Some(child) = self.children.iter_mut().find(|c| c.pid == Some(pid)) {
                 child.pid = None;
                 if child.role == Role::App {
@@ -350,44 +358,29 @@ impl Shell {
         match action {
             Action::Prepare(preparation) => {
                 let doubt = self.doubt && preparation == Preparation::Ending;
-                let more: &[&str] = if doubt { &[preparation.word(), FAILED] } else { &[preparation.word()] };
-                self.worker(Role::Prepare, &["__prepare"], more)
+                let more: &[&str] = if doubt { &[FAILED] } else { &[] };
+                self.worker(Role::Prepare, &[&["__prepare", preparation.word()], more].concat())
             }
-            Action::Probe => self.worker(Role::Probe, &["__probe"], &[]),
+            Action::Probe => self.worker(Role::Probe, &["__probe"]),
             Action::Pulse => {
-                self.keep_locks();
-                self.worker(Role::Pulse, &["__pulse"], &[])
+                self.ask(Ask::Locks);
+                self.worker(Role::Pulse, &["__pulse"])
             }
-            Action::Check => self.worker(Role::Check, &["__check"], &[]),
-            Action::Serve => self.worker(Role::Serve, &["__serve"], &[]),
-            Action::Watch => self.worker(Role::Watch, &["__watch"], &[]),
-            Action::Flush(sync, by) => {
-                self.keep_locks();
-                self.boot.locks.iter_mut().for_each(Locks::withdraw);
-                let left = by.saturating_sub(self.now()).as_millis().to_string();
-                let word = match sync {
-                    Sync::Socket => "socket",
-                    Sync::Pass => "pass",
-                    Sync::Shared => "shared",
-                    Sync::Rollback => "rollback",
-                };
-                self.wake();
-                // It writes to the same marks.
-                self.kill(Role::Look);
-                let more: &[&str] = if self.doubt { &[word, &left, FAILED] } else { &[word, &left] };
-                self.worker(Role::Flush, &["__flush"], more)
-            }
+            Action::Check => self.worker(Role::Check, &["__check"]),
+            Action::Serve => self.worker(Role::Serve, &["__serve"]),
+            Action::Watch => self.worker(Role::Watch, &["__watch"]),
+            Action::Flush(sync, by) => self.flush(sync, by),
             Action::Doubt => {
                 self.doubt = true;
                 None
             }
-            Action::Replicate => self.replicate(),
+            Action::Replicate => self.start_placed(Start { role: Role::Litestream, words: Vec::new(), by: None }),
             Action::ReadyApp => {
                 self.ready_app();
                 None
             }
             Action::Migrate => self.start_migration(),
-            Action::Forget => self.worker(Role::Forget, &["__forget"], &[]),
+            Action::Forget => self.worker(Role::Forget, &["__forget"]),
             Action::StartApp => self.start_app(),
             Action::SignalApp(signal) => {
                 self.signal_app(signal);
@@ -398,10 +391,7 @@ impl Shell {
                 self.wake_app();
                 None
             }
-            Action::Stop(role) => {
-                self.stop(role);
-                None
-            }
+            Action::Stop(role) => self.stop(role),
             Action::Kill(role) => {
                 self.kill(role);
                 None
@@ -420,15 +410,21 @@ impl Shell {
                 self.name_left(why);
                 None
             }
-            Action::TryLock => Some(Event::Lock(if self.try_lock() { Lock::Ours } else { Lock::Theirs(self.holder()) })),
+            Action::TryLock => {
+                self.ask(Ask::Take);
+                None
+            }
             Action::Pass => {
-                self.boot.locks.iter_mut().for_each(Locks::pass);
+                self.ask(Ask::Pass);
                 None
             }
             Action::Say(text) => {
                 // What it is about may have been said by another a moment ago.
                 self.read_logs(&[]);
-                self.unsaved |= text.starts_with(UNSAVED);
+                if text.starts_with(UNSAVED) {
+                    self.unsaved = true;
+                    self.say_what_hangs();
+                }
                 report::line(&text);
                 self.note(text);
                 None
@@ -444,41 +440,21 @@ impl Shell {
         self.children.iter().find(|c| c.role == role).and_then(|c| c.pid)
     }
 
-    /// Whoever may write beside a database may delete its lock.
-    fn keep_locks(&mut self) {
-        for text in self.boot.locks.iter_mut().flat_map(Locks::keep).collect::<Vec<_>>() {
-            report::line(&text);
-            self.note(text);
-        }
-    }
-
-    fn try_lock(&mut self) -> bool {
-        let databases = self.boot.plan.as_ref().map(Plan::locked).unwrap_or_default();
-        match Locks::take(&databases) {
-            Ok(Ok(locks)) => {
-                self.boot.locks = Some(locks);
-                self.boot.share();
-                true
-            }
-            Ok(Err(_)) => false,
-            Err(Failure { message, .. }) => {
-                report::line(message);
-                false
-            }
-        }
-    }
-
-    /// What the process that has the lock has said. Of several databases the least that was said of one counts.
-    fn holder(&self) -> Holder {
-        let databases = self.boot.plan.as_ref().map(Plan::locked).unwrap_or_default();
-        let holdings: Vec<Holding> = databases.iter().map(|d| lock::holding(&d.path)).collect();
-        if holdings.contains(&Holding::Undecided) {
-            Holder::Undecided
-        } else if holdings.iter().all(|holding| *holding == Holding::Passed) {
-            Holder::Passed
-        } else {
-            Holder::Silent { present: self.boot.is_here() }
-        }
+    fn flush(&mut self, sync: Sync, by: Duration) -> Option<Event> {
+        // Whoever may write beside a database may delete its lock.
+        self.ask(Ask::Locks);
+        self.ask(Ask::Withdraw);
+        let word = match sync {
+            Sync::Socket => "socket",
+            Sync::Pass => "pass",
+            Sync::Shared => "shared",
+            Sync::Rollback => "rollback",
+        };
+        self.wake();
+        // It writes to the same marks.
+        self.kill(Role::Look);
+        let words = ["__flush", word].into_iter().chain(self.doubt.then_some(FAILED)).map(str::to_owned).collect();
+        self.start_placed(Start { role: Role::Flush, words, by: Some(by) })
     }
 
     /// Leaves nothing of ours running where we are not PID 1; as PID 1 the kernel ends the rest.
@@ -497,6 +473,7 @@ impl Shell {
         ] {
             self.kill(role);
         }
+        self.end_keeper();
         self.read_logs(&[]);
         if self.unsaved || (exit::is_ours(code) && self.app_code != Some(code)) {
             report::tell();

@@ -48,10 +48,14 @@ impl Shell {
     }
 
     /// Asks a helper to end, with its group.
-    pub(super) fn stop(&self, role: Role) {
+    pub(super) fn stop(&mut self, role: Role) -> Option<Event> {
+        if self.keeper.forget_start(role) {
+            return Some(Event::NotStarted(role));
+        }
         if let Some(pid) = self.pid_of(role) {
             Self::send(role.name(), &[Target::Group(pid)], libc::SIGTERM);
         }
+        None
     }
 
     /// Lets those of our helpers go on that somebody has stopped: at the end there is no time for that.
@@ -63,6 +67,7 @@ impl Shell {
 
     /// Kills a helper with its group, and forgets it.
     pub(super) fn kill(&mut self, role: Role) {
+        self.keeper.forget_start(role);
         let killed: Vec<Child> = self.children.extract_if(.., |c| c.role == role).collect();
         for Child { id, pid, .. } in killed {
             if let Some(pid) = pid {

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -22,6 +23,29 @@ use crate::sys::{self, CHANNEL, KEPT, Kind, OWN_FILE, Program, limits};
 use crate::worker::exec::{self, HELPER, OPEN, RENEWED, RENEWED_LITESTREAM, SAME};
 use crate::worker::hold;
 
+/// A helper that is to be started.
+#[derive(Debug)]
+pub(super) struct Start {
+    /// What as.
+    pub(super) role: Role,
+    /// A worker's words; the plan goes behind the first.
+    pub(super) words: Vec<String>,
+    /// When it is to be done; how long that is from its start goes behind the second.
+    pub(super) by: Option<Duration>,
+}
+
+/// Why a process cannot be started.
+pub(super) fn why_not(errno: Errno) -> String {
+    match errno {
+        Errno::EAGAIN => limits::no_more_processes(),
+        Errno::EPERM | Errno::ENOSYS => format!(
+            "{}: a seccomp profile or another sandbox forbids what starts a process (clone, vfork, setsid, setpgid, execve); allow it",
+            errno.desc()
+        ),
+        _ => errno.desc().to_owned(),
+    }
+}
+
 impl Shell {
     /// There are never two of one role: two that write one replica destroy it.
     fn start(&mut self, role: Role, program: &Program<'_>) -> Option<Event> {
@@ -32,32 +56,28 @@ impl Shell {
     fn started(&mut self, role: Role, path: &Path, spawned: nix::Result<Pid>) -> Option<Event> {
         match spawned {
             Ok(pid) => {
-                self.newest = self.newest.max(pid.as_raw());
-                self.started = self.started.saturating_add(1);
-                self.children.push(Child { id: self.started, role, pid: Some(pid) });
+                self.child(role, pid);
                 None
             }
             Err(errno) => {
-                let why = match errno {
-                    Errno::EAGAIN => limits::no_more_processes(),
-                    Errno::EPERM | Errno::ENOSYS => format!(
-                        "{}: a seccomp profile or another sandbox forbids what starts a process (clone, vfork, setsid, setpgid, execve); allow it",
-                        errno.desc()
-                    ),
-                    _ => errno.desc().to_owned(),
-                };
                 // It is tried again.
-                report::news(format_args!("{}: cannot be started: {why}", path.display()));
+                report::news(format_args!("{}: cannot be started: {}", path.display(), why_not(errno)));
                 Some(Event::NotStarted(role))
             }
         }
+    }
+
+    pub(super) fn child(&mut self, role: Role, pid: Pid) {
+        self.newest = self.newest.max(pid.as_raw());
+        self.started = self.started.saturating_add(1);
+        self.children.push(Child { id: self.started, role, pid: Some(pid) });
     }
 
     /// Starts one of our helpers, by way of `__exec` where it is to be another user, or secrets are in files, which may have changed.
     fn helper(&mut self, role: Role, path: &Path, args: Vec<OsString>, descriptors: &[(RawFd, RawFd)]) -> Option<Event> {
         let env = self.boot.helper_env.clone();
         let own = self.boot.own_path.clone();
-        let kept = self.boot.kept.as_ref().map(|kept| (kept.as_raw_fd(), KEPT));
+        let kept = self.boot.memory.as_ref().map(|kept| (kept.as_raw_fd(), KEPT));
         let (program, args) = match (&self.boot.identity, kept) {
             (None, None) => (path, args),
             (identity, _) => {
@@ -84,17 +104,27 @@ impl Shell {
         failed
     }
 
-    pub(super) fn worker(&mut self, role: Role, words: &[&str], more: &[&str]) -> Option<Event> {
-        if !self.leave_plan() || !self.has_place() {
-            return Some(Event::NotStarted(role));
+    /// Starts a worker with these words, once its place has been looked at.
+    pub(super) fn worker(&mut self, role: Role, words: &[&str]) -> Option<Event> {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        self.start_placed(Start { role, words, by: None })
+    }
+
+    /// Starts it now.
+    pub(super) fn start_now(&mut self, start: Start) -> Option<Event> {
+        if start.role == Role::Litestream {
+            return self.start_litestream();
         }
+        let (role, mut more) = (start.role, start.words.into_iter());
         let plan = self.boot.plan.as_ref()?.runtime.join(PLAN_FILE);
         let Ok((ours, theirs)) = pipe2(OFlag::O_CLOEXEC) else { return Some(Event::NotStarted(role)) };
         let own = self.boot.own_path.clone();
+        let left = start.by.map(|by| by.saturating_sub(self.now()).as_millis().to_string());
         let mut args = vec![own.clone().into_os_string()];
-        args.extend(words.iter().map(OsString::from));
+        args.extend(more.next().map(OsString::from));
         args.push(plan.into());
-        args.extend(more.iter().map(OsString::from));
+        // What kind of last sync, then how long it has.
+        args.extend(more.next().into_iter().chain(left).chain(more).map(OsString::from));
         let failed = self.helper(role, sys::own_program(&own), args, &[(theirs.as_raw_fd(), CHANNEL)]);
         if failed.is_none() {
             self.pipes.extend(Pipe::new(ours).map(|pipe| (self.started, pipe)));
@@ -102,10 +132,7 @@ impl Shell {
         failed
     }
 
-    pub(super) fn replicate(&mut self) -> Option<Event> {
-        if !self.has_place() {
-            return Some(Event::NotStarted(Role::Litestream));
-        }
+    fn start_litestream(&mut self) -> Option<Event> {
         let plan = self.boot.plan.as_ref()?;
         let Ok((ours, theirs)) = UnixStream::pair() else { return Some(Event::NotStarted(Role::Litestream)) };
         // Its stand-in starts by a path.

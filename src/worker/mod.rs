@@ -28,7 +28,7 @@ use crate::exit::{self, Failure};
 use crate::habits::Habit;
 use crate::plan::Plan;
 use crate::sys::CHANNEL;
-use crate::{interrupt, report, rotation, tenants};
+use crate::{interrupt, keeper, report, rotation, tenants};
 
 /// What a worker tells PID 1: a line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,6 +231,7 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
     match word.to_str() {
         Some("__exec") => exec::run(args),
         Some("__hold") => hold::run(args),
+        Some("__keep") => keeper::run(args),
         Some("__prepare") => with_plan(args, |plan, channel, rest| {
             note_failure(plan, rest);
             let preparation = rest.first().and_then(|word| Preparation::parse(word));

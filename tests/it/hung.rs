@@ -24,17 +24,11 @@ both_lines!(
     health_names_what_does_not_answer_at_the_boot,
     health_names_what_does_not_answer_in_the_run,
     health_of_a_replica_that_hangs_is_its_lag,
-    #[ignore = "waits for a PID 1 that touches no disk"]
     the_data_directory_hangs_at_the_boot,
-    #[ignore = "waits for a PID 1 that touches no disk"]
     the_data_directory_hangs_in_the_run,
-    #[ignore = "waits for a PID 1 that touches no disk"]
     the_data_directory_hangs_in_the_stop,
-    #[ignore = "waits for a PID 1 that touches no disk"]
     the_runtime_directory_hangs_at_the_boot,
-    #[ignore = "waits for a PID 1 that touches no disk"]
     the_runtime_directory_hangs_in_the_run,
-    #[ignore = "waits for a PID 1 that touches no disk"]
     the_runtime_directory_hangs_in_the_stop,
     the_replica_hangs_at_the_boot,
     the_replica_hangs_in_the_run,

@@ -1,0 +1,486 @@
+//! PID 1's side of its keeper: the boot that it waits for, and what it asks for in the run. Must never wait for an answer but in the loop.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+
+use super::machine::{Event, Lock, Role, Rules, UNSAVED};
+use super::start::{Start, why_not};
+use super::{LONGEST_NAP, Shell, log, reap};
+use crate::exit::{self, Ended, Failure};
+use crate::identity::Identity;
+use crate::keeper::words::{Ask, Booted, Bytes, Tell, framed, unframed};
+use crate::keeper::{self, BOOT, BOOT_WITHOUT_APP, GO_ON};
+use crate::settings::{self, Entry, LogTo};
+use crate::sys::{self, Kind, Program};
+use crate::worker::Message;
+use crate::{plan, report};
+
+/// A worker's start waits for the look at its place for so long.
+const LOOKED_WITHIN: Duration = Duration::from_secs(1);
+/// A look that is not older than this is one.
+const FRESH: Duration = Duration::from_millis(100);
+/// After so long without an answer it is said what does not answer.
+const SILENT_AFTER: Duration = Duration::from_secs(5);
+/// So often one that cannot be started for now is tried again at the boot, and the first pause; it doubles.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(250);
+/// One that has lived for so long is followed by another at once.
+const STEADY: Duration = Duration::from_secs(60);
+/// So many signals are kept for the app while there is none.
+const EARLY: usize = 64;
+/// Docker's own, for a stop before the boot's is known.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long its end is waited for at our own, so that its locks are free when we are gone.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// The channel to it.
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    channel: Option<UnixStream>,
+    /// Part of a frame that is on its way, and of one that comes.
+    leaves: Vec<u8>,
+    arrived: Vec<u8>,
+    /// What is asked for, the oldest first; that one is asked already, since then.
+    asks: VecDeque<Ask>,
+    since: Option<Duration>,
+    /// What it is about to touch.
+    at: String,
+    /// When the runtime directory was last found to be there.
+    looked: Option<Duration>,
+    /// The locks are ours, and say that all is decided about.
+    locked: bool,
+    passed: bool,
+    /// It cannot be started now; it is tried again then.
+    again_at: Option<Duration>,
+    tries: u32,
+    started_at: Duration,
+    /// Starts that wait for such a look, since then.
+    pub(super) starts: VecDeque<(Duration, Start)>,
+}
+
+impl Keeper {
+    fn ask(&mut self, ask: Ask, now: Duration) {
+        match &ask {
+            // Only the last one counts.
+            Ask::State(_) => {
+                let asked = usize::from(self.since.is_some());
+                if let Some(waits) = self.asks.iter_mut().skip(asked).find(|ask| matches!(ask, Ask::State(_))) {
+                    *waits = ask;
+                    return;
+                }
+            }
+            Ask::Take if self.asks.contains(&ask) => return,
+            Ask::Pass => self.passed = true,
+            Ask::Withdraw => self.passed = false,
+            _ => {}
+        }
+        self.asks.push_back(ask);
+        self.send(now);
+    }
+
+    /// One at a time, so that what does not answer is known.
+    fn send(&mut self, now: Duration) {
+        if self.since.is_none()
+            && self.channel.is_some()
+            && let Some(frame) = self.asks.front().and_then(|ask| framed(ask).ok())
+        {
+            self.leaves = frame;
+            self.since = Some(now);
+        }
+        self.write();
+    }
+
+    fn write(&mut self) {
+        while let Some(channel) = self.channel.as_mut().filter(|_| !self.leaves.is_empty()) {
+            match channel.write(&self.leaves) {
+                Ok(written) => drop(self.leaves.drain(..written.min(self.leaves.len()))),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // What is gone, its end tells of.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn answered(&mut self, now: Duration) {
+        self.asks.pop_front();
+        self.since = None;
+        self.send(now);
+    }
+
+    /// What it has told, in its order.
+    fn told(&mut self) -> Vec<Tell> {
+        let mut chunk = [0; 4096];
+        while let Some(channel) = &mut self.channel {
+            match channel.read(&mut chunk) {
+                Ok(0) => self.channel = None,
+                Ok(n) => self.arrived.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.channel = None,
+            }
+        }
+        let mut told = Vec::new();
+        while let Ok(Some(tell)) = unframed(&mut self.arrived) {
+            told.push(tell);
+        }
+        told
+    }
+
+    /// What it waits on, and what for, in `poll(2)`.
+    pub(super) fn to_wait_for(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let flags = if self.leaves.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT };
+        self.channel.as_ref().map(|channel| (channel.as_fd(), flags))
+    }
+
+    /// What has not answered for so long.
+    fn silent(&self, within: Duration, now: Duration) -> Option<&str> {
+        let waits = self.since.is_some_and(|since| now.saturating_sub(since) >= within);
+        (waits && !self.at.is_empty()).then_some(self.at.as_str())
+    }
+
+    /// Whether one of this role waited for its start, which it does no more.
+    pub(super) fn forget_start(&mut self, role: Role) -> bool {
+        let waited = self.starts.len();
+        self.starts.retain(|(_, start)| start.role != role);
+        self.starts.len() < waited
+    }
+
+    /// The first that has waited for its look long enough: what hangs may be none of its concern.
+    fn overdue(&mut self, now: Duration) -> Option<Start> {
+        let (since, _) = self.starts.front()?;
+        if now.saturating_sub(*since) < LOOKED_WITHIN {
+            return None;
+        }
+        self.starts.pop_front().map(|(_, start)| start)
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        let start = self.starts.front().map(|(since, _)| since.saturating_add(LOOKED_WITHIN));
+        let silent = self.since.map(|since| since.saturating_add(SILENT_AFTER));
+        start.into_iter().chain(silent).chain(self.again_at).min()
+    }
+}
+
+/// Where stderr is the app's alone.
+fn leave_stderr(log: &LogTo) -> Result<(), Failure> {
+    let file = match log {
+        LogTo::Stderr => return Ok(()),
+        LogTo::Nowhere => None,
+        LogTo::File(path) => Some(path),
+    };
+    report::leave_stderr(file.map(PathBuf::as_path)).map_err(|error| {
+        let path = file.map(|path| path.display().to_string()).unwrap_or_default();
+        let why = match error.raw_os_error() {
+            Some(nix::libc::ELOOP) => "it is a symbolic link; name what it leads to".to_owned(),
+            _ => error.to_string(),
+        };
+        Failure::new(exit::CONFIG, format!("LITESTREAM_ENTRY_LOG: {path}: {why}"))
+    })
+}
+
+impl Shell {
+    pub(super) fn ask(&mut self, ask: Ask) {
+        if self.boot.plan.is_some() {
+            let now = self.now();
+            self.keeper.ask(ask, now);
+        }
+    }
+
+    fn start_keeper(&mut self, what: &str) -> Result<(), Errno> {
+        let (ours, theirs) = UnixStream::pair().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
+        ours.set_nonblocking(true).map_err(|_| Errno::EINVAL)?;
+        let own = self.boot.own_path.clone();
+        // All under their own numbers: what was given to us may be a secret's file.
+        let memory = self.boot.memory.as_ref().map(AsRawFd::as_raw_fd);
+        let mut args = vec![own.clone().into_os_string(), "__keep".into()];
+        args.extend(keeper::words_of(theirs.as_raw_fd(), memory, what, &self.boot.options));
+        let log = log::of(Role::Keep);
+        let output = log.iter().flat_map(|(_, theirs)| [1, 2].map(|number| (theirs.as_raw_fd(), number)));
+        let given = self.boot.inherited.iter().map(AsRawFd::as_raw_fd).filter(|_| what != GO_ON);
+        let same = given.chain([theirs.as_raw_fd()]).chain(memory).map(|fd| (fd, fd));
+        let descriptors: Vec<_> = output.chain(same).collect();
+        let program = sys::own_program(&own);
+        let pid =
+            Program { path: program, args: &args, env: &self.boot.started_with, kind: Kind::Helper, descriptors: &descriptors }.spawn()?;
+        self.child(Role::Keep, pid);
+        self.logs.extend(log.map(|(ours, _)| (self.started, ours)));
+        (self.keeper.channel, self.keeper.since, self.keeper.started_at) = (Some(ours), None, self.now());
+        self.keeper.leaves.clear();
+        self.keeper.arrived.clear();
+        Ok(())
+    }
+
+    /// Boots, as far as that is the keeper's. Signals that come meanwhile are for the machine.
+    pub(super) fn boot(&mut self) -> Result<(Rules, Vec<i32>), Failure> {
+        let (mut early, mut stop_by, mut entry) = (Vec::new(), None, None::<Box<Entry>>);
+        loop {
+            self.boot_by_keeper()?;
+            let ended = reap::ended();
+            for tell in self.keeper.told() {
+                if let Some(booted) = self.told_of_boot(tell, &mut entry, &ended)? {
+                    self.note_keepers_end(&ended);
+                    return Ok((self.take_over_from(*booted), early));
+                }
+            }
+            self.read_logs(&ended);
+            if self.note_keepers_end(&ended) {
+                report::line("the process that boots was killed: starting it again");
+                self.try_again();
+            }
+            for signal in self.signals.pending() {
+                if is_stop(signal, entry.as_deref()) || early.len() < EARLY {
+                    early.push(signal);
+                }
+            }
+            let stops = early.iter().filter(|signal| is_stop(**signal, entry.as_deref())).count();
+            let timeout = entry.as_ref().map_or(STOP_TIMEOUT, |entry| entry.stop_timeout);
+            let now = self.now();
+            if stops > 0 {
+                stop_by.get_or_insert(now.saturating_add(timeout));
+            }
+            if stops > 1 || stop_by.is_some_and(|by| by <= now) {
+                return Err(self.not_booted());
+            }
+            self.say_what_is_silent();
+            self.wait_for_boot(stop_by.into_iter().chain(self.keeper.deadline()).min());
+        }
+    }
+
+    /// Starts it where there is none, and it is time.
+    fn boot_by_keeper(&mut self) -> Result<(), Failure> {
+        let now = self.now();
+        if self.pid_of(Role::Keep).is_some() || self.keeper.again_at.is_some_and(|at| at > now) {
+            return Ok(());
+        }
+        let what = if self.boot.app.is_empty() { BOOT_WITHOUT_APP } else { BOOT };
+        match self.start_keeper(what) {
+            Ok(()) => {
+                (self.keeper.again_at, self.keeper.since) = (None, Some(now));
+                Ok(())
+            }
+            Err(errno) if self.keeper.tries >= TRIES || errno != Errno::EAGAIN => {
+                let why = why_not(errno);
+                Err(Failure::new(exit::SYSTEM, format!("{}: cannot be started: {why}", self.boot.own_path.display())))
+            }
+            Err(_) => {
+                self.try_again();
+                Ok(())
+            }
+        }
+    }
+
+    fn try_again(&mut self) {
+        let pause = PAUSE.saturating_mul(1 << self.keeper.tries.min(6));
+        self.keeper.tries = self.keeper.tries.saturating_add(1);
+        (self.keeper.again_at, self.keeper.since) = (Some(self.now().saturating_add(pause)), None);
+    }
+
+    /// Whether it was among these.
+    fn note_keepers_end(&mut self, ended: &[(Pid, Ended)]) -> bool {
+        let Some(keeper) = self.pid_of(Role::Keep).filter(|keeper| ended.iter().any(|(pid, _)| pid == keeper)) else { return false };
+        self.children.retain(|child| child.pid != Some(keeper));
+        self.keeper.channel = None;
+        true
+    }
+
+    /// It cannot even be looked whether an earlier life has left something that is not in the replica.
+    fn not_booted(&self) -> Failure {
+        let at = Some(self.keeper.at.as_str()).filter(|at| !at.is_empty()).unwrap_or("what the boot reads first");
+        Failure::new(
+            exit::UNSAVED,
+            format!("{UNSAVED}{at} does not answer: nothing was started, and what an earlier container left there was not looked at"),
+        )
+    }
+
+    fn told_of_boot(&mut self, tell: Tell, entry: &mut Option<Box<Entry>>, ended: &[(Pid, Ended)]) -> Result<Option<Box<Booted>>, Failure> {
+        match tell {
+            Tell::Settings(settings) => {
+                report::set_debug(settings.debug);
+                leave_stderr(&settings.log)?;
+                *entry = Some(settings);
+            }
+            Tell::At(at) => (self.keeper.at, self.keeper.since) = (at, Some(self.now())),
+            Tell::Booted(booted) => {
+                self.read_logs(ended);
+                (self.keeper.since, self.keeper.looked) = (None, Some(self.now()));
+                return Ok(Some(booted));
+            }
+            Tell::Refused(code, message) => {
+                self.read_logs(ended);
+                return Err(Failure::new(code, message));
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn wait_for_boot(&self, deadline: Option<Duration>) {
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.keeper.to_wait_for().map(|(fd, flags)| PollFd::new(fd, flags)));
+        fds.extend(self.logs.iter().map(|(_, log)| PollFd::new(log.as_fd(), PollFlags::POLLIN)));
+        let left = deadline.map_or(LONGEST_NAP, |at| at.saturating_sub(self.now()).saturating_add(Duration::from_millis(1)));
+        if poll(&mut fds, PollTimeout::try_from(left.min(LONGEST_NAP)).unwrap_or(PollTimeout::MAX)).is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Takes over what the keeper has made of the environment.
+    fn take_over_from(&mut self, booted: Booted) -> Rules {
+        let boot = &mut self.boot;
+        boot.identity = booted.identity.and_then(|word| Identity::from_word(&word.word()));
+        boot.identity.iter().for_each(Identity::own_stdio);
+        let helper_env = booted.helper_env.map(|entries| entries.iter().filter_map(Bytes::entry).collect());
+        if helper_env.is_some() {
+            boot.memory = None;
+        }
+        boot.helper_env = helper_env.unwrap_or_else(|| boot.started_with.clone());
+        boot.env = boot.started_with.clone();
+        if booted.hides {
+            boot.env.retain(|entry| !settings::holds_secret(plan::name_of(entry)));
+        }
+        let exported: Vec<_> = booted.exported.iter().filter_map(Bytes::entry).collect();
+        boot.env.retain(|entry| !exported.iter().any(|path| plan::name_of(path) == plan::name_of(entry)));
+        boot.env.extend(exported);
+        (boot.plan, boot.migrate) = (booted.plan, booted.migrate);
+        boot.signal_group = booted.signal_group;
+        self.keeper.locked = booted.rules.replicates && !booted.rules.standby;
+        booted.rules
+    }
+
+    /// What it has answered. Where it is silent, what waits for it goes on without it.
+    pub(super) fn keeper_events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for tell in self.keeper.told() {
+            let now = self.now();
+            match tell {
+                Tell::At(at) => self.keeper.at = at,
+                Tell::Place(there) => {
+                    self.keeper.looked = there.then_some(now);
+                    self.keeper.answered(now);
+                    events.extend(self.keeper.starts.pop_front().and_then(|(_, start)| self.start_if(there, start)));
+                }
+                Tell::Ours => {
+                    self.keeper.locked = true;
+                    self.keeper.answered(now);
+                    events.push(Event::Lock(Lock::Ours));
+                }
+                Tell::Theirs { holder } => {
+                    self.keeper.answered(now);
+                    events.push(Event::Lock(Lock::Theirs(holder)));
+                }
+                Tell::Done => self.keeper.answered(now),
+                Tell::Note(text) => {
+                    report::line(&text);
+                    self.note(text);
+                }
+                Tell::Resnapshot => events.push(Event::Said(Message::Resnapshot)),
+                Tell::Lost(alias) => {
+                    report::line(format_args!(
+                        "{alias}: the process that held its lock was killed, and another container has taken it: this one ends, and the other sees all that was written"
+                    ));
+                    self.kill(Role::App);
+                    self.exit = Some(exit::SYSTEM);
+                }
+                Tell::Refused(_, why) => report::lines(&why),
+                Tell::Settings(_) | Tell::Booted(_) => {}
+            }
+        }
+        let now = self.now();
+        while let Some(start) = self.keeper.overdue(now) {
+            events.extend(self.start_now(start));
+        }
+        self.say_what_is_silent();
+        if self.keeper.again_at.take_if(|at| *at <= now).is_some() {
+            self.go_on_with_another();
+        }
+        events
+    }
+
+    fn start_if(&mut self, there: bool, start: Start) -> Option<Event> {
+        if there { self.start_now(start) } else { Some(Event::NotStarted(start.role)) }
+    }
+
+    /// Starts a helper once its place has been looked at.
+    pub(super) fn start_placed(&mut self, start: Start) -> Option<Event> {
+        self.boot.plan.as_ref()?;
+        self.kill(start.role);
+        let now = self.now();
+        let is_fresh = self.keeper.looked.is_some_and(|looked| now.saturating_sub(looked) <= FRESH);
+        if is_fresh && self.keeper.asks.is_empty() {
+            return self.start_now(start);
+        }
+        self.keeper.starts.push_back((now, start));
+        self.ask(Ask::Place);
+        None
+    }
+
+    fn say_what_is_silent(&self) {
+        if let Some(at) = self.keeper.silent(SILENT_AFTER, self.now()) {
+            report::news(format_args!("{at} does not answer: waiting for it"));
+        }
+    }
+
+    /// Why something may not be saved, where it is known.
+    pub(super) fn say_what_hangs(&self) {
+        if let Some(at) = self.keeper.silent(LOOKED_WITHIN, self.now()) {
+            report::line(format_args!("{at} does not answer"));
+        }
+    }
+
+    /// It has ended, which is nobody's wish but where it has nothing to keep.
+    pub(super) fn keeper_ended(&mut self) {
+        self.keeper.channel = None;
+        if self.boot.plan.is_none() {
+            return;
+        }
+        if self.now().saturating_sub(self.keeper.started_at) >= STEADY {
+            self.keeper.tries = 0;
+        }
+        report::news("the process that keeps the locks and the runtime directory was killed: another one goes on");
+        if self.keeper.tries == 0 { self.go_on_with_another() } else { self.try_again() }
+    }
+
+    fn go_on_with_another(&mut self) {
+        let Some(plan) = self.boot.plan.clone() else { return };
+        if let Err(errno) = self.start_keeper(GO_ON) {
+            report::news(format_args!("{}: cannot be started: {}", self.boot.own_path.display(), why_not(errno)));
+            self.try_again();
+            return;
+        }
+        self.keeper.tries = self.keeper.tries.saturating_add(1);
+        self.keeper.asks.retain(|ask| !matches!(ask, Ask::GoOn { .. }));
+        let (locked, passed) = (self.keeper.locked, self.keeper.passed);
+        self.keeper.asks.push_front(Ask::GoOn { plan: Box::new(plan), locked, passed });
+        let now = self.now();
+        self.keeper.send(now);
+        self.stale = true;
+    }
+
+    /// At our own end: its locks are free when it has ended, too. One that hangs is left to the kernel.
+    pub(super) fn end_keeper(&mut self) {
+        let Some(keeper) = self.pid_of(Role::Keep) else { return };
+        self.kill(Role::Keep);
+        if Pid::this().as_raw() == 1 {
+            return;
+        }
+        let by = self.now().saturating_add(ENDS_WITHIN);
+        while self.now() < by && !reap::ended().iter().any(|(pid, _)| *pid == keeper) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Whether a signal asks for the end of a boot.
+fn is_stop(signal: i32, entry: Option<&Entry>) -> bool {
+    use nix::libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    [SIGHUP, SIGINT, SIGQUIT, SIGTERM].contains(&signal) || entry.is_some_and(|entry| entry.stop_signal.contains(&signal))
+}
