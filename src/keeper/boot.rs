@@ -38,36 +38,49 @@ impl Ready {
     }
 }
 
-/// Does all that may fail before the first child of PID 1's; why not, in one line a problem.
-pub(super) fn boot(configured: &Configured, host: &Host) -> Result<Ready, Failure> {
+/// What PID 1 does where nothing is replicated, which is said; why it does not, in one line.
+///
+/// # Errors
+/// 78 where there is no app either.
+pub fn plainly(configured: &Configured, app: bool) -> Result<Booted, Failure> {
     let entry = &configured.settings.entry;
-    let identity = entry.user.as_deref().map(Identity::resolve).transpose()?.flatten();
-    let mut booted = Booted {
-        rules: plain_rules(entry, host.app),
-        plan: None,
-        helper_env: Some(Vec::new()),
-        exported: Vec::new(),
-        hides: entry.hide_secrets,
-        identity: identity.as_ref().map(|identity| Bytes::from(identity.word().as_os_str())),
-        migrate: entry.migrate.clone(),
-        signal_group: entry.signal_group,
-    };
-    if let Some(above) = running::above(configured, host.boot) {
-        report::line(format_args!(
-            "the litestream-entry above (pid {}) replicates already: this one only runs the app; name litestream-entry once, in ENTRYPOINT or in the command",
-            above.pid
-        ));
-        let rules = Rules { migrate: None, rollback: false, rewrite: Vec::new(), serves: false, check: None, ..booted.rules };
-        return Ok(Ready::plainly(Booted { rules, hides: false, identity: None, migrate: None, ..booted }));
-    }
     if let Source::Nothing(why) = &configured.settings.source {
-        if !host.app {
+        if !app {
             return Err(Failure::new(exit::CONFIG, why.clone()));
         }
         report::line(format_args!("{why}: NOTHING IS REPLICATED"));
         if entry.http.is_some() {
             report::line("LITESTREAM_ENTRY_HTTP: nothing is served, since nothing is replicated");
         }
+    }
+    Ok(Booted {
+        rules: plain_rules(entry, app),
+        plan: None,
+        helper_env: Some(Vec::new()),
+        exported: Vec::new(),
+        hides: entry.hide_secrets,
+        identity: None,
+        migrate: entry.migrate.clone(),
+        signal_group: entry.signal_group,
+    })
+}
+
+/// Does all that may fail before the first child of PID 1's; why not, in one line a problem.
+pub(super) fn boot(configured: &Configured, host: &Host) -> Result<Ready, Failure> {
+    let entry = &configured.settings.entry;
+    let identity = entry.user.as_deref().map(Identity::resolve).transpose()?.flatten();
+    if let Some(above) = running::above(configured, host.boot) {
+        report::line(format_args!(
+            "the litestream-entry above (pid {}) replicates already: this one only runs the app; name litestream-entry once, in ENTRYPOINT or in the command",
+            above.pid
+        ));
+        let booted = plainly(configured, host.app)?;
+        let rules = Rules { migrate: None, rollback: false, rewrite: Vec::new(), serves: false, check: None, ..booted.rules };
+        return Ok(Ready::plainly(Booted { rules, hides: false, identity: None, migrate: None, ..booted }));
+    }
+    let mut booted = plainly(configured, host.app)?;
+    booted.identity = identity.as_ref().map(|identity| Bytes::from(identity.word().as_os_str()));
+    if matches!(configured.settings.source, Source::Nothing(_)) {
         return Ok(Ready::plainly(booted));
     }
     Facilities::enough_descriptors()?.iter().for_each(report::line);

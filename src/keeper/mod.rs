@@ -8,6 +8,8 @@ mod boot;
 mod place;
 pub mod words;
 
+pub use boot::plainly;
+
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};

@@ -154,7 +154,7 @@ pub fn go_on_from_here(database: &Path) -> io::Result<()> {
 
 /// The last transaction of which the replica has a file of its own, 0 without any; none where it does not answer.
 fn transactions_there(source: &Source<'_>) -> Option<u64> {
-    let files = source.look(END_FOR).ok()?;
+    let files: Vec<_> = source.look(END_FOR).ok()?.into_iter().filter(|file| !file.snapshot).collect();
     Some(if let Some(Position::Txid(last)) = backup::newest(&files) { last } else { 0 })
 }
 

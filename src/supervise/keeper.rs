@@ -18,17 +18,18 @@ use crate::exit::{self, Ended, Failure};
 use crate::identity::Identity;
 use crate::keeper::words::{Ask, Booted, Bytes, Tell, framed, unframed};
 use crate::keeper::{self, BOOT, BOOT_WITHOUT_APP, GO_ON};
-use crate::settings::{self, Entry, LogTo};
+use crate::settings::{self, Entry, LogTo, Source};
 use crate::sys::{self, Kind, Program};
 use crate::worker::Message;
-use crate::{plan, report};
+use crate::{Configured, plan, report};
 
 /// A worker's start waits for the look at its place for so long.
 const LOOKED_WITHIN: Duration = Duration::from_secs(1);
 /// A look that is not older than this is one.
 const FRESH: Duration = Duration::from_millis(100);
-/// After so long without an answer it is said what does not answer.
+/// After so long without an answer it is said what does not answer; and how often that is said again.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
+const SAID_AGAIN: Duration = Duration::from_secs(60);
 /// So often one that cannot be started for now is tried again at the boot, and the first pause; it doubles.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(250);
@@ -51,6 +52,8 @@ pub(super) struct Keeper {
     /// What is asked for, the oldest first; that one is asked already, since then.
     asks: VecDeque<Ask>,
     since: Option<Duration>,
+    /// When it is said that this is not answered.
+    say_at: Option<Duration>,
     /// What it is about to touch.
     at: String,
     /// When the runtime directory was last found to be there.
@@ -93,7 +96,7 @@ impl Keeper {
             && let Some(frame) = self.asks.front().and_then(|ask| framed(ask).ok())
         {
             self.leaves = frame;
-            self.since = Some(now);
+            self.waits(now);
         }
         self.write();
     }
@@ -109,9 +112,18 @@ impl Keeper {
         }
     }
 
+    /// Something is asked for from now on.
+    fn waits(&mut self, now: Duration) {
+        (self.since, self.say_at) = (Some(now), Some(now.saturating_add(SILENT_AFTER)));
+    }
+
+    fn waits_no_more(&mut self) {
+        (self.since, self.say_at) = (None, None);
+    }
+
     fn answered(&mut self, now: Duration) {
         self.asks.pop_front();
-        self.since = None;
+        self.waits_no_more();
         self.send(now);
     }
 
@@ -140,10 +152,9 @@ impl Keeper {
         self.channel.as_ref().map(|channel| (channel.as_fd(), flags))
     }
 
-    /// What has not answered for so long.
-    fn silent(&self, within: Duration, now: Duration) -> Option<&str> {
-        let waits = self.since.is_some_and(|since| now.saturating_sub(since) >= within);
-        (waits && !self.at.is_empty()).then_some(self.at.as_str())
+    /// What it is at, where that is known.
+    fn place(&self) -> Option<&str> {
+        Some(self.at.as_str()).filter(|at| !at.is_empty())
     }
 
     /// Whether one of this role waited for its start, which it does no more.
@@ -165,8 +176,7 @@ impl Keeper {
     /// When something is due.
     pub(super) fn deadline(&self) -> Option<Duration> {
         let start = self.starts.front().map(|(since, _)| since.saturating_add(LOOKED_WITHIN));
-        let silent = self.since.map(|since| since.saturating_add(SILENT_AFTER));
-        start.into_iter().chain(silent).chain(self.again_at).min()
+        start.into_iter().chain(self.say_at).chain(self.again_at).min()
     }
 }
 
@@ -213,7 +223,8 @@ impl Shell {
             Program { path: program, args: &args, env: &self.boot.started_with, kind: Kind::Helper, descriptors: &descriptors }.spawn()?;
         self.child(Role::Keep, pid);
         self.logs.extend(log.map(|(ours, _)| (self.started, ours)));
-        (self.keeper.channel, self.keeper.since, self.keeper.started_at) = (Some(ours), None, self.now());
+        (self.keeper.channel, self.keeper.started_at) = (Some(ours), self.now());
+        self.keeper.waits_no_more();
         self.keeper.leaves.clear();
         self.keeper.arrived.clear();
         Ok(())
@@ -221,6 +232,9 @@ impl Shell {
 
     /// Boots, as far as that is the keeper's. Signals that come meanwhile are for the machine.
     pub(super) fn boot(&mut self) -> Result<(Rules, Vec<i32>), Failure> {
+        if let Some(rules) = self.boot_plainly()? {
+            return Ok((rules, Vec::new()));
+        }
         let (mut early, mut stop_by, mut entry) = (Vec::new(), None, None::<Box<Entry>>);
         loop {
             self.boot_by_keeper()?;
@@ -233,6 +247,9 @@ impl Shell {
             }
             self.read_logs(&ended);
             if self.note_keepers_end(&ended) {
+                if self.keeper.tries >= TRIES {
+                    return Err(Failure::new(exit::INTERNAL, "the process that boots dies each time; see above"));
+                }
                 report::line("the process that boots was killed: starting it again");
                 self.try_again();
             }
@@ -255,6 +272,24 @@ impl Shell {
         }
     }
 
+    /// Without a keeper, where the environment alone says that nothing is replicated: an init need not start another process for that.
+    fn boot_plainly(&mut self) -> Result<Option<Rules>, Failure> {
+        let names_a_file = |name: &[u8]| name.ends_with(b"_FILE") || name == b"LITESTREAM_CONFIG";
+        let mut names = self.boot.started_with.iter().map(plan::name_of);
+        let mut options = self.boot.options.iter().map(|(name, _)| name.as_bytes());
+        if names.any(names_a_file) || options.any(names_a_file) {
+            return Ok(None);
+        }
+        let configured = Configured::read(self.boot.options.clone())?;
+        let entry = &configured.settings.entry;
+        if entry.user.is_some() || !matches!(configured.settings.source, Source::Nothing(_)) {
+            return Ok(None);
+        }
+        leave_stderr(&entry.log)?;
+        let booted = keeper::plainly(&configured, !self.boot.app.is_empty())?;
+        Ok(Some(self.take_over_from(booted)))
+    }
+
     /// Starts it where there is none, and it is time.
     fn boot_by_keeper(&mut self) -> Result<(), Failure> {
         let now = self.now();
@@ -264,7 +299,8 @@ impl Shell {
         let what = if self.boot.app.is_empty() { BOOT_WITHOUT_APP } else { BOOT };
         match self.start_keeper(what) {
             Ok(()) => {
-                (self.keeper.again_at, self.keeper.since) = (None, Some(now));
+                self.keeper.again_at = None;
+                self.keeper.waits(now);
                 Ok(())
             }
             Err(errno) if self.keeper.tries >= TRIES || errno != Errno::EAGAIN => {
@@ -281,7 +317,8 @@ impl Shell {
     fn try_again(&mut self) {
         let pause = PAUSE.saturating_mul(1 << self.keeper.tries.min(6));
         self.keeper.tries = self.keeper.tries.saturating_add(1);
-        (self.keeper.again_at, self.keeper.since) = (Some(self.now().saturating_add(pause)), None);
+        self.keeper.again_at = Some(self.now().saturating_add(pause));
+        self.keeper.waits_no_more();
     }
 
     /// Whether it was among these.
@@ -294,7 +331,7 @@ impl Shell {
 
     /// It cannot even be looked whether an earlier life has left something that is not in the replica.
     fn not_booted(&self) -> Failure {
-        let at = Some(self.keeper.at.as_str()).filter(|at| !at.is_empty()).unwrap_or("what the boot reads first");
+        let at = self.keeper.place().unwrap_or("what the boot reads first");
         Failure::new(
             exit::UNSAVED,
             format!("{UNSAVED}{at} does not answer: nothing was started, and what an earlier container left there was not looked at"),
@@ -308,10 +345,15 @@ impl Shell {
                 leave_stderr(&settings.log)?;
                 *entry = Some(settings);
             }
-            Tell::At(at) => (self.keeper.at, self.keeper.since) = (at, Some(self.now())),
+            Tell::At(at) => {
+                self.keeper.at = at;
+                let now = self.now();
+                self.keeper.waits(now);
+            }
             Tell::Booted(booted) => {
                 self.read_logs(ended);
-                (self.keeper.since, self.keeper.looked) = (None, Some(self.now()));
+                self.keeper.waits_no_more();
+                self.keeper.looked = Some(self.now());
                 return Ok(Some(booted));
             }
             Tell::Refused(code, message) => {
@@ -323,13 +365,19 @@ impl Shell {
         Ok(None)
     }
 
-    fn wait_for_boot(&self, deadline: Option<Duration>) {
+    /// Until something happens. Where everything stood still meanwhile, that time does not count.
+    fn wait_for_boot(&mut self, deadline: Option<Duration>) {
+        let before = self.now();
+        let left = deadline.map_or(LONGEST_NAP, |at| at.saturating_sub(before).saturating_add(Duration::from_millis(1))).min(LONGEST_NAP);
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.keeper.to_wait_for().map(|(fd, flags)| PollFd::new(fd, flags)));
         fds.extend(self.logs.iter().map(|(_, log)| PollFd::new(log.as_fd(), PollFlags::POLLIN)));
-        let left = deadline.map_or(LONGEST_NAP, |at| at.saturating_sub(self.now()).saturating_add(Duration::from_millis(1)));
-        if poll(&mut fds, PollTimeout::try_from(left.min(LONGEST_NAP)).unwrap_or(PollTimeout::MAX)).is_err() {
+        if poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)).is_err() {
             std::thread::sleep(Duration::from_millis(1));
+        }
+        let overslept = self.now().saturating_sub(before).saturating_sub(left);
+        if overslept > LONGEST_NAP {
+            self.stood_still = self.stood_still.saturating_add(overslept);
         }
     }
 
@@ -423,15 +471,18 @@ impl Shell {
         None
     }
 
-    fn say_what_is_silent(&self) {
-        if let Some(at) = self.keeper.silent(SILENT_AFTER, self.now()) {
-            report::news(format_args!("{at} does not answer: waiting for it"));
+    fn say_what_is_silent(&mut self) {
+        let now = self.now();
+        if self.keeper.say_at.take_if(|at| *at <= now).is_some() {
+            self.keeper.say_at = Some(now.saturating_add(SAID_AGAIN));
+            self.keeper.place().iter().for_each(|at| report::line(format_args!("{at} does not answer: waiting for it")));
         }
     }
 
     /// Why something may not be saved, where it is known.
     pub(super) fn say_what_hangs(&self) {
-        if let Some(at) = self.keeper.silent(LOOKED_WITHIN, self.now()) {
+        let waits = self.keeper.since.is_some_and(|since| self.now().saturating_sub(since) >= LOOKED_WITHIN);
+        if let Some(at) = self.keeper.place().filter(|_| waits) {
             report::line(format_args!("{at} does not answer"));
         }
     }

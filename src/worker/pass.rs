@@ -223,7 +223,7 @@ fn make_newest(plan: &Plan, database: &Database, deadline: Instant) -> Result<Ne
         let what = format!("all is in the replica, but a restore takes another generation there that ends at {end}");
         return Ok(Newest::Ahead(format!("{what}, ahead of this host's clock: set the clock right, or remove that generation")));
     }
-    std::thread::sleep(Duration::from_millis(1100));
+    std::thread::sleep(Duration::from_millis(1100).min(deadline.saturating_duration_since(Instant::now())));
     continuity::touch(&database.path).map_err(|e| e.to_string())?;
     Err("the replica does not show the last generation as its newest".to_owned())
 }

@@ -229,7 +229,7 @@ fn a_host_is_behind_anothers_snapshot_before_its_transactions_are_there(line: Li
         other.kill();
         let names = |host| -> Vec<String> {
             let files = own_files(host).into_iter().filter_map(|(path, _)| Some(path.file_name()?.to_str()?.to_owned()));
-            files.filter(|name| name.ends_with(".ltx")).collect()
+            files.filter(|name| name.contains(".ltx")).collect()
         };
         let own = names(&a);
         for name in names(&b).iter().filter(|name| !own.contains(name)) {

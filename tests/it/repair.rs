@@ -32,7 +32,14 @@ fn backed_up(line: Line) -> (Site, Contents) {
         while life == 2 && parts(&site).len() < before + 5 {
             site.write_on(300);
         }
-        assert_eq!(container.stop(), 0, "{}", container.stderr());
+        if line == Line::V03 && life == 2 {
+            // A stop would end with a snapshot.
+            let rows = site.acknowledged();
+            eventually("the rows are in the backup", PATIENCE, || when(site.backed_up() >= rows));
+            container.kill();
+        } else {
+            assert_eq!(container.stop(), 0, "{}", container.stderr());
+        }
     }
     let contents = Contents::of(site.database());
     (site, contents)
