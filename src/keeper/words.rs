@@ -1,5 +1,6 @@
 //! What PID 1 and its keeper say to each other, framed on a socket. Must never be read for anything else than it was.
 
+use std::borrow::Cow;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -124,26 +125,102 @@ const HEAD: usize = 4;
 /// No frame is longer; an environment may have two megabytes (execve(2)), and each byte may become four.
 const LONGEST: usize = 1 << 26;
 
+/// What is said on the channel.
+pub trait Word: Serialize + DeserializeOwned {
+    /// As a letter and a text, where that is all of it: the boot waits for each.
+    fn plain(&self) -> Option<(u8, &str)>;
+    /// From a letter and a text; none for anything else.
+    fn of_plain(letter: u8, text: &str) -> Option<Self>;
+}
+
+/// Before what is no plain word.
+const TREE: u8 = b'=';
+
+impl Word for Ask {
+    fn plain(&self) -> Option<(u8, &str)> {
+        match self {
+            Self::Place => Some((b'p', "")),
+            Self::Locks => Some((b'l', "")),
+            Self::Pass => Some((b'+', "")),
+            Self::Withdraw => Some((b'-', "")),
+            Self::Take => Some((b't', "")),
+            Self::State(text) => Some((b's', text)),
+            Self::GoOn { .. } => None,
+        }
+    }
+
+    fn of_plain(letter: u8, text: &str) -> Option<Self> {
+        match (letter, text) {
+            (b'p', "") => Some(Self::Place),
+            (b'l', "") => Some(Self::Locks),
+            (b'+', "") => Some(Self::Pass),
+            (b'-', "") => Some(Self::Withdraw),
+            (b't', "") => Some(Self::Take),
+            (b's', text) => Some(Self::State(text.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+impl Word for Tell {
+    fn plain(&self) -> Option<(u8, &str)> {
+        match self {
+            Self::At(text) => Some((b'a', text)),
+            Self::Place(there) => Some((b'p', if *there { "1" } else { "0" })),
+            Self::Ours => Some((b'o', "")),
+            Self::Note(text) => Some((b'n', text)),
+            Self::Resnapshot => Some((b'r', "")),
+            Self::Lost(text) => Some((b'l', text)),
+            Self::Done => Some((b'd', "")),
+            Self::Settings(_) | Self::Booted(_) | Self::Refused(..) | Self::Theirs { .. } => None,
+        }
+    }
+
+    fn of_plain(letter: u8, text: &str) -> Option<Self> {
+        match (letter, text) {
+            (b'a', text) => Some(Self::At(text.to_owned())),
+            (b'p', "1") => Some(Self::Place(true)),
+            (b'p', "0") => Some(Self::Place(false)),
+            (b'o', "") => Some(Self::Ours),
+            (b'n', text) => Some(Self::Note(text.to_owned())),
+            (b'r', "") => Some(Self::Resnapshot),
+            (b'l', text) => Some(Self::Lost(text.to_owned())),
+            (b'd', "") => Some(Self::Done),
+            _ => None,
+        }
+    }
+}
+
 /// As a frame.
 ///
 /// # Errors
 /// What cannot be written down.
-pub fn framed<T: Serialize>(word: &T) -> io::Result<Vec<u8>> {
-    let text = serde_yaml::to_string(word).map_err(io::Error::other)?;
-    let length = u32::try_from(text.len()).map_err(io::Error::other)?;
-    Ok([&length.to_le_bytes(), text.as_bytes()].concat())
+pub fn framed<T: Word>(word: &T) -> io::Result<Vec<u8>> {
+    let tree = |word| serde_yaml::to_string(word).map_err(io::Error::other);
+    let (letter, text) = match word.plain() {
+        Some((letter, text)) => (letter, Cow::Borrowed(text)),
+        None => (TREE, Cow::Owned(tree(word)?)),
+    };
+    let length = u32::try_from(text.len().saturating_add(1)).map_err(io::Error::other)?;
+    Ok([&length.to_le_bytes(), &[letter][..], text.as_bytes()].concat())
 }
 
 /// Takes the first whole frame out of what has arrived; none where it is not all there yet.
 ///
 /// # Errors
 /// Where it is not one of ours.
-pub fn unframed<T: DeserializeOwned>(arrived: &mut Vec<u8>) -> io::Result<Option<T>> {
+pub fn unframed<T: Word>(arrived: &mut Vec<u8>) -> io::Result<Option<T>> {
     let Some(head) = arrived.first_chunk::<HEAD>() else { return Ok(None) };
     let length = usize::try_from(u32::from_le_bytes(*head)).ok().filter(|length| *length <= LONGEST);
-    let end = length.ok_or_else(|| io::Error::other("no frame"))?.saturating_add(HEAD);
-    let Some(text) = arrived.get(HEAD..end) else { return Ok(None) };
-    let word = serde_yaml::from_slice(text).map_err(io::Error::other)?;
+    let none_of_ours = || io::Error::other("no frame");
+    let end = length.ok_or_else(none_of_ours)?.saturating_add(HEAD);
+    let Some(frame) = arrived.get(HEAD..end) else { return Ok(None) };
+    let (letter, text) = frame.split_first().ok_or_else(none_of_ours)?;
+    let text = std::str::from_utf8(text).map_err(io::Error::other)?;
+    let word = match *letter {
+        TREE => serde_yaml::from_str(text).map_err(io::Error::other)?,
+        letter => T::of_plain(letter, text).ok_or_else(none_of_ours)?,
+    };
     arrived.drain(..end);
     Ok(Some(word))
 }
@@ -152,7 +229,7 @@ pub fn unframed<T: DeserializeOwned>(arrived: &mut Vec<u8>) -> io::Result<Option
 mod tests {
     use super::*;
 
-    fn arrives<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(word: T) {
+    fn arrives<T: Word + PartialEq + std::fmt::Debug>(word: T) {
         let frame = framed(&word).unwrap();
         let mut arrived = Vec::new();
         for byte in &frame {
@@ -182,14 +259,16 @@ mod tests {
     #[test]
     fn any_bytes_arrive() {
         let all: Vec<u8> = (1..=u8::MAX).collect();
-        let frame = framed(&Bytes::of(&all)).unwrap();
-        let bytes: Bytes = unframed(&mut frame.clone()).unwrap().unwrap();
+        let text = serde_yaml::to_string(&Bytes::of(&all)).unwrap();
+        let bytes: Bytes = serde_yaml::from_str(&text).unwrap();
         assert_eq!(bytes.entry().unwrap().as_bytes(), all);
     }
 
     #[test]
     fn what_is_no_frame_is_an_error() {
         assert!(unframed::<Ask>(&mut b"\xff\xff\xff\xff".to_vec()).is_err());
-        assert!(unframed::<Ask>(&mut framed(&"no such word").unwrap()).is_err());
+        for none in [&b"\x01\0\0\0z"[..], b"\x02\0\0\0px", b"\0\0\0\0", b"\x02\0\0\0=x", b"\x02\0\0\0s\xff"] {
+            assert!(unframed::<Ask>(&mut none.to_vec()).is_err(), "{none:?}");
+        }
     }
 }
