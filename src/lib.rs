@@ -7,7 +7,7 @@
 //! ```
 //!
 //! * [`cli`] takes the command line apart; [`settings`] says what the variables mean; [`plan`] and [`config`] what follows.
-//! * [`supervise`] is PID 1: a loop around the pure [`supervise::machine`].
+//! * [`supervise`] is PID 1: a loop around the pure [`supervise::machine`]; [`keeper`] is the process that touches the disks for it, from the boot on.
 //! * [`worker`] is everything that could block or crash, in processes of their own.
 //! * [`lint`] reads a configuration file of the user's own and says what to write instead.
 //! * [`restore`], [`continuity`] and [`verify`] decide about databases and backups; [`litestream`] calls the binary.

@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::getppid;
 
 use crate::exit::{self, Failure};
+use crate::settings::LockPolicy;
 use crate::supervise::lock::{self, Holding, Locks};
 use crate::supervise::machine::Holder;
 use crate::{Configured, report, sys};
@@ -135,7 +136,8 @@ fn go_on(host: &Host) -> Result<Option<Kept>, Failure> {
     host.at(&plan.directories_of_databases());
     let mut locks = None;
     if locked {
-        match Locks::take(&plan.locked())? {
+        let databases = if plan.entry.lock == LockPolicy::Off { Vec::new() } else { plan.locked() };
+        match Locks::take(&databases)? {
             Ok(taken) => locks = Some(taken),
             Err(alias) => host.tell(&Tell::Lost(alias)),
         }

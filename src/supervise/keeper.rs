@@ -1,27 +1,24 @@
-//! PID 1's side of its keeper: the boot that it waits for, and what it asks for in the run. Must never wait for an answer but in the loop.
+//! PID 1's side of its keeper: what it asks for, and what it does with the answers. Must never wait for one but in the loop.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::unistd::Pid;
 
-use super::machine::{Event, Lock, Role, Rules, UNSAVED};
+use super::machine::{Event, Lock, Role};
 use super::start::{Start, why_not};
-use super::{LONGEST_NAP, Shell, log, reap};
-use crate::exit::{self, Ended, Failure};
-use crate::identity::Identity;
-use crate::keeper::words::{Ask, Booted, Bytes, Tell, framed, unframed};
-use crate::keeper::{self, BOOT, BOOT_WITHOUT_APP, GO_ON};
-use crate::settings::{self, Entry, LogTo, Source};
+use super::{Shell, log, reap};
+use crate::exit;
+use crate::keeper::words::{Ask, Tell, framed, unframed};
+use crate::keeper::{self, GO_ON};
+use crate::report;
 use crate::sys::{self, Kind, Program};
 use crate::worker::Message;
-use crate::{Configured, plan, report};
 
 /// A worker's start waits for the look at its place for so long.
 const LOOKED_WITHIN: Duration = Duration::from_secs(1);
@@ -31,21 +28,17 @@ const FRESH: Duration = Duration::from_millis(100);
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 const SAID_AGAIN: Duration = Duration::from_secs(60);
 /// So often one that cannot be started for now is tried again at the boot, and the first pause; it doubles.
-const TRIES: u32 = 5;
+pub(super) const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(250);
 /// One that has lived for so long is followed by another at once.
 const STEADY: Duration = Duration::from_secs(60);
-/// So many signals are kept for the app while there is none.
-const EARLY: usize = 64;
-/// Docker's own, for a stop before the boot's is known.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long its end is waited for at our own, so that its locks are free when we are gone.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The channel to it.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
-    channel: Option<UnixStream>,
+    pub(super) channel: Option<UnixStream>,
     /// Part of a frame that is on its way, and of one that comes.
     leaves: Vec<u8>,
     arrived: Vec<u8>,
@@ -55,15 +48,15 @@ pub(super) struct Keeper {
     /// When it is said that this is not answered.
     say_at: Option<Duration>,
     /// What it is about to touch.
-    at: String,
+    pub(super) at: String,
     /// When the runtime directory was last found to be there.
-    looked: Option<Duration>,
+    pub(super) looked: Option<Duration>,
     /// The locks are ours, and say that all is decided about.
-    locked: bool,
+    pub(super) locked: bool,
     passed: bool,
     /// It cannot be started now; it is tried again then.
-    again_at: Option<Duration>,
-    tries: u32,
+    pub(super) again_at: Option<Duration>,
+    pub(super) tries: u32,
     started_at: Duration,
     /// Starts that wait for such a look, since then.
     pub(super) starts: VecDeque<(Duration, Start)>,
@@ -80,7 +73,9 @@ impl Keeper {
                     return;
                 }
             }
-            Ask::Take if self.asks.contains(&ask) => return,
+            // One answer is for all who wait for it.
+            Ask::Take | Ask::Place if self.asks.contains(&ask) => return,
+            Ask::Locks if self.asks.iter().skip(usize::from(self.since.is_some())).any(|waits| *waits == ask) => return,
             Ask::Pass => self.passed = true,
             Ask::Withdraw => self.passed = false,
             _ => {}
@@ -113,11 +108,11 @@ impl Keeper {
     }
 
     /// Something is asked for from now on.
-    fn waits(&mut self, now: Duration) {
+    pub(super) fn waits(&mut self, now: Duration) {
         (self.since, self.say_at) = (Some(now), Some(now.saturating_add(SILENT_AFTER)));
     }
 
-    fn waits_no_more(&mut self) {
+    pub(super) fn waits_no_more(&mut self) {
         (self.since, self.say_at) = (None, None);
     }
 
@@ -128,7 +123,7 @@ impl Keeper {
     }
 
     /// What it has told, in its order.
-    fn told(&mut self) -> Vec<Tell> {
+    pub(super) fn told(&mut self) -> Vec<Tell> {
         let mut chunk = [0; 4096];
         while let Some(channel) = &mut self.channel {
             match channel.read(&mut chunk) {
@@ -153,7 +148,7 @@ impl Keeper {
     }
 
     /// What it is at, where that is known.
-    fn place(&self) -> Option<&str> {
+    pub(super) fn place(&self) -> Option<&str> {
         Some(self.at.as_str()).filter(|at| !at.is_empty())
     }
 
@@ -180,23 +175,6 @@ impl Keeper {
     }
 }
 
-/// Where stderr is the app's alone.
-fn leave_stderr(log: &LogTo) -> Result<(), Failure> {
-    let file = match log {
-        LogTo::Stderr => return Ok(()),
-        LogTo::Nowhere => None,
-        LogTo::File(path) => Some(path),
-    };
-    report::leave_stderr(file.map(PathBuf::as_path)).map_err(|error| {
-        let path = file.map(|path| path.display().to_string()).unwrap_or_default();
-        let why = match error.raw_os_error() {
-            Some(nix::libc::ELOOP) => "it is a symbolic link; name what it leads to".to_owned(),
-            _ => error.to_string(),
-        };
-        Failure::new(exit::CONFIG, format!("LITESTREAM_ENTRY_LOG: {path}: {why}"))
-    })
-}
-
 impl Shell {
     pub(super) fn ask(&mut self, ask: Ask) {
         if self.boot.plan.is_some() {
@@ -205,7 +183,7 @@ impl Shell {
         }
     }
 
-    fn start_keeper(&mut self, what: &str) -> Result<(), Errno> {
+    pub(super) fn start_keeper(&mut self, what: &str) -> Result<(), Errno> {
         let (ours, theirs) = UnixStream::pair().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
         ours.set_nonblocking(true).map_err(|_| Errno::EINVAL)?;
         let own = self.boot.own_path.clone();
@@ -230,178 +208,11 @@ impl Shell {
         Ok(())
     }
 
-    /// Boots, as far as that is the keeper's. Signals that come meanwhile are for the machine.
-    pub(super) fn boot(&mut self) -> Result<(Rules, Vec<i32>), Failure> {
-        if let Some(rules) = self.boot_plainly()? {
-            return Ok((rules, Vec::new()));
-        }
-        let (mut early, mut stop_by, mut entry) = (Vec::new(), None, None::<Box<Entry>>);
-        loop {
-            self.boot_by_keeper()?;
-            let ended = reap::ended();
-            for tell in self.keeper.told() {
-                if let Some(booted) = self.told_of_boot(tell, &mut entry, &ended)? {
-                    self.note_keepers_end(&ended);
-                    return Ok((self.take_over_from(*booted), early));
-                }
-            }
-            self.read_logs(&ended);
-            if self.note_keepers_end(&ended) {
-                if self.keeper.tries >= TRIES {
-                    return Err(Failure::new(exit::INTERNAL, "the process that boots dies each time; see above"));
-                }
-                report::line("the process that boots was killed: starting it again");
-                self.try_again();
-            }
-            for signal in self.signals.pending() {
-                if is_stop(signal, entry.as_deref()) || early.len() < EARLY {
-                    early.push(signal);
-                }
-            }
-            let stops = early.iter().filter(|signal| is_stop(**signal, entry.as_deref())).count();
-            let timeout = entry.as_ref().map_or(STOP_TIMEOUT, |entry| entry.stop_timeout);
-            let now = self.now();
-            if stops > 0 {
-                stop_by.get_or_insert(now.saturating_add(timeout));
-            }
-            if stops > 1 || stop_by.is_some_and(|by| by <= now) {
-                return Err(self.not_booted());
-            }
-            self.say_what_is_silent();
-            self.wait_for_boot(stop_by.into_iter().chain(self.keeper.deadline()).min());
-        }
-    }
-
-    /// Without a keeper, where the environment alone says that nothing is replicated: an init need not start another process for that.
-    fn boot_plainly(&mut self) -> Result<Option<Rules>, Failure> {
-        let names_a_file = |name: &[u8]| name.ends_with(b"_FILE") || name == b"LITESTREAM_CONFIG";
-        let mut names = self.boot.started_with.iter().map(plan::name_of);
-        let mut options = self.boot.options.iter().map(|(name, _)| name.as_bytes());
-        if names.any(names_a_file) || options.any(names_a_file) {
-            return Ok(None);
-        }
-        let configured = Configured::read(self.boot.options.clone())?;
-        let entry = &configured.settings.entry;
-        if entry.user.is_some() || !matches!(configured.settings.source, Source::Nothing(_)) {
-            return Ok(None);
-        }
-        leave_stderr(&entry.log)?;
-        let booted = keeper::plainly(&configured, !self.boot.app.is_empty())?;
-        Ok(Some(self.take_over_from(booted)))
-    }
-
-    /// Starts it where there is none, and it is time.
-    fn boot_by_keeper(&mut self) -> Result<(), Failure> {
-        let now = self.now();
-        if self.pid_of(Role::Keep).is_some() || self.keeper.again_at.is_some_and(|at| at > now) {
-            return Ok(());
-        }
-        let what = if self.boot.app.is_empty() { BOOT_WITHOUT_APP } else { BOOT };
-        match self.start_keeper(what) {
-            Ok(()) => {
-                self.keeper.again_at = None;
-                self.keeper.waits(now);
-                Ok(())
-            }
-            Err(errno) if self.keeper.tries >= TRIES || errno != Errno::EAGAIN => {
-                let why = why_not(errno);
-                Err(Failure::new(exit::SYSTEM, format!("{}: cannot be started: {why}", self.boot.own_path.display())))
-            }
-            Err(_) => {
-                self.try_again();
-                Ok(())
-            }
-        }
-    }
-
-    fn try_again(&mut self) {
+    pub(super) fn try_again(&mut self) {
         let pause = PAUSE.saturating_mul(1 << self.keeper.tries.min(6));
         self.keeper.tries = self.keeper.tries.saturating_add(1);
         self.keeper.again_at = Some(self.now().saturating_add(pause));
         self.keeper.waits_no_more();
-    }
-
-    /// Whether it was among these.
-    fn note_keepers_end(&mut self, ended: &[(Pid, Ended)]) -> bool {
-        let Some(keeper) = self.pid_of(Role::Keep).filter(|keeper| ended.iter().any(|(pid, _)| pid == keeper)) else { return false };
-        self.children.retain(|child| child.pid != Some(keeper));
-        self.keeper.channel = None;
-        true
-    }
-
-    /// It cannot even be looked whether an earlier life has left something that is not in the replica.
-    fn not_booted(&self) -> Failure {
-        let at = self.keeper.place().unwrap_or("what the boot reads first");
-        Failure::new(
-            exit::UNSAVED,
-            format!("{UNSAVED}{at} does not answer: nothing was started, and what an earlier container left there was not looked at"),
-        )
-    }
-
-    fn told_of_boot(&mut self, tell: Tell, entry: &mut Option<Box<Entry>>, ended: &[(Pid, Ended)]) -> Result<Option<Box<Booted>>, Failure> {
-        match tell {
-            Tell::Settings(settings) => {
-                report::set_debug(settings.debug);
-                leave_stderr(&settings.log)?;
-                *entry = Some(settings);
-            }
-            Tell::At(at) => {
-                self.keeper.at = at;
-                let now = self.now();
-                self.keeper.waits(now);
-            }
-            Tell::Booted(booted) => {
-                self.read_logs(ended);
-                self.keeper.waits_no_more();
-                self.keeper.looked = Some(self.now());
-                return Ok(Some(booted));
-            }
-            Tell::Refused(code, message) => {
-                self.read_logs(ended);
-                return Err(Failure::new(code, message));
-            }
-            _ => {}
-        }
-        Ok(None)
-    }
-
-    /// Until something happens. Where everything stood still meanwhile, that time does not count.
-    fn wait_for_boot(&mut self, deadline: Option<Duration>) {
-        let before = self.now();
-        let left = deadline.map_or(LONGEST_NAP, |at| at.saturating_sub(before).saturating_add(Duration::from_millis(1))).min(LONGEST_NAP);
-        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.keeper.to_wait_for().map(|(fd, flags)| PollFd::new(fd, flags)));
-        fds.extend(self.logs.iter().map(|(_, log)| PollFd::new(log.as_fd(), PollFlags::POLLIN)));
-        if poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)).is_err() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let overslept = self.now().saturating_sub(before).saturating_sub(left);
-        if overslept > LONGEST_NAP {
-            self.stood_still = self.stood_still.saturating_add(overslept);
-        }
-    }
-
-    /// Takes over what the keeper has made of the environment.
-    fn take_over_from(&mut self, booted: Booted) -> Rules {
-        let boot = &mut self.boot;
-        boot.identity = booted.identity.and_then(|word| Identity::from_word(&word.word()));
-        boot.identity.iter().for_each(Identity::own_stdio);
-        let helper_env = booted.helper_env.map(|entries| entries.iter().filter_map(Bytes::entry).collect());
-        if helper_env.is_some() {
-            boot.memory = None;
-        }
-        boot.helper_env = helper_env.unwrap_or_else(|| boot.started_with.clone());
-        boot.env = boot.started_with.clone();
-        if booted.hides {
-            boot.env.retain(|entry| !settings::holds_secret(plan::name_of(entry)));
-        }
-        let exported: Vec<_> = booted.exported.iter().filter_map(Bytes::entry).collect();
-        boot.env.retain(|entry| !exported.iter().any(|path| plan::name_of(path) == plan::name_of(entry)));
-        boot.env.extend(exported);
-        (boot.plan, boot.migrate) = (booted.plan, booted.migrate);
-        boot.signal_group = booted.signal_group;
-        self.keeper.locked = booted.rules.replicates && !booted.rules.standby;
-        booted.rules
     }
 
     /// What it has answered. Where it is silent, what waits for it goes on without it.
@@ -414,7 +225,9 @@ impl Shell {
                 Tell::Place(there) => {
                     self.keeper.looked = there.then_some(now);
                     self.keeper.answered(now);
-                    events.extend(self.keeper.starts.pop_front().and_then(|(_, start)| self.start_if(there, start)));
+                    for (_, start) in std::mem::take(&mut self.keeper.starts) {
+                        events.extend(self.start_if(there, start));
+                    }
                 }
                 Tell::Ours => {
                     self.keeper.locked = true;
@@ -471,7 +284,7 @@ impl Shell {
         None
     }
 
-    fn say_what_is_silent(&mut self) {
+    pub(super) fn say_what_is_silent(&mut self) {
         let now = self.now();
         if self.keeper.say_at.take_if(|at| *at <= now).is_some() {
             self.keeper.say_at = Some(now.saturating_add(SAID_AGAIN));
@@ -528,10 +341,4 @@ impl Shell {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-}
-
-/// Whether a signal asks for the end of a boot.
-fn is_stop(signal: i32, entry: Option<&Entry>) -> bool {
-    use nix::libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-    [SIGHUP, SIGINT, SIGQUIT, SIGTERM].contains(&signal) || entry.is_some_and(|entry| entry.stop_signal.contains(&signal))
 }

@@ -1,4 +1,4 @@
-//! One replicator per database: a lock beside each file, held by PID 1 for its whole life, and a second one on the same file that
+//! One replicator per database: a lock beside each file, held by PID 1's keeper for the life of a boot, and a second one on the same file that
 //! says what it has decided about the database. Must never wait, and a killed holder must not block, nor go on saying anything (the
 //! kernel lets go of both with the process).
 //!

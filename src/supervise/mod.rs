@@ -1,6 +1,7 @@
 //! PID 1: one loop over signals, children, timers and the workers' pipes around a pure state machine.
 //! Must never block, open a database, resolve a name, or die by accident.
 
+mod boot;
 pub mod drain;
 mod keeper;
 pub mod lock;

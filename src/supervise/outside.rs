@@ -1,4 +1,4 @@
-//! What PID 1 leaves for those who ask how it is, and the one thing that they may ask for. Must never make it wait for them.
+//! What PID 1 has left for those who ask how it is. Must never wait for its keeper to write it.
 
 use std::time::SystemTime;
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 
 use crate::support::container::{Container, said};
+use crate::support::fuse::{self, PassedThrough};
 use crate::support::process;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
@@ -18,6 +19,8 @@ both_lines!(
     one_that_is_wiped_is_as_it_was_for_another_user,
     the_programs_own_file_may_be_deleted_or_replaced,
     docker_exec_after_an_upgrade_is_what_pid_1_is,
+    a_keeper_that_is_killed_is_followed_by_another_and_its_locks_stay,
+    a_keeper_that_is_killed_while_it_boots_boots_again,
 );
 
 /// As a start script or a cleaner does it: with the directory, or only what is in it.
@@ -183,6 +186,67 @@ fn docker_exec_after_an_upgrade_is_what_pid_1_is(line: Line) {
     let status = container.exec(["status", "--json"]);
     assert!(status.status.success() && said(&status).contains("RESTARTS"), "{}", said(&status));
     assert!(said(&container.exec(["version"])).contains(crate::support::entry().to_str().unwrap()));
+    assert_eq!(container.stop(), 0, "{}", container.stderr());
+    site.assert_saved();
+}
+
+/// The keeper of a container, once there is one that is not `before`.
+fn keeper(container: &Container, before: Option<i32>) -> i32 {
+    eventually("the keeper runs", PATIENCE, || {
+        let all = process::children(container.pid1()).into_iter();
+        all.filter(|process| process.arguments.iter().any(|word| word.as_slice() == b"__keep") && Some(process.pid) != before)
+            .map(|process| process.pid)
+            .next()
+    })
+}
+
+/// Again and again, and beside a second container that would take over.
+fn a_keeper_that_is_killed_is_followed_by_another_and_its_locks_stay(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut container = site.recipe().app(site.writer("--every 2000")).start();
+    container.ready();
+    site.write_on(100);
+    let mut last = keeper(&container, None);
+    for _ in 0..3 {
+        process::send(last, Signal::SIGKILL);
+        last = keeper(&container, Some(last));
+        eventually("health is 0", PATIENCE, || when(container.exec(["health"]).status.success()));
+        site.write_on(100);
+    }
+    let (code, beside) =
+        site.recipe().env("LITESTREAM_ENTRY_RUNTIME_DIR", site.path("run-2")).env("LITESTREAM_ENTRY_LOCK", "refuse").shell("true").run();
+    assert_eq!(code, 71, "{}", beside.stderr());
+    // What is wiped after that is made again, too.
+    wipe(&site.path("run"), true);
+    eventually("health is 0", PATIENCE, || when(container.exec(["health"]).status.success()));
+    kill_litestream(&container);
+    site.write_on(100);
+    // And one that is killed as the container is stopped.
+    let last = keeper(&container, None);
+    container.signal(Signal::SIGTERM);
+    process::send(last, Signal::SIGKILL);
+    assert_eq!(container.wait(PATIENCE), 0, "{}", container.stderr());
+    assert!(container.stderr().contains("another one goes on"), "{}", container.stderr());
+    site.assert_saved();
+}
+
+/// Everything that it does is done again, since nothing has begun.
+fn a_keeper_that_is_killed_while_it_boots_boots_again(line: Line) {
+    if !namespaces() || !fuse::possible() {
+        return;
+    }
+    let site = Site::new(line);
+    let disk = PassedThrough::over(&site.path("run"));
+    disk.hang();
+    let mut container = site.recipe().app(site.writer("--every 2000")).start();
+    let first = keeper(&container, None);
+    process::send(first, Signal::SIGKILL);
+    disk.go_on();
+    container.ready();
+    site.write_on(100);
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     site.assert_saved();
 }
