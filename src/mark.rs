@@ -122,7 +122,7 @@ impl Mark {
         }
     }
 
-    /// Writes it. In place, since the file is also the lock that PID 1 holds, and without cutting it short, which makes ext4
+    /// Writes it. In place, since the file is also the lock that PID 1's keeper holds, and without cutting it short, which makes ext4
     /// write it out at once: blanks cover what was longer.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What PID 1 leaves for those who ask how it is: a file of plain words. Must never hold a secret, nor cost PID 1 more than a write.
+//! What a boot leaves for those who ask how it is: a file of plain words. Must never hold a secret, nor cost its keeper more than a write.
 
 use std::fmt::Write as _;
 use std::path::Path;

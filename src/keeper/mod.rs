@@ -75,8 +75,7 @@ const NONE: &str = "-";
 
 /// Runs it; the process's exit code.
 pub fn run(args: &[OsString]) -> u8 {
-    // PID 1's death lets go of the locks.
-    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    end_with_pid_1();
     // `kill -1` is for others.
     let _ = sys::block_all_signals();
     let words: Vec<&str> = args.iter().filter_map(|word| word.to_str()).collect();
@@ -85,6 +84,8 @@ pub fn run(args: &[OsString]) -> u8 {
         return exit::USAGE;
     };
     let outcome = if what == GO_ON { go_on(&host) } else { boot(&host, options) };
+    // Trying out another user has undone it (prctl(2)).
+    end_with_pid_1();
     let mut keeper = match outcome {
         Ok(Some(kept)) => Keeper { host, kept, looked: Instant::now(), arrived: Vec::new() },
         Ok(None) => return 0,
@@ -95,6 +96,11 @@ pub fn run(args: &[OsString]) -> u8 {
     };
     while keeper.wait().is_ok_and(|()| keeper.serve().is_ok()) {}
     0
+}
+
+/// PID 1's death lets go of the locks. Where that is denied, the channel's end does.
+fn end_with_pid_1() {
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
 }
 
 fn host<'a>(words: &'a [&'a str]) -> Option<(Host, &'a str, &'a [&'a str])> {
