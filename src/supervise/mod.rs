@@ -400,7 +400,8 @@ impl Shell {
             Action::LetGo => {
                 self.hold = None;
                 self.wake();
-                None
+                // One that has not started yet has nothing to end.
+                self.keeper.forget_start(Role::Litestream).then_some(Event::NotStarted(Role::Litestream))
             }
             Action::Drain(signal) => {
                 let told = self.told.filter(|(_, told)| *told == signal).map(|(group, _)| group);
