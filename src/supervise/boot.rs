@@ -14,6 +14,7 @@ use super::machine::{Role, Rules, UNSAVED};
 use super::start::why_not;
 use super::{LONGEST_NAP, Shell, reap};
 use crate::exit::{self, Ended, Failure};
+use crate::facilities::Facilities;
 use crate::identity::Identity;
 use crate::keeper::words::{Booted, Bytes, Tell};
 use crate::keeper::{self, BOOT, BOOT_WITHOUT_APP};
@@ -117,6 +118,10 @@ impl Shell {
                 Ok(())
             }
             Err(errno) if self.keeper.tries >= TRIES || errno != Errno::EAGAIN => {
+                if errno == Errno::EMFILE {
+                    // The keeper would have said so.
+                    Facilities::enough_descriptors()?;
+                }
                 let why = why_not(errno);
                 Err(Failure::new(exit::SYSTEM, format!("{}: cannot be started: {why}", self.boot.own_path.display())))
             }
