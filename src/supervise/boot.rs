@@ -56,7 +56,7 @@ impl Shell {
             for tell in self.keeper.told() {
                 if let Some(booted) = self.told_of_boot(tell, &mut entry, &ended)? {
                     self.note_keepers_end(&ended);
-                    return Ok((self.take_over_from(*booted), early));
+                    return Ok((self.take_over_from(*booted)?, early));
                 }
             }
             self.read_logs(&ended);
@@ -101,7 +101,7 @@ impl Shell {
         }
         leave_stderr(&entry.log)?;
         let booted = keeper::plainly(&configured, !self.boot.app.is_empty())?;
-        Ok(Some(self.take_over_from(booted)))
+        self.take_over_from(booted).map(Some)
     }
 
     /// Starts it where there is none, and it is time.
@@ -193,9 +193,13 @@ impl Shell {
     }
 
     /// Takes over what the keeper has made of the environment.
-    fn take_over_from(&mut self, booted: Booted) -> Rules {
+    fn take_over_from(&mut self, booted: Booted) -> Result<Rules, Failure> {
         let boot = &mut self.boot;
-        boot.identity = booted.identity.and_then(|word| Identity::from_word(&word.word()));
+        if let Some(word) = booted.identity {
+            // Never as root what was to be somebody else's.
+            let unknown = || Failure::new(exit::INTERNAL, "LITESTREAM_ENTRY_USER: what the keeper says of that user is not understood");
+            boot.identity = Some(Identity::from_word(&word.word()).ok_or_else(unknown)?);
+        }
         boot.identity.iter().for_each(Identity::own_stdio);
         let helper_env = booted.helper_env.map(|entries| entries.iter().filter_map(Bytes::entry).collect());
         if helper_env.is_some() {
@@ -212,7 +216,7 @@ impl Shell {
         (boot.plan, boot.migrate) = (booted.plan, booted.migrate);
         boot.signal_group = booted.signal_group;
         self.keeper.locked = booted.rules.replicates && !booted.rules.standby;
-        booted.rules
+        Ok(booted.rules)
     }
 }
 
