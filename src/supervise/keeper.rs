@@ -155,7 +155,7 @@ impl Keeper {
     /// Whether one of this role waited for its start, which it does no more.
     pub(super) fn forget_start(&mut self, role: Role) -> bool {
         let waited = self.starts.len();
-        self.starts.retain(|(_, start)| start.role != role);
+        self.starts.retain(|(_, start)| start.role() != role);
         self.starts.len() < waited
     }
 
@@ -267,13 +267,17 @@ impl Shell {
     }
 
     fn start_if(&mut self, there: bool, start: Start) -> Option<Event> {
-        if there { self.start_now(start) } else { Some(Event::NotStarted(start.role)) }
+        if there { self.start_now(start) } else { Some(Event::NotStarted(start.role())) }
     }
 
     /// Starts a helper once its place has been looked at.
     pub(super) fn start_placed(&mut self, start: Start) -> Option<Event> {
         self.boot.plan.as_ref()?;
-        self.kill(start.role);
+        match start {
+            // Whoever has made one makes the next.
+            Start::LastSync(..) => drop(self.keeper.forget_start(Role::Flush)),
+            Start::Litestream | Start::Worker(..) => self.kill(start.role()),
+        }
         let now = self.now();
         let is_fresh = self.keeper.looked.is_some_and(|looked| now.saturating_sub(looked) <= FRESH);
         if is_fresh && self.keeper.asks.is_empty() {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::{self, Ended};
 use crate::settings::OnFailure;
+use crate::worker::last_sync::Sync;
 use crate::worker::{Message, Preparation};
 use gate::Gate;
 use replicator::Replicator;
@@ -105,6 +106,8 @@ pub enum Role {
     Probe,
     /// The worker that makes or confirms the last sync.
     Flush,
+    /// One that waits for that, so that it need not be started when no process may be.
+    Reserve,
     /// The worker that keeps the list of what is in directories.
     Watch,
     /// What `__prepare` has become that has answered and holds nothing: it looks at what the app does with its databases.
@@ -178,20 +181,6 @@ pub enum Holder {
     },
 }
 
-/// How the last sync is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sync {
-    /// By the Litestream that runs.
-    Socket,
-    /// By a pass of our own.
-    Pass,
-    /// After Litestream's end, by a pass where others still write to the database: 0.5's `/sync` ends the lock by which it has read all of
-    /// it, and what they write until its end may leave a gap.
-    Shared,
-    /// Not at all: the databases go back to what they were before a migration that failed.
-    Rollback,
-}
-
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -221,7 +210,7 @@ pub enum Action {
     StartApp,
     /// The app failed soon after its start, beside pins: whatever worker comes next notes that.
     Doubt,
-    /// Start `__flush`, to be done by then, and say to those who stand by that what they write from now on is theirs to save.
+    /// Have `__flush` begin, to be done by then, and say to those who stand by that what they write from now on is theirs to save.
     Flush(Sync, Now),
     /// Send a signal to the app.
     SignalApp(i32),
@@ -529,7 +518,7 @@ impl Machine {
                 Vec::new()
             }
             Role::Forget => self.copies_removed(ended, now),
-            Role::App | Role::Flush | Role::Watch | Role::Look | Role::Pulse | Role::Keep => Vec::new(),
+            Role::App | Role::Flush | Role::Reserve | Role::Watch | Role::Look | Role::Pulse | Role::Keep => Vec::new(),
         }
     }
 
@@ -562,6 +551,10 @@ impl Machine {
             Message::Begin(why) => self.begin_anew(&why),
             Message::ByPass => self.by_pass(now),
             Message::Flushed if self.phase == Phase::Sync => self.flush_done(now),
+            Message::Unheard => {
+                self.silent_by = None;
+                Vec::new()
+            }
             Message::Flushed | Message::Beat => Vec::new(),
         }
     }

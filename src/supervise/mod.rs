@@ -29,11 +29,12 @@ use crate::identity::Identity;
 use crate::keeper::words::Ask;
 use crate::plan::Plan;
 use crate::state::State;
+use crate::worker::last_sync::Sync;
 use crate::worker::{FAILED, Message, Preparation};
 use crate::{report, rotation, sys};
 use drain::Left;
 use log::Log;
-use machine::{Action, Event, Machine, Role, Sync, UNSAVED};
+use machine::{Action, Event, Machine, Role, UNSAVED};
 use pipe::Pipe;
 use signals::Signals;
 use start::Start;
@@ -333,9 +334,12 @@ impl Shell {
     fn is_news(&mut self, source: Option<ChildId>, event: &Event) -> bool {
         let Some(id) = source else { return true };
         let Some(at) = self.children.iter().position(|c| c.id == id) else { return false };
-        if let (Event::Said(Message::Ready { held: false, .. }), Some(child)) = (event, self.children.get_mut(at)) {
+        match (event, self.children.get_mut(at)) {
             // Its end is nothing to the preparation any more.
-            child.role = Role::Look;
+            (Event::Said(Message::Ready { held: false, .. }), Some(child)) => child.role = Role::Look,
+            // Of another that cannot even begin, the end is what counts.
+            (Event::Said(Message::Refused(_)), Some(child)) if !matches!(child.role, Role::Prepare | Role::Probe) => return false,
+            _ => {}
         }
         if matches!(event, Event::Ended(..)) {
             self.children.remove(at);
@@ -365,6 +369,7 @@ impl Shell {
             Action::Probe => self.worker(Role::Probe, &["__probe"]),
             Action::Pulse => {
                 self.ask(Ask::Locks);
+                self.reserve();
                 self.worker(Role::Pulse, &["__pulse"])
             }
             Action::Check => self.worker(Role::Check, &["__check"]),
@@ -375,14 +380,18 @@ impl Shell {
                 self.doubt = true;
                 None
             }
-            Action::Replicate => self.start_placed(Start { role: Role::Litestream, words: Vec::new(), by: None }),
+            Action::Replicate => self.start_placed(Start::Litestream),
             Action::ReadyApp => {
                 self.ready_app();
                 None
             }
             Action::Migrate => self.start_migration(),
             Action::Forget => self.worker(Role::Forget, &["__forget"]),
-            Action::StartApp => self.start_app(),
+            Action::StartApp => {
+                let failed = self.start_app();
+                self.reserve();
+                failed
+            }
             Action::SignalApp(signal) => {
                 self.signal_app(signal);
                 None
@@ -446,23 +455,17 @@ impl Shell {
         // Whoever may write beside a database may delete its lock.
         self.ask(Ask::Locks);
         self.ask(Ask::Withdraw);
-        let word = match sync {
-            Sync::Socket => "socket",
-            Sync::Pass => "pass",
-            Sync::Shared => "shared",
-            Sync::Rollback => "rollback",
-        };
         self.wake();
         // It writes to the same marks.
         self.kill(Role::Look);
-        let words = ["__flush", word].into_iter().chain(self.doubt.then_some(FAILED)).map(str::to_owned).collect();
-        self.start_placed(Start { role: Role::Flush, words, by: Some(by) })
+        self.start_placed(Start::LastSync(sync, by))
     }
 
     /// Leaves nothing of ours running where we are not PID 1; as PID 1 the kernel ends the rest.
     fn leave(&mut self, code: u8) -> u8 {
         for role in [
             Role::Flush,
+            Role::Reserve,
             Role::Prepare,
             Role::Look,
             Role::Probe,

@@ -8,9 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::libc;
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::Pid;
 
 use super::machine::{Event, Role};
 use super::pipe::Pipe;
@@ -22,16 +21,28 @@ use crate::report;
 use crate::sys::{self, CHANNEL, KEPT, Kind, OWN_FILE, Program, limits};
 use crate::worker::exec::{self, HELPER, OPEN, RENEWED, RENEWED_LITESTREAM, SAME};
 use crate::worker::hold;
+use crate::worker::last_sync::{FLUSH, LastSync, Sync};
 
 /// A helper that is to be started.
 #[derive(Debug)]
-pub(super) struct Start {
+pub(super) enum Start {
+    /// The Litestream that replicates.
+    Litestream,
+    /// A worker, as this, with these words; the plan goes behind the first.
+    Worker(Role, Vec<String>),
+    /// The last sync, to be done by then.
+    LastSync(Sync, Duration),
+}
+
+impl Start {
     /// What as.
-    pub(super) role: Role,
-    /// A worker's words; the plan goes behind the first.
-    pub(super) words: Vec<String>,
-    /// When it is to be done; how long that is from its start goes behind the second.
-    pub(super) by: Option<Duration>,
+    pub(super) fn role(&self) -> Role {
+        match self {
+            Self::Litestream => Role::Litestream,
+            Self::Worker(role, _) => *role,
+            Self::LastSync(..) => Role::Flush,
+        }
+    }
 }
 
 /// Why a process cannot be started.
@@ -106,30 +117,63 @@ impl Shell {
 
     /// Starts a worker with these words, once its place has been looked at.
     pub(super) fn worker(&mut self, role: Role, words: &[&str]) -> Option<Event> {
-        let words = words.iter().map(|word| (*word).to_owned()).collect();
-        self.start_placed(Start { role, words, by: None })
+        self.start_placed(Start::Worker(role, words.iter().map(|word| (*word).to_owned()).collect()))
     }
 
     /// Starts it now.
     pub(super) fn start_now(&mut self, start: Start) -> Option<Event> {
-        if start.role == Role::Litestream {
-            return self.start_litestream();
+        match start {
+            Start::Litestream => self.start_litestream(),
+            Start::Worker(role, words) => self.start_worker(role, words),
+            Start::LastSync(sync, by) => self.begin_last_sync(sync, by),
         }
-        let (role, mut more) = (start.role, start.words.into_iter());
+    }
+
+    fn start_worker(&mut self, role: Role, words: Vec<String>) -> Option<Event> {
+        let mut words = words.into_iter().map(OsString::from);
         let plan = self.boot.plan.as_ref()?.runtime.join(PLAN_FILE);
-        let Ok((ours, theirs)) = pipe2(OFlag::O_CLOEXEC) else { return Some(Event::NotStarted(role)) };
+        // Both ways: one that waits for the last sync is told when that is.
+        let Ok((ours, theirs)) = UnixStream::pair() else { return Some(Event::NotStarted(role)) };
         let own = self.boot.own_path.clone();
-        let left = start.by.map(|by| by.saturating_sub(self.now()).as_millis().to_string());
-        let mut args = vec![own.clone().into_os_string()];
-        args.extend(more.next().map(OsString::from));
-        args.push(plan.into());
-        // What kind of last sync, then how long it has.
-        args.extend(more.next().into_iter().chain(left).chain(more).map(OsString::from));
+        let args: Vec<OsString> =
+            [own.clone().into_os_string()].into_iter().chain(words.next()).chain([plan.into()]).chain(words).collect();
         let failed = self.helper(role, sys::own_program(&own), args, &[(theirs.as_raw_fd(), CHANNEL)]);
         if failed.is_none() {
-            self.pipes.extend(Pipe::new(ours).map(|pipe| (self.started, pipe)));
+            self.pipes.extend(Pipe::new(ours.into()).map(|pipe| (self.started, pipe)));
         }
         failed
+    }
+
+    /// Keeps a worker in reserve for the last sync, for when no process may be started any more. Where that is so already, it is tried again
+    /// at the next pulse.
+    pub(super) fn reserve(&mut self) {
+        if self.pid_of(Role::Reserve).is_none() {
+            self.worker(Role::Reserve, &[FLUSH]);
+        }
+    }
+
+    /// By the worker that has made one, or by the one in reserve, or by a new one. Where secrets are in files, only a new one knows what is in
+    /// them now.
+    fn begin_last_sync(&mut self, sync: Sync, by: Duration) -> Option<Event> {
+        let last = LastSync { sync, within: by.saturating_sub(self.now()), app_failed: self.doubt };
+        if self.boot.memory.is_none() && (self.tell(Role::Flush, last) || self.tell(Role::Reserve, last)) {
+            return None;
+        }
+        self.kill(Role::Flush);
+        let failed = self.start_worker(Role::Flush, vec![FLUSH.to_owned()]);
+        let told = if failed.is_none() { self.tell(Role::Flush, last) } else { self.tell(Role::Reserve, last) };
+        if told { None } else { failed.or(Some(Event::NotStarted(Role::Flush))) }
+    }
+
+    /// Whether there is such a worker, and it is told to make the last sync, which it is there for from here on.
+    fn tell(&mut self, role: Role, last: LastSync) -> bool {
+        let Some(child) = self.children.iter_mut().find(|child| child.role == role && child.pid.is_some()) else { return false };
+        let pipe = self.pipes.iter_mut().find(|(id, pipe)| *id == child.id && pipe.open);
+        let told = pipe.is_some_and(|(_, pipe)| pipe.fd.write_all(last.encode().as_bytes()).is_ok());
+        if told {
+            child.role = Role::Flush;
+        }
+        told
     }
 
     fn start_litestream(&mut self) -> Option<Event> {

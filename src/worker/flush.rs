@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::hang::{self, Waiting};
+use super::last_sync::{LastSync, Sync};
 use super::{Channel, Message, full, in_parallel, pass};
 use crate::continuity::{self, Need};
-use crate::exit::Failure;
 use crate::litestream::{Ability, Line, call, socket, verdict};
 use crate::mark::Mark;
 use crate::pin;
@@ -30,21 +30,15 @@ const LISTENS: Duration = Duration::from_millis(300);
 /// Pause before asking again.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
-/// `socket MILLISECONDS`: asks the Litestream that runs. `pass MILLISECONDS`: makes a pass of its own,
-/// after Litestream's end. `shared MILLISECONDS`: the same of what others still have open then.
-///
-/// # Errors
-/// None: what is not saved is told to PID 1.
-pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Failure> {
-    let word = |at: usize| args.get(at).and_then(|a| a.to_str()).unwrap_or_default();
-    let millis = word(1).parse().unwrap_or(1000);
-    let deadline = Instant::now() + Duration::from_millis(millis);
+/// Makes it as PID 1 has `told`; what is not saved is told to PID 1.
+pub(super) fn run(plan: &Plan, channel: &Channel, told: LastSync) {
+    let deadline = Instant::now() + told.within;
     let databases: Vec<Database> = plan.databases.iter().filter(|d| has_content(&d.path)).cloned().collect();
-    if word(0) == "rollback" {
+    if told.sync == Sync::Rollback {
         rollback(plan, channel);
-        return Ok(());
+        return;
     }
-    let (shared, by_socket) = (word(0) == "shared", word(0) == "socket" && plan.socket.is_some());
+    let (shared, by_socket) = (told.sync == Sync::Shared, told.sync == Sync::Socket && plan.socket.is_some());
     if plan.entry.migrate_rollback {
         // Where the boot ended before its migration, there is nothing to go back from.
         forget(plan);
@@ -57,7 +51,7 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
         if socket::is_gone(socket, LISTENS) {
             channel.say(&Message::Note(format!("{}: was taken away: making the last sync without litestream", socket.display())));
             channel.say(&Message::ByPass);
-            return Ok(());
+            return;
         }
         let litestream = State::read(&plan.runtime).map_or(0, |state| state.litestream);
         hang::watch(litestream, socket, &waiting, deadline, channel);
@@ -84,14 +78,14 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
     if by_socket && databases.iter().any(|d| Owed::read(plan, &d.path).is_some() || full::keeps_from_syncing(plan, d).is_some()) {
         // What the running Litestream confirms is not so, or it cannot; after its end there is a way.
         channel.say(&Message::ByPass);
-        return Ok(());
+        return;
     }
     let is_denied = |outcome: &Result<(), String>| outcome.as_ref().is_err_and(|why| has_older_secret || verdict::is_denied(why));
     if by_socket && older.is_some() && outcomes.iter().any(is_denied) {
         let what = "a secret's file has changed, and litestream cannot make the last sync with the secret that it has: trying both";
         channel.say(&Message::Note(what.to_owned()));
         channel.say(&Message::ByPass);
-        return Ok(());
+        return;
     }
     for (database, outcome) in databases.iter().zip(&outcomes) {
         match outcome {
@@ -112,7 +106,6 @@ pub fn run(plan: &Plan, channel: &Channel, args: &[OsString]) -> Result<(), Fail
         channel.say(&Message::Unsaved("a part of the last sync crashed".to_owned()));
     }
     channel.say(&Message::Flushed);
-    Ok(())
 }
 
 /// After a migration that failed: every database as it was before.

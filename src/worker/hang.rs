@@ -2,8 +2,8 @@
 //! hangs: what it has begun would have to begin anew.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::{Channel, Message};
@@ -19,7 +19,7 @@ const AT_MOST: Duration = Duration::from_secs(5);
 const NOTHING: u64 = 8 * 1024;
 
 /// Who waits for an answer to a sync.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Waiting(Arc<AtomicUsize>);
 
 impl Waiting {
@@ -30,44 +30,41 @@ impl Waiting {
         self.0.fetch_sub(1, Ordering::Relaxed);
         done
     }
-
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
-/// Watches it from now on, for as long as this process lives; where it hangs, says so, and that a pass is to be made without it.
+/// Watches it from now on, for as long as those who wait are asked about; where it hangs, says so, and that a pass is to be made without it.
 pub(super) fn watch(litestream: i32, socket: &Path, waiting: &Waiting, deadline: Instant, channel: &Channel) {
     let Ok(channel) = channel.another() else { return };
-    let (socket, waiting) = (socket.to_owned(), waiting.clone());
+    let (socket, waiting) = (socket.to_owned(), Arc::downgrade(&waiting.0));
     let limit = (deadline.saturating_duration_since(Instant::now()) / 2).min(AT_MOST);
     // Without a thread, it is not seen.
     let _ = std::thread::Builder::new().spawn(move || {
-        let why = until_it_hangs(litestream, &socket, &waiting, limit);
+        let Some(why) = until_it_hangs(litestream, &socket, &waiting, limit) else { return };
         channel.say(&Message::Note(format!("litestream does not {why}: killing it, and making the last sync without it")));
         channel.say(&Message::ByPass);
     });
 }
 
-/// In what it has not done for so long.
-fn until_it_hangs(litestream: i32, socket: &Path, waiting: &Waiting, limit: Duration) -> &'static str {
+/// In what it has not done for so long; none where nobody waits for it any more.
+fn until_it_hangs(litestream: i32, socket: &Path, waiting: &Weak<AtomicUsize>, limit: Duration) -> Option<&'static str> {
     let (mut answered, mut moved) = (Instant::now(), Instant::now());
-    let mut before = (waiting.count(), written_by(litestream));
+    let look = || Some((waiting.upgrade()?.load(Ordering::Relaxed), written_by(litestream)));
+    let mut before = look()?;
     loop {
         std::thread::sleep(EVERY);
         if socket::is_alive(socket, ANSWER) {
             answered = Instant::now();
         }
-        let now = (waiting.count(), written_by(litestream));
+        let now = look()?;
         if moves(before, now) {
             moved = Instant::now();
         }
         before = now;
         if answered.elapsed() >= limit {
-            return "answer";
+            return Some("answer");
         }
         if moved.elapsed() >= limit {
-            return "get on with the last sync";
+            return Some("get on with the last sync");
         }
     }
 }
@@ -95,7 +92,8 @@ mod tests {
     #[test]
     fn who_waits_is_counted_while_it_does() {
         let waiting = Waiting::default();
-        assert_eq!(waiting.during(|| waiting.during(|| waiting.count())), 2);
-        assert_eq!(waiting.count(), 0);
+        let count = || waiting.0.load(Ordering::Relaxed);
+        assert_eq!(waiting.during(|| waiting.during(count)), 2);
+        assert_eq!(count(), 0);
     }
 }

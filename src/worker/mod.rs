@@ -7,6 +7,7 @@ pub mod flush;
 mod full;
 mod hang;
 pub mod hold;
+pub mod last_sync;
 pub mod memory;
 mod pass;
 mod pins;
@@ -18,17 +19,19 @@ mod watch;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use crate::exit::{self, Failure};
 use crate::habits::Habit;
 use crate::plan::Plan;
 use crate::sys::CHANNEL;
-use crate::{interrupt, keeper, report, rotation, tenants};
+use crate::{interrupt, keeper, report, rotation, sys, tenants};
+use last_sync::LastSync;
 
 /// What a worker tells PID 1: a line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +62,8 @@ pub enum Message {
     Flushed,
     /// A worker at the end of a life, from time to time: it is not stopped.
     Beat,
+    /// One that cannot say so, since it has got no thread for that.
+    Unheard,
     /// `__check`, or an operator by way of [`CONTROL_FILE`]: a backup is different, begin it anew.
     Resnapshot,
     /// `__check`: something to be said.
@@ -140,6 +145,7 @@ impl Message {
             Self::ByPass => "by-pass\n".to_owned(),
             Self::Flushed => "flushed\n".to_owned(),
             Self::Beat => "beat\n".to_owned(),
+            Self::Unheard => "unheard\n".to_owned(),
         }
     }
 
@@ -167,6 +173,7 @@ impl Message {
             ("saved", name) if !name.is_empty() => Some(Self::Saved(name.to_owned())),
             ("flushed", "") => Some(Self::Flushed),
             ("beat", "") => Some(Self::Beat),
+            ("unheard", "") => Some(Self::Unheard),
             ("hung", text) if !text.is_empty() => Some(Self::Hung(text.to_owned())),
             ("begin", text) if !text.is_empty() => Some(Self::Begin(text.to_owned())),
             ("by-pass", "") => Some(Self::ByPass),
@@ -200,19 +207,35 @@ impl Channel {
         self.0.try_clone().map(Self)
     }
 
-    /// Says from time to time that this process is not stopped. Without a thread, PID 1 takes it for one that is, and starts another.
-    fn beat(&self) {
+    /// Says from time to time that this process is not stopped, while what is returned lives.
+    fn beat(&self) -> Option<Sender<()>> {
+        let (ends, ended) = mpsc::channel();
         let beating = self.another().and_then(|channel| {
             std::thread::Builder::new().spawn(move || {
-                loop {
+                while ended.recv_timeout(BEAT_EVERY) == Err(RecvTimeoutError::Timeout) {
                     channel.say(&Message::Beat);
-                    std::thread::sleep(BEAT_EVERY);
                 }
             })
         });
         if let Err(error) = beating {
             report::debug(format_args!("a worker cannot say that it lives: {error}"));
+            self.say(&Message::Unheard);
+            return None;
         }
+        Some(ends)
+    }
+
+    /// Waits until it is told what to do; none where PID 1 wants nothing more, or says what is not known here.
+    fn told(&self) -> Option<LastSync> {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while line.len() < last_sync::LONGEST && matches!((&self.0).read(&mut byte), Ok(1)) {
+            if byte == *b"\n" {
+                return LastSync::decode(&String::from_utf8_lossy(&line));
+            }
+            line.extend(byte);
+        }
+        None
     }
 
     /// Says a message. PID 1 that is gone takes us with it.
@@ -233,11 +256,9 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
         Some("__hold") => hold::run(args),
         Some("__keep") => keeper::run(args),
         Some("__prepare") => with_plan(args, |plan, channel, rest| {
-            note_failure(plan, rest);
+            note_failure(plan, rest.last().is_some_and(|word| word == FAILED));
             let preparation = rest.first().and_then(|word| Preparation::parse(word));
-            if preparation == Some(Preparation::Ending) {
-                channel.beat();
-            }
+            let _beats = (preparation == Some(Preparation::Ending)).then(|| channel.beat());
             let unknown = || Failure::new(exit::INTERNAL, "__prepare: no such preparation");
             prepare::run(plan, channel, preparation.ok_or_else(unknown)?).map(|()| 0)
         }),
@@ -256,10 +277,15 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
             Ok(0)
         }),
         Some("__watch") => with_plan(args, |plan, _, _| watch::run(plan)),
-        Some("__flush") => with_plan(args, |plan, channel, rest| {
-            channel.beat();
-            note_failure(plan, rest);
-            each(plan, |plan| flush::run(plan, channel, rest)).map(|()| 0)
+        Some("__flush") => with_plan(args, |plan, channel, _| {
+            // It may be long until then.
+            sys::drop_code_pages();
+            while let Some(told) = channel.told() {
+                let _beats = channel.beat();
+                note_failure(plan, told.app_failed);
+                each(plan, |plan| flush::run(plan, channel, told));
+            }
+            Ok(0)
         }),
         Some("__probe") => with_plan(args, |plan, _, _| each(plan, probe::run).map(|()| 0)),
         _ => {
@@ -297,8 +323,8 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
 }
 
 /// Notes that the app failed as one does that a pin has refused something, where nothing more is known of it.
-fn note_failure(plan: &Plan, words: &[OsString]) {
-    if words.last().is_some_and(|word| word == FAILED) {
+fn note_failure(plan: &Plan, failed: bool) {
+    if failed {
         each(plan, |plan| plan.databases.iter().for_each(|database| Habit::failed(&database.path)));
     }
 }
@@ -358,6 +384,7 @@ mod tests {
             Message::Refused(69),
             Message::Flushed,
             Message::Beat,
+            Message::Unheard,
             Message::Unsaved("default: refused".into()),
             Message::Saved("default".into()),
             Message::Hung("no answer".into()),

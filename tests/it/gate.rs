@@ -390,6 +390,7 @@ fn a_worker_that_is_killed_is_started_again(line: Line) {
     site.write_on(100);
     // And in the last sync.
     server.freeze();
+    container.without_reserve();
     container.signal(Signal::SIGTERM);
     process::send(worker(&container, "__flush"), Signal::SIGKILL);
     server.thaw();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -16,6 +16,7 @@ use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 both_lines!(
     a_boot_that_gets_no_process_or_thread_names_the_limit,
     a_stop_that_gets_no_process_names_the_limit,
+    a_stop_that_gets_no_process_makes_the_last_sync_with_what_is_in_reserve,
     so_it_does_where_it_is_the_containers,
     verify_says_that_there_is_too_little_memory,
     so_it_does_in_a_container_with_a_limit,
@@ -65,6 +66,27 @@ fn a_boot_that_gets_no_process_or_thread_names_the_limit(line: Line) {
     }
 }
 
+/// Others of the same user, another container's: so many that it gets no process any more. They end with this value.
+struct Crowd(Child);
+
+impl Crowd {
+    fn of(user: u32) -> Self {
+        let script = "for n in $(seq 60); do sleep 60 & done; wait";
+        let words = [&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "--pdeathsig=KILL", "sh", "-c", script];
+        let crowd = Self(Command::new("unshare").args(["--pid", "--fork", "--kill-child", "setpriv"]).args(words).spawn().unwrap());
+        let of_user = || process::all().iter().filter(|p| fs::metadata(format!("/proc/{}", p.pid)).is_ok_and(|m| m.uid() == user)).count();
+        eventually("a crowd", PATIENCE, || when(of_user() > 60));
+        crowd
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn a_stop_that_gets_no_process_names_the_limit(line: Line) {
     if !is_root() {
         return;
@@ -74,20 +96,40 @@ fn a_stop_that_gets_no_process_names_the_limit(line: Line) {
     let mut container = site.writing("--every 2000").of_user(user).behind(&["prlimit", "--nproc=60"]).start();
     container.ready();
     eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
-    // Others of the same user: another container's.
-    let crowd = "for n in $(seq 60); do sleep 60 & done; wait";
-    let user_words = [&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "--pdeathsig=KILL", "sh", "-c", crowd];
-    let mut crowd = Command::new("unshare").args(["--pid", "--fork", "--kill-child", "setpriv"]).args(user_words).spawn().unwrap();
-    let of_user = || process::all().iter().filter(|p| fs::metadata(format!("/proc/{}", p.pid)).is_ok_and(|m| m.uid() == user)).count();
-    eventually("a crowd", PATIENCE, || when(of_user() > 60));
+    let crowd = Crowd::of(user);
     process::send(container.running_litestream().pid, Signal::SIGKILL);
     site.write_on(10);
     let code = container.stop();
-    let _ = crowd.kill();
-    let _ = crowd.wait();
+    drop(crowd);
     let log = container.stderr();
     assert!(code == 74 && log.lines().last().unwrap_or_default().contains("NOT SAVED"), "{code}: {log}");
     assert_named(&log, &format!("RLIMIT_NPROC is 60, for all of uid {user}"));
+}
+
+/// 0.5's Litestream that runs makes it; 0.3's pass is one of its own, for which there is room again after a while.
+fn a_stop_that_gets_no_process_makes_the_last_sync_with_what_is_in_reserve(line: Line) {
+    if !is_root() {
+        return;
+    }
+    let site = Site::new(line);
+    let user = user(&site, 101);
+    let mut container = site.writing("--every 500").of_user(user).behind(&["prlimit", "--nproc=60"]).start();
+    container.ready();
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    let crowd = Crowd::of(user);
+    site.write_on(200);
+    container.signal(Signal::SIGTERM);
+    if line == Line::V03 {
+        eventually("the end of litestream", PATIENCE, || when(container.stderr().contains("litestream shut down")));
+        // It is the time itself that is tried.
+        std::thread::sleep(Duration::from_secs(1));
+        drop(crowd);
+        assert_eq!(container.wait(PATIENCE), 0, "{}", container.stderr());
+    } else {
+        assert_eq!(container.wait(PATIENCE), 0, "{}", container.stderr());
+        drop(crowd);
+    }
+    site.assert_saved();
 }
 
 /// A group of processes of its own, by either version's files; removed with this value.

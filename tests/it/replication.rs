@@ -331,6 +331,7 @@ fn a_worker_of_the_last_sync_that_hangs_is_replaced(line: Line) {
     let is_it = |process: &Process| process.arguments.iter().any(|word| word == b"__flush");
     let code = std::thread::scope(|scope| {
         scope.spawn(|| keep_stopped(litestream, "litestream"));
+        container.without_reserve();
         container.signal(Signal::SIGTERM);
         let worker = eventually("the worker", PATIENCE, || container.processes().into_iter().find(is_it));
         process::send(worker.pid, Signal::SIGSTOP);

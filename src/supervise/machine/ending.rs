@@ -189,10 +189,7 @@ impl Machine {
     /// It has ended after a last sync that it has confirmed.
     pub(super) fn closed(&mut self, now: Now) -> Actions {
         match self.flush {
-            // The end of the worker that has just been answered may still be to come.
-            Some((Sync::Socket, _)) if self.unsaved.is_empty() => {
-                std::iter::once(Action::Kill(Role::Flush)).chain(self.flush(Sync::Shared, now)).collect()
-            }
+            Some((Sync::Socket, _)) if self.unsaved.is_empty() => self.flush(Sync::Shared, now),
             _ => self.finish(),
         }
     }
@@ -200,10 +197,7 @@ impl Machine {
     /// Its worker has come to its end. What an earlier life wrote and was killed with is in a database that has been put back, too.
     pub(super) fn flush_done(&mut self, now: Now) -> Actions {
         match self.flush {
-            Some((Sync::Rollback, _)) if self.unsaved.is_empty() => {
-                // Its end is still to come, and must not be taken for the next one's.
-                std::iter::once(Action::Kill(Role::Flush)).chain(self.flush(Sync::Pass, now)).collect()
-            }
+            Some((Sync::Rollback, _)) if self.unsaved.is_empty() => self.flush(Sync::Pass, now),
             _ => self.flushed(now),
         }
     }

@@ -169,7 +169,7 @@ fn a_migration_runs_in_the_apps_place_and_only_a_good_end_starts_the_app() {
     life.then(Event::Ended(Role::Litestream, ZERO)).does(&shared()).then(Event::Said(Message::Flushed)).does(&[Action::Exit(7)]);
     let life = failed(true).does(&[Action::Kill(Role::Litestream), Action::Flush(Sync::Rollback, at(9.2))]);
     // And then what it was put back to.
-    let life = life.then(Event::Said(Message::Flushed)).does(&[Action::Kill(Role::Flush), Action::Flush(Sync::Pass, at(9.2))]);
+    let life = life.then(Event::Said(Message::Flushed)).does(&[Action::Flush(Sync::Pass, at(9.2))]);
     life.then(Event::Said(Message::Flushed)).does(&[Action::Exit(7)]);
     // It gets signals as the app does; a stop is no success, and neither is one that takes too long.
     let life = migrating(false).then(Event::Signal(TERM)).does(&[Action::EndApp(TERM)]).then(ended(0)).says_and(&[Action::Drain(TERM)]);
@@ -190,8 +190,8 @@ fn a_good_end_drains_then_syncs_then_lets_litestream_go_then_exits_with_the_apps
 }
 
 /// What follows the end of a Litestream that has confirmed the last sync.
-fn shared() -> [Action; 2] {
-    [Action::Kill(Role::Flush), Action::Flush(Sync::Shared, at(9.2))]
+fn shared() -> [Action; 1] {
+    [Action::Flush(Sync::Shared, at(9.2))]
 }
 
 #[test]
@@ -214,8 +214,8 @@ fn a_litestream_that_does_not_end_leaves_time_for_a_pass() {
     assert!(matches!(life.last[..], [Action::Say(_), Action::Kill(Role::Litestream), Action::Flush(Sync::Pass, _)]));
     // One that has made the last sync owes nothing any more.
     let life = Life::running().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).then(Event::Said(Message::Flushed));
-    let [kill, shared] = shared();
-    life.does(&[Action::LetGo]).after(4.8).says_and(&[Action::Kill(Role::Litestream), kill, shared]);
+    let [shared] = shared();
+    life.does(&[Action::LetGo]).after(4.8).says_and(&[Action::Kill(Role::Litestream), shared]);
 }
 
 #[test]

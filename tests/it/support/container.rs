@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::process::{self, Process};
-use super::{PATIENCE, entry, eventually};
+use super::{PATIENCE, entry, eventually, when};
 
 /// Flags for a fresh PID namespace that ends with `unshare` itself.
 pub(crate) fn unshare_flags() -> Vec<&'static str> {
@@ -263,6 +263,15 @@ impl Container {
     pub(crate) fn stop(&mut self) -> i32 {
         self.signal(Signal::SIGTERM);
         self.wait(PATIENCE)
+    }
+
+    /// The worker in reserve is gone, so that the one of the last sync can be told from it: it is there only once that has begun.
+    pub(crate) fn without_reserve(&self) {
+        let waits = |process: &Process| process.arguments.iter().any(|word| word == b"__flush");
+        if let Some(waiting) = self.processes().into_iter().find(waits) {
+            process::send(waiting.pid, Signal::SIGKILL);
+            eventually("the end of what is in reserve", PATIENCE, || when(!self.processes().iter().any(waits)));
+        }
     }
 
     /// The whole container is gone at once, as after a power cut of everything but the page cache.
