@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -51,6 +51,24 @@ pub fn carry() {
 pub fn leave_stderr(file: Option<&Path>) -> io::Result<()> {
     *outlet() = Some(file.map_or_else(|| Ok(Outlet::nowhere()), Outlet::file)?);
     Ok(())
+}
+
+/// The same by way of another process, which a disk that hangs does not hang us with: to this socket. What has not gone to an earlier one
+/// goes there, too.
+pub fn leave_stderr_by(socket: OwnedFd) {
+    let mut outlet = outlet();
+    match outlet.as_mut().filter(|outlet| !outlet.is_stderr()) {
+        Some(outlet) => outlet.go_on_by(socket),
+        None => *outlet = Some(Outlet::by(socket)),
+    }
+}
+
+/// Whether that could be a log file.
+///
+/// # Errors
+/// What keeps it from being opened.
+pub fn try_log(file: &Path) -> io::Result<()> {
+    Outlet::file(file).map(drop)
 }
 
 /// Whether lines go to stderr.

@@ -20,7 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::getppid;
 
 use crate::exit::{self, Failure};
-use crate::settings::LockPolicy;
+use crate::settings::{LockPolicy, LogTo};
 use crate::supervise::lock::{self, Holding, Locks};
 use crate::supervise::machine::Holder;
 use crate::{Configured, report, sys};
@@ -124,6 +124,7 @@ fn boot(host: &Host, options: &[&str]) -> Result<Option<Kept>, Failure> {
     // A secret may have been in one of them. Whoever is at their other ends is to see when the app closes them.
     drop(inherited);
     let configured = configured?;
+    try_log(&configured.settings.entry.log, host)?;
     host.tell(&Tell::Settings(Box::new(configured.settings.entry.clone())));
     let ready = boot::boot(&configured, host)?;
     if ready.booted.identity.is_some() {
@@ -131,6 +132,19 @@ fn boot(host: &Host, options: &[&str]) -> Result<Option<Kept>, Failure> {
     }
     host.tell(&Tell::Booted(Box::new(ready.booted)));
     Ok(ready.place.map(|place| Kept { place, locks: ready.locks }))
+}
+
+/// Whether the log file can be one, before what is said goes there.
+fn try_log(log: &LogTo, host: &Host) -> Result<(), Failure> {
+    let LogTo::File(path) = log else { return Ok(()) };
+    host.at(&path.display().to_string());
+    report::try_log(path).map_err(|error| {
+        let why = match error.raw_os_error() {
+            Some(nix::libc::ELOOP) => "it is a symbolic link; name what it leads to".to_owned(),
+            _ => error.to_string(),
+        };
+        Failure::new(exit::CONFIG, format!("LITESTREAM_ENTRY_LOG: {}: {why}", path.display()))
+    })
 }
 
 /// In the place of one that was killed. What it held, another process may have by now.

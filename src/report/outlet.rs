@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
 
 use crate::sys;
 
@@ -59,6 +59,8 @@ pub(super) struct Outlet {
     full: bool,
     /// Where it is a file of its own name.
     name: Option<Name>,
+    /// It goes to another process, which has it only when it has closed its end.
+    carried: bool,
     /// Our last lines, where stderr is not for them.
     kept: Option<VecDeque<Vec<u8>>>,
 }
@@ -73,7 +75,7 @@ struct Name {
 
 impl Outlet {
     fn new(to: Option<(Arc<File>, Way)>) -> Self {
-        Self { to, queue: Vec::new(), dropped: 0, failed: None, full: false, name: None, kept: None }
+        Self { to, queue: Vec::new(), dropped: 0, failed: None, full: false, name: None, carried: false, kept: None }
     }
 
     /// To stderr, which the app has, too.
@@ -103,6 +105,16 @@ impl Outlet {
         let (file, way, id) = open(path)?;
         let name = Name { path: path.to_owned(), file: id, looked: Instant::now() };
         Ok(Self { to: Some((Arc::new(file), way)), name: Some(name), ..Self::nowhere() })
+    }
+
+    /// To another process, by a socket.
+    pub(super) fn by(socket: OwnedFd) -> Self {
+        Self { to: Some((Arc::new(socket.into()), Way::Socket)), carried: true, ..Self::nowhere() }
+    }
+
+    /// To another one in its place.
+    pub(super) fn go_on_by(&mut self, socket: OwnedFd) {
+        (self.to, self.failed, self.full) = (Some((Arc::new(socket.into()), Way::Socket)), None, false);
     }
 
     pub(super) fn is_stderr(&self) -> bool {
@@ -209,6 +221,16 @@ impl Outlet {
     /// The last chance: waits a moment for who reads, and not for who does not.
     pub(super) fn finish(&mut self) {
         let end = Instant::now() + LAST;
+        self.finish_by(end);
+        if let Some((file, _)) = self.to.as_ref().filter(|_| self.carried)
+            && shutdown(file.as_raw_fd(), Shutdown::Write).is_ok()
+        {
+            let left = PollTimeout::try_from(end.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::ZERO);
+            let _ = poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], left);
+        }
+    }
+
+    fn finish_by(&mut self, end: Instant) {
         self.failed = None;
         self.flush();
         while let Some(file) = self.waits_for().filter(|_| Instant::now() < end) {

@@ -2,7 +2,6 @@
 //! timeout once it is to end.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -26,23 +25,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// So many signals are kept for the app while there is none.
 const EARLY: usize = 64;
 
-/// Where stderr is the app's alone.
-fn leave_stderr(log: &LogTo) -> Result<(), Failure> {
-    let file = match log {
-        LogTo::Stderr => return Ok(()),
-        LogTo::Nowhere => None,
-        LogTo::File(path) => Some(path),
-    };
-    report::leave_stderr(file.map(PathBuf::as_path)).map_err(|error| {
-        let path = file.map(|path| path.display().to_string()).unwrap_or_default();
-        let why = match error.raw_os_error() {
-            Some(nix::libc::ELOOP) => "it is a symbolic link; name what it leads to".to_owned(),
-            _ => error.to_string(),
-        };
-        Failure::new(exit::CONFIG, format!("LITESTREAM_ENTRY_LOG: {path}: {why}"))
-    })
-}
-
 impl Shell {
     /// Boots, as far as that is the keeper's. Signals that come meanwhile are for the machine.
     pub(super) fn boot(&mut self) -> Result<(Rules, Vec<i32>), Failure> {
@@ -55,11 +37,13 @@ impl Shell {
             let ended = reap::ended();
             for tell in self.keeper.told() {
                 if let Some(booted) = self.told_of_boot(tell, &mut entry, &ended)? {
+                    self.note_logs_end(&ended);
                     self.note_keepers_end(&ended);
                     return Ok((self.take_over_from(*booted)?, early));
                 }
             }
             self.read_logs(&ended);
+            self.note_logs_end(&ended);
             if self.note_keepers_end(&ended) {
                 if self.keeper.tries >= TRIES {
                     return Err(Failure::new(exit::INTERNAL, "the process that boots dies each time; see above"));
@@ -96,10 +80,10 @@ impl Shell {
         }
         let configured = Configured::read(self.boot.options.clone())?;
         let entry = &configured.settings.entry;
-        if entry.user.is_some() || !matches!(configured.settings.source, Source::Nothing(_)) {
+        if entry.user.is_some() || matches!(entry.log, LogTo::File(_)) || !matches!(configured.settings.source, Source::Nothing(_)) {
             return Ok(None);
         }
-        leave_stderr(&entry.log)?;
+        self.leave_stderr(&entry.log)?;
         let booted = keeper::plainly(&configured, !self.boot.app.is_empty())?;
         self.take_over_from(booted).map(Some)
     }
@@ -153,7 +137,7 @@ impl Shell {
         match tell {
             Tell::Settings(settings) => {
                 report::set_debug(settings.debug);
-                leave_stderr(&settings.log)?;
+                self.leave_stderr(&settings.log)?;
                 *entry = Some(settings);
             }
             Tell::At(at) => {

@@ -122,6 +122,8 @@ pub enum Role {
     Serve,
     /// The keeper of the locks and of the runtime directory.
     Keep,
+    /// The process that writes the log file.
+    Log,
 }
 
 impl Role {
@@ -518,7 +520,7 @@ impl Machine {
                 Vec::new()
             }
             Role::Forget => self.copies_removed(ended, now),
-            Role::App | Role::Flush | Role::Reserve | Role::Watch | Role::Look | Role::Pulse | Role::Keep => Vec::new(),
+            Role::App | Role::Flush | Role::Reserve | Role::Watch | Role::Look | Role::Pulse | Role::Keep | Role::Log => Vec::new(),
         }
     }
 

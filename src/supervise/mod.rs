@@ -6,6 +6,7 @@ pub mod drain;
 mod keeper;
 pub mod lock;
 mod log;
+mod log_file;
 pub mod machine;
 mod outside;
 mod pipe;
@@ -169,6 +170,8 @@ struct Shell {
     logs: Vec<(ChildId, Log)>,
     /// When that is looked at again.
     logs_at: Duration,
+    /// The log file, and since when a process writes it.
+    log_file: Option<(PathBuf, Duration)>,
     /// What touches the disks for us.
     keeper: keeper::Keeper,
     /// The process that becomes the app when its gate opens.
@@ -206,6 +209,7 @@ impl Shell {
             pipes: Vec::new(),
             logs: Vec::new(),
             logs_at: Duration::ZERO,
+            log_file: None,
             keeper: keeper::Keeper::default(),
             ready: None,
             hold: None,
@@ -287,6 +291,7 @@ impl Shell {
         let mut events: Vec<_> = self.signals.pending().into_iter().map(|signal| (None, Event::Signal(signal))).collect();
         let ended = reap::ended();
         self.read_logs(&ended);
+        self.note_logs_end(&ended);
         for (id, pipe) in &mut self.pipes {
             events.extend(pipe.messages().into_iter().map(|message| (Some(*id), Event::Said(message))));
         }
@@ -370,6 +375,7 @@ impl Shell {
             Action::Pulse => {
                 self.ask(Ask::Locks);
                 self.reserve();
+                self.keep_log();
                 self.worker(Role::Pulse, &["__pulse"])
             }
             Action::Check => self.worker(Role::Check, &["__check"]),

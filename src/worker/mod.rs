@@ -8,6 +8,7 @@ mod full;
 mod hang;
 pub mod hold;
 pub mod last_sync;
+pub mod log;
 pub mod memory;
 mod pass;
 mod pins;
@@ -255,6 +256,7 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
         Some("__exec") => exec::run(args),
         Some("__hold") => hold::run(args),
         Some("__keep") => keeper::run(args),
+        Some("__log") => log::run(args),
         Some("__prepare") => with_plan(args, |plan, channel, rest| {
             note_failure(plan, rest.last().is_some_and(|word| word == FAILED));
             let preparation = rest.first().and_then(|word| Preparation::parse(word));
