@@ -57,10 +57,8 @@ pub fn leave_stderr(file: Option<&Path>) -> io::Result<()> {
 /// goes there, too.
 pub fn leave_stderr_by(socket: OwnedFd) {
     let mut outlet = outlet();
-    match outlet.as_mut().filter(|outlet| !outlet.is_stderr()) {
-        Some(outlet) => outlet.go_on_by(socket),
-        None => *outlet = Some(Outlet::by(socket)),
-    }
+    let earlier = outlet.take().filter(|outlet| !outlet.is_stderr());
+    *outlet = Some(earlier.unwrap_or_else(Outlet::nowhere).by(socket));
 }
 
 /// Whether that could be a log file.

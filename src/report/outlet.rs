@@ -107,14 +107,9 @@ impl Outlet {
         Ok(Self { to: Some((Arc::new(file), way)), name: Some(name), ..Self::nowhere() })
     }
 
-    /// To another process, by a socket.
-    pub(super) fn by(socket: OwnedFd) -> Self {
-        Self { to: Some((Arc::new(socket.into()), Way::Socket)), carried: true, ..Self::nowhere() }
-    }
-
-    /// To another one in its place.
-    pub(super) fn go_on_by(&mut self, socket: OwnedFd) {
-        (self.to, self.failed, self.full) = (Some((Arc::new(socket.into()), Way::Socket)), None, false);
+    /// What was for a file or for nobody goes to another process, by this socket.
+    pub(super) fn by(self, socket: OwnedFd) -> Self {
+        Self { to: Some((Arc::new(socket.into()), Way::Socket)), carried: true, failed: None, full: false, ..self }
     }
 
     pub(super) fn is_stderr(&self) -> bool {

@@ -118,10 +118,9 @@ impl Shell {
 
     /// Whether it was among these.
     fn note_keepers_end(&mut self, ended: &[(Pid, Ended)]) -> bool {
-        let Some(keeper) = self.pid_of(Role::Keep).filter(|keeper| ended.iter().any(|(pid, _)| pid == keeper)) else { return false };
-        self.children.retain(|child| child.pid != Some(keeper));
-        self.keeper.channel = None;
-        true
+        let ended = self.took_its_end(Role::Keep, ended);
+        let _ = self.keeper.channel.take_if(|_| ended);
+        ended
     }
 
     /// It cannot even be looked whether an earlier life has left something that is not in the replica.

@@ -11,13 +11,12 @@ use nix::poll::PollFlags;
 use nix::unistd::Pid;
 
 use super::machine::{Event, Lock, Role};
-use super::start::{Start, why_not};
+use super::start::{Start, channel, why_not};
 use super::{Shell, log, reap};
 use crate::exit;
 use crate::keeper::words::{Ask, Tell, framed, unframed};
 use crate::keeper::{self, GO_ON};
 use crate::report;
-use crate::sys::{self, Kind, Program};
 use crate::worker::Message;
 
 /// A worker's start waits for the look at its place for so long.
@@ -184,22 +183,17 @@ impl Shell {
     }
 
     pub(super) fn start_keeper(&mut self, what: &str) -> Result<(), Errno> {
-        let (ours, theirs) = UnixStream::pair().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
+        let (ours, theirs) = channel()?;
         ours.set_nonblocking(true).map_err(|_| Errno::EINVAL)?;
-        let own = self.boot.own_path.clone();
         // All under their own numbers: what was given to us may be a secret's file.
         let memory = self.boot.memory.as_ref().map(AsRawFd::as_raw_fd);
-        let mut args = vec![own.clone().into_os_string(), "__keep".into()];
-        args.extend(keeper::words_of(theirs.as_raw_fd(), memory, what, &self.boot.options));
+        let words = keeper::words_of(theirs.as_raw_fd(), memory, what, &self.boot.options);
         let log = log::of(Role::Keep);
         let output = log.iter().flat_map(|(_, theirs)| [1, 2].map(|number| (theirs.as_raw_fd(), number)));
         let given = self.boot.inherited.iter().map(AsRawFd::as_raw_fd).filter(|_| what != GO_ON);
         let same = given.chain([theirs.as_raw_fd()]).chain(memory).map(|fd| (fd, fd));
         let descriptors: Vec<_> = output.chain(same).collect();
-        let program = sys::own_program(&own);
-        let pid =
-            Program { path: program, args: &args, env: &self.boot.started_with, kind: Kind::Helper, descriptors: &descriptors }.spawn()?;
-        self.child(Role::Keep, pid);
+        self.start_own(Role::Keep, std::iter::once("__keep".into()).chain(words), &descriptors)?;
         self.logs.extend(log.map(|(ours, _)| (self.started, ours)));
         (self.keeper.channel, self.keeper.started_at) = (Some(ours), self.now());
         self.keeper.waits_no_more();

@@ -1,7 +1,6 @@
 //! The log file (`LITESTREAM_ENTRY_LOG=PATH`), which a process of its own writes: a disk that hangs would hang PID 1. Must never be waited for.
 
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -9,10 +8,10 @@ use nix::unistd::Pid;
 
 use super::Shell;
 use super::machine::Role;
-use super::start::why_not;
+use super::start::{channel, why_not};
 use crate::exit::{self, Ended, Failure};
 use crate::settings::LogTo;
-use crate::sys::{self, CHANNEL, Kind, Program};
+use crate::sys::CHANNEL;
 use crate::{report, worker};
 
 /// A writer of the log file that has lived for so long is followed by another at once.
@@ -36,19 +35,15 @@ impl Shell {
 
     /// A disk that hangs would hang us with it.
     fn start_log(&mut self) -> Result<(), Errno> {
-        let now = self.now();
-        let Some((path, since)) = self.log_file.as_mut().filter(|_| !self.children.iter().any(|c| c.role == Role::Log)) else {
+        if self.pid_of(Role::Log).is_some() {
             return Ok(());
-        };
-        let (ours, theirs) = UnixStream::pair().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
-        let own = self.boot.own_path.clone();
-        let args = [own.clone().into_os_string(), worker::log::NAME.into(), path.clone().into_os_string()];
-        let program = sys::own_program(&own);
-        let descriptors = [(theirs.as_raw_fd(), CHANNEL)];
+        }
+        let now = self.now();
+        let Some((path, since)) = self.log_file.as_mut() else { return Ok(()) };
         *since = now;
-        let pid =
-            Program { path: program, args: &args, env: &self.boot.started_with, kind: Kind::Helper, descriptors: &descriptors }.spawn()?;
-        self.child(Role::Log, pid);
+        let words = [worker::log::NAME.into(), path.clone().into_os_string()];
+        let (ours, theirs) = channel()?;
+        self.start_own(Role::Log, words, &[(theirs.as_raw_fd(), CHANNEL)])?;
         report::leave_stderr_by(ours.into());
         Ok(())
     }
@@ -61,10 +56,8 @@ impl Shell {
 
     /// It was killed, or its file cannot be opened.
     pub(super) fn note_logs_end(&mut self, ended: &[(Pid, Ended)]) {
-        let Some(log) = self.pid_of(Role::Log).filter(|log| ended.iter().any(|(pid, _)| pid == log)) else { return };
-        self.children.retain(|child| child.pid != Some(log));
-        let now = self.now();
-        if self.log_file.as_ref().is_some_and(|(_, since)| now.saturating_sub(*since) >= STEADY) {
+        let lived = self.log_file.as_ref().map(|(_, since)| self.now().saturating_sub(*since));
+        if self.took_its_end(Role::Log, ended) && lived >= Some(STEADY) {
             self.keep_log();
         }
     }

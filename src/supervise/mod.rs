@@ -309,14 +309,13 @@ impl Shell {
                 Err(_) => {}
             }
         }
+        if self.took_its_end(Role::Keep, &ended) {
+            self.keeper_ended();
+        }
         for (pid, how) in ended {
             self.newest = self.newest.max(pid.as_raw());
             // Killed before it was needed: the app's start makes another.
             let _ = self.ready.take_if(|(ready, _)| *ready == pid);
-            if self.pid_of(Role::Keep) == Some(pid) {
-                self.children.retain(|child| child.role != Role::Keep);
-                self.keeper_ended();
-            }
             if let Some(child) = self.children.iter_mut().find(|c| c.pid == Some(pid)) {
                 child.pid = None;
                 if child.role == Role::App {

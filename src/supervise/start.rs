@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use super::machine::{Event, Role};
 use super::pipe::Pipe;
 use super::{Child, Shell, log};
+use crate::exit::Ended;
 use crate::identity::Identity;
 use crate::litestream::call;
 use crate::plan::PLAN_FILE;
@@ -57,6 +58,11 @@ pub(super) fn why_not(errno: Errno) -> String {
     }
 }
 
+/// Two ends of a channel to a process that is started.
+pub(super) fn channel() -> Result<(UnixStream, UnixStream), Errno> {
+    UnixStream::pair().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
+}
+
 impl Shell {
     /// There are never two of one role: two that write one replica destroy it.
     fn start(&mut self, role: Role, program: &Program<'_>) -> Option<Event> {
@@ -82,6 +88,28 @@ impl Shell {
         self.newest = self.newest.max(pid.as_raw());
         self.started = self.started.saturating_add(1);
         self.children.push(Child { id: self.started, role, pid: Some(pid) });
+    }
+
+    /// Starts a process of ours that is who we are, with what we were started with: its words, and what it gets of our descriptors.
+    pub(super) fn start_own(
+        &mut self,
+        role: Role,
+        words: impl IntoIterator<Item = OsString>,
+        descriptors: &[(RawFd, RawFd)],
+    ) -> Result<(), Errno> {
+        let own = &self.boot.own_path;
+        let args: Vec<OsString> = std::iter::once(own.clone().into_os_string()).chain(words).collect();
+        let env = &self.boot.started_with;
+        let pid = Program { path: sys::own_program(own), args: &args, env, kind: Kind::Helper, descriptors }.spawn()?;
+        self.child(role, pid);
+        Ok(())
+    }
+
+    /// Whether the process of this role is among these, and is one no more.
+    pub(super) fn took_its_end(&mut self, role: Role, ended: &[(Pid, Ended)]) -> bool {
+        let Some(its) = self.pid_of(role).filter(|its| ended.iter().any(|(pid, _)| pid == its)) else { return false };
+        self.children.retain(|child| child.pid != Some(its));
+        true
     }
 
     /// Starts one of our helpers, by way of `__exec` where it is to be another user, or secrets are in files, which may have changed.

@@ -187,7 +187,7 @@ fn short(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect()
 }
 
-/// The worker's end of the pipe to PID 1.
+/// The worker's end of the channel to PID 1.
 #[derive(Debug)]
 pub struct Channel(File);
 

@@ -33,6 +33,7 @@ both_lines!(
     the_replica_hangs_at_the_boot,
     the_replica_hangs_in_the_run,
     the_replica_hangs_in_the_stop,
+    a_log_file_that_hangs_stops_nothing,
 );
 
 /// By when a container has ended that was told to: its budget of 5 s and a second, and what a machine with other things to do needs.
@@ -366,4 +367,34 @@ fn assert_ends(trial: &mut Life, site: &Site, place: Place, phase: Phase) {
         Phase::Boot => assert!(named || code != 0, "{code}: nothing says what does not answer: {log}"),
         Phase::Run | Phase::Stop => assert!((code == 74 && named) || (code == 0 && saved), "{code}, saved {saved}: {log}"),
     }
+}
+
+fn a_log_file_that_hangs_stops_nothing(line: Line) {
+    if !namespaces() || !fuse::possible() {
+        return;
+    }
+    let site = Site::new(line);
+    let disk = PassedThrough::over(&site.path("journal"));
+    let log = site.path("journal/log");
+    let talking = writes_when_told(&site).env("LITESTREAM_ENTRY_LOG", &log).env("LITESTREAM_LOG_LEVEL", "debug");
+    let mut trial = Life { disk, container: talking.start() };
+    write(&site);
+    eventually("health is 0", PATIENCE, || when(trial.container.exec(["health"]).status.success()));
+    assert!(fs::read_to_string(&log).unwrap().contains("litestream-entry: default: "));
+    trial.disk.hang();
+    // There is something to say.
+    let first = trial.container.running_litestream().pid;
+    process::send(first, Signal::SIGKILL);
+    eventually("another Litestream", PATIENCE, || when(trial.container.litestream().is_some_and(|it| it.pid != first)));
+    write(&site);
+    eventually("health is 0", PATIENCE, || when(trial.container.exec(["health"]).status.success()));
+    trial.container.signal(Signal::SIGTERM);
+    let began = Instant::now();
+    while !has_ended(&mut trial.container) {
+        assert!(began.elapsed() < ENDED_WITHIN, "it has not ended:\n{}", standing(&trial.container));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    trial.disk.go_on();
+    assert_eq!(trial.container.wait(PATIENCE), 0, "{}", fs::read_to_string(&log).unwrap_or_default());
+    site.assert_saved();
 }
