@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::container::{Recipe, said};
+use crate::support::container::{Container, Recipe, said};
 use crate::support::process;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
@@ -66,6 +66,16 @@ fn a_boot_that_gets_no_process_or_thread_names_the_limit(line: Line) {
     }
 }
 
+/// A life of a user who may have 60 processes and threads, with a first backup.
+fn limited(line: Line, number: u32, app: &str) -> (Site, u32, Container) {
+    let site = Site::new(line);
+    let user = user(&site, number);
+    let mut container = site.writing(app).of_user(user).behind(&["prlimit", "--nproc=60"]).start();
+    container.ready();
+    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    (site, user, container)
+}
+
 /// Others of the same user, another container's: so many that it gets no process any more. They end with this value.
 struct Crowd(Child);
 
@@ -91,11 +101,7 @@ fn a_stop_that_gets_no_process_names_the_limit(line: Line) {
     if !is_root() {
         return;
     }
-    let site = Site::new(line);
-    let user = user(&site, 100);
-    let mut container = site.writing("--every 2000").of_user(user).behind(&["prlimit", "--nproc=60"]).start();
-    container.ready();
-    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    let (site, user, mut container) = limited(line, 100, "--every 2000");
     let crowd = Crowd::of(user);
     process::send(container.running_litestream().pid, Signal::SIGKILL);
     site.write_on(10);
@@ -111,11 +117,7 @@ fn a_stop_that_gets_no_process_makes_the_last_sync_with_what_is_in_reserve(line:
     if !is_root() {
         return;
     }
-    let site = Site::new(line);
-    let user = user(&site, 101);
-    let mut container = site.writing("--every 500").of_user(user).behind(&["prlimit", "--nproc=60"]).start();
-    container.ready();
-    eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
+    let (site, user, mut container) = limited(line, 101, "--every 500");
     let crowd = Crowd::of(user);
     site.write_on(200);
     container.signal(Signal::SIGTERM);

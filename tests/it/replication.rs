@@ -18,6 +18,7 @@ both_lines!(
     comes_back_after_a_hang,
     comes_back_after_a_hang_in_its_start,
     a_litestream_that_hangs_at_the_stop_is_replaced_by_a_pass,
+    a_worker_in_reserve_that_is_killed_or_stopped_costs_nothing,
     a_worker_of_the_last_sync_that_hangs_is_replaced,
     comes_back_when_its_binary_does,
     comes_back_when_it_has_memory_again,
@@ -315,6 +316,27 @@ fn a_litestream_that_hangs_at_the_stop_is_replaced_by_a_pass(line: Line) {
         site.assert_saved();
         assert!(!for_good || container.stderr().contains("litestream does not"), "{}", container.stderr());
         println!("{line:?}, for good {for_good}: {:?}", began.elapsed());
+    }
+}
+
+/// In the moment before the stop, and long before it: there is another soon.
+fn a_worker_in_reserve_that_is_killed_or_stopped_costs_nothing(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let is_it = |process: &Process| process.arguments.iter().any(|word| word == b"__flush");
+    for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
+        let mut container = site.writing("--every 2000").start();
+        container.ready();
+        let reserve = || container.processes().into_iter().find(is_it);
+        let first = eventually("one in reserve", PATIENCE, reserve).pid;
+        process::send(first, Signal::SIGKILL);
+        let second = eventually("another in reserve", PATIENCE, || reserve().filter(|it| it.pid != first)).pid;
+        site.write_on(100);
+        process::send(second, signal);
+        assert_eq!(container.stop(), 0, "{signal}: {}", container.stderr());
+        site.assert_saved();
     }
 }
 
