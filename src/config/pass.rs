@@ -37,22 +37,18 @@ impl Document {
             .iter()
             .filter(|e| e.get("path").and_then(Value::as_str).and_then(|p| std::path::absolute(p).ok()).is_some_and(|p| p == database));
         let dbs = kept.cloned().map(|mut entry| {
-            if let (Some(meta), Value::Mapping(entry)) = (meta.and_then(Path::to_str), &mut entry) {
-                put(entry, "meta-path", meta.to_owned());
-                // A checkpoint would write to the database.
-                let counts: &[&str] = match line {
-                    Line::V05 => &["min-checkpoint-page-count", "truncate-page-n"],
-                    Line::V03 => &["min-checkpoint-page-count", "max-checkpoint-page-count"],
-                };
-                for key in counts {
-                    put(entry, key, i32::MAX);
+            if let Value::Mapping(entry) = &mut entry {
+                if let Some(meta) = meta.and_then(Path::to_str) {
+                    put(entry, "meta-path", meta.to_owned());
                 }
-                put(entry, "checkpoint-interval", "24h".to_owned());
-            }
-            if line == Line::V03 {
-                if let Value::Mapping(entry) = &mut entry {
+                if meta.is_some() || line == Line::V03 {
+                    without_checkpoints(entry, line);
+                }
+                if line == Line::V03 {
                     put(entry, "monitor-interval", "20ms".to_owned());
                 }
+            }
+            if line == Line::V03 {
                 for replica in replicas(&mut entry) {
                     put(replica, "sync-interval", "20ms".to_owned());
                 }
@@ -70,4 +66,17 @@ impl Document {
         }
         Self { top, origins: BTreeMap::new() }
     }
+}
+
+/// A checkpoint would write to the database, which may be full; and for each, 0.3 lets go of its lock: an app that writes in that moment may begin
+/// the WAL anew before the end of it is copied.
+fn without_checkpoints(entry: &mut Mapping, line: Line) {
+    let counts = match line {
+        Line::V05 => ["min-checkpoint-page-count", "truncate-page-n"],
+        Line::V03 => ["min-checkpoint-page-count", "max-checkpoint-page-count"],
+    };
+    for key in counts {
+        put(entry, key, i32::MAX);
+    }
+    put(entry, "checkpoint-interval", "24h".to_owned());
 }

@@ -213,6 +213,7 @@ impl Around<'_> {
             container.kill();
             return (true, false);
         }
+        until(READY, || container.would_see(Signal::SIGTERM) || container.ended().is_some());
         self.tell("TERM");
         container.signal_if_any(Signal::SIGTERM);
         if until(stop + GRACE, || container.ended().is_some()) {

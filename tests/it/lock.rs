@@ -3,10 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use rusqlite::Connection;
 
 use crate::support::container::{Container, Recipe};
-use crate::support::contents::Contents;
+use crate::support::contents::{Contents, beside};
+use crate::support::process;
 use crate::support::site::Site;
 use crate::support::{Line, PATIENCE, eventually, namespaces, when};
 
@@ -16,6 +18,7 @@ both_lines!(
     a_command_beside_the_app_writes_what_is_saved,
     waiting_starts_the_app_only_when_the_other_has_left,
     refused_beside_another_and_off_does_not_look,
+    a_last_sync_beside_an_app_that_begins_the_wal_anew_leaves_a_whole_backup,
 );
 
 /// Another app on the same volume: it writes to a table of its own until TERM.
@@ -43,6 +46,27 @@ fn rows_of_other(site: &Site) -> i64 {
     let connection = Connection::open(site.database()).unwrap();
     connection.busy_timeout(Duration::from_secs(10)).unwrap();
     connection.query_row("SELECT count(*) FROM other", (), |row| row.get(0)).unwrap_or_default()
+}
+
+/// Litestream hangs, so that the last sync begins on a long WAL, which it has to checkpoint while the other app does so every few commits.
+fn a_last_sync_beside_an_app_that_begins_the_wal_anew_leaves_a_whole_backup(line: Line) {
+    if !namespaces() {
+        return;
+    }
+    let site = Site::new(line);
+    let mut first = site.writing("--every 1000").start();
+    first.ready();
+    eventually("what is written is in the backup", PATIENCE, || when(site.backed_up() > 100));
+    process::send(first.running_litestream().pid, Signal::SIGSTOP);
+    let often = OTHER.replace("CREATE TABLE", "PRAGMA wal_autocheckpoint=4')\nc.execute('CREATE TABLE").replace("0.002", "0");
+    let words = ["/usr/bin/python3".as_ref(), "-c".as_ref(), often.as_ref(), site.database().as_os_str()];
+    let mut new = second(&site).app(words).start();
+    eventually("a long WAL", PATIENCE, || when(fs::metadata(beside(site.database(), "-wal")).is_ok_and(|about| about.len() > 8 << 20)));
+    assert_eq!(first.stop(), 0, "{}", first.stderr());
+    new.kill();
+    let mut backup = site.backup_of(site.database());
+    assert!(matches!(backup.take_numbered("other"), (1.., true)), "a gap in the other one's rows");
+    backup.assert_complete_up_to(site.acknowledged());
 }
 
 #[track_caller]

@@ -113,6 +113,13 @@ impl Contents {
         self.tables.iter().filter_map(lack).collect()
     }
 
+    /// Takes a table out, whose rows were numbered as they came: how many there are without a gap, and whether that is all of them.
+    pub(crate) fn take_numbered(&mut self, table: &str) -> (usize, bool) {
+        let rows = self.tables.remove(table).unwrap_or_default();
+        let whole = rows.keys().zip(1..).take_while(|(id, number)| *id == number).count();
+        (whole, whole == rows.len())
+    }
+
     /// Whether these are the rows of a writer that committed rows `1..=last`, neither more nor fewer.
     #[track_caller]
     pub(crate) fn assert_complete_up_to(&self, acknowledged: i64) {
