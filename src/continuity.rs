@@ -25,7 +25,7 @@ use crate::litestream::backup::Position;
 use crate::litestream::{Line, ltx};
 use crate::mark::{self, Mark, mark_path, note_generation, note_origin};
 use crate::plan::Database;
-use crate::{files, report, sqlite};
+use crate::{files, layout, report, sqlite};
 pub use shadow::{begin_anew, begun_at, copy_shadow, forget_generation, generation, generation_path, place_of, position_in, shadow_wal};
 use shadow::{shadow_position, stood_at};
 
@@ -83,45 +83,9 @@ pub fn survey(database: &Path, shows_lock: bool) -> Facts {
     }
 }
 
-/// `app.db` → `app.db-wal`.
-pub fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// Litestream's own directory: `.app.db-litestream`.
-pub fn meta_dir(database: &Path) -> PathBuf {
-    hidden(database, "-litestream")
-}
-
-/// `app.db` → `.app.dbSUFFIX`.
-pub fn hidden(database: &Path, suffix: &str) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(database.file_name().unwrap_or_default());
-    name.push(suffix);
-    database.with_file_name(name)
-}
-
-/// The longest of what lies beside a database while it is copied and restored: `.NAME-before-migration-LIFE.new-journal`.
-const COMPANION: usize = 47;
-/// What a file system takes as a name, and what SQLite takes as a path (`MAX_PATHNAME` of `os_unix.c`).
-const LONGEST_NAME: usize = 255 - COMPANION;
-const LONGEST_PATH: usize = 512 - COMPANION - 1;
-
-/// Why a database with this path could not be restored to it; none where it could.
-pub fn too_long(database: &Path) -> Option<String> {
-    let name = database.file_name().map_or(0, std::ffi::OsStr::len);
-    if name > LONGEST_NAME {
-        return Some(format!("is a name of {name} bytes, and {LONGEST_NAME} leave room for what lies beside it; shorten it"));
-    }
-    let path = database.as_os_str().len();
-    (path > LONGEST_PATH).then(|| format!("has {path} bytes, and SQLite takes {LONGEST_PATH} with what lies beside it; shorten it"))
-}
-
 /// Its WAL's; none where it is empty or missing. Must not be called while this process has it open.
 pub fn salts(database: &Path) -> Option<Salts> {
-    salts_at(&beside(database, "-wal"), 16)
+    salts_at(&layout::beside(database, "-wal"), 16)
 }
 
 fn salts_at(file: &Path, offset: u64) -> Option<Salts> {
@@ -190,7 +154,7 @@ pub fn has_flags(database: &Path) -> bool {
 
 /// All of them; `0000000000000001-000000000000002a.ltx`: first and last transaction in hexadecimal.
 pub fn every_ltx(database: &Path) -> impl Iterator<Item = Ltx> {
-    let entries = std::fs::read_dir(meta_dir(database).join("ltx/0")).into_iter().flatten();
+    let entries = std::fs::read_dir(layout::meta_dir(database).join("ltx/0")).into_iter().flatten();
     entries.filter_map(|entry| {
         let path = entry.ok()?.path();
         let (_, last) = path.file_stem()?.to_str()?.split_once('-')?;
@@ -204,7 +168,7 @@ pub fn every_ltx(database: &Path) -> impl Iterator<Item = Ltx> {
 ///
 /// Must not be called while this process has it open.
 pub fn is_open_elsewhere(database: &Path) -> bool {
-    files::open_with_locks(&beside(database, "-shm")).is_ok_and(|file| is_locked(&file, 128, 1))
+    files::open_with_locks(&layout::beside(database, "-shm")).is_ok_and(|file| is_locked(&file, 128, 1))
 }
 
 /// Whether another process holds this byte of a `-shm` for itself.
@@ -309,7 +273,7 @@ pub fn go_on_as_restored(database: &Path, end: Position) -> io::Result<()> {
 /// # Errors
 /// What the kernel says.
 pub fn forget_own(database: &Path) -> io::Result<()> {
-    match Dir::real(&meta_dir(database)).and_then(|dir| dir.remove_all("ltx".as_ref())) {
+    match Dir::real(&layout::meta_dir(database)).and_then(|dir| dir.remove_all("ltx".as_ref())) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -363,7 +327,7 @@ pub fn open(database: &Path) -> rusqlite::Result<Connection> {
 
 /// The WAL's size in bytes, 0 where there is none. Opens nothing, so that a pin's locks live on.
 pub fn wal_size(database: &Path) -> u64 {
-    std::fs::metadata(beside(database, "-wal")).map(|m| m.len()).unwrap_or_default()
+    std::fs::metadata(layout::beside(database, "-wal")).map(|m| m.len()).unwrap_or_default()
 }
 
 /// How large a pinned WAL may become: the configured limit, or half of what is free on its disk.
@@ -455,7 +419,7 @@ pub(crate) mod tests {
     #[test]
     fn the_newest_ltx_file_is_the_one_that_ends_last() {
         let (_dir, path, _app) = database();
-        let folder = meta_dir(&path).join("ltx/0");
+        let folder = layout::meta_dir(&path).join("ltx/0");
         std::fs::create_dir_all(&folder).unwrap();
         for name in ["0000000000000001-0000000000000009.ltx", "000000000000000a-000000000000001f.ltx", "x.tmp", "no-ltx.ltx"] {
             std::fs::write(folder.join(name), [b"LTX1".as_slice(), &[7; 96]].concat()).unwrap();

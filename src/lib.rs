@@ -30,6 +30,7 @@ pub mod interrupt;
 pub mod job;
 pub mod keeper;
 pub mod laps;
+pub mod layout;
 pub mod lint;
 pub mod litestream;
 pub mod mark;

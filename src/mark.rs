@@ -7,8 +7,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::continuity::{hidden, newest_txid};
+use crate::continuity::newest_txid;
 use crate::files::{self, Dir, Found, Owner, name_of};
+use crate::layout::hidden;
 use crate::litestream::backup::Position;
 use crate::report;
 

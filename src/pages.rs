@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::exit::{self, Failure};
 use crate::files::{self, Dir, Owner, name_of};
-use crate::{continuity, identity, interrupt, sqlite};
+use crate::{continuity, identity, interrupt, layout, sqlite};
 
 /// A hash of every page of a database at one moment, by SQLite's own online copy into `copy`, which is left for the caller;
 /// `read_only` where not even its WAL may be touched.
@@ -44,8 +44,8 @@ pub fn of_live(database: &Path, copy: &Path, read_only: bool) -> Result<Hashes, 
 
 /// Nobody has it open, and to open it would make a WAL or the WAL's index: all that was written is in the files.
 fn copied_as_it_lies(database: &Path, copy: &Path) -> bool {
-    let index = continuity::beside(database, "-shm");
-    let wal = |of: &Path| continuity::beside(of, "-wal");
+    let index = layout::beside(database, "-shm");
+    let wal = |of: &Path| layout::beside(of, "-wal");
     let stamp = || [database, &wal(database)].map(|file| fs::metadata(file).and_then(|m| Ok((m.len(), m.modified()?))).ok());
     let before = stamp();
     let [Some(_), log] = before else { return false };
@@ -59,7 +59,7 @@ fn copied_as_it_lies(database: &Path, copy: &Path) -> bool {
         && (log.is_none() || sqlite::open(copy, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|c| c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))).is_ok());
     if !copied {
         for end in ["", "-wal", "-shm"] {
-            let _ = fs::remove_file(continuity::beside(copy, end));
+            let _ = fs::remove_file(layout::beside(copy, end));
         }
     }
     copied
@@ -189,7 +189,7 @@ impl ExactSizeIterator for Each<'_> {}
 /// # Errors
 /// What the kernel says.
 pub fn of_file(path: &Path) -> io::Result<Hashes> {
-    let beside = continuity::beside(path, "-pages");
+    let beside = layout::beside(path, "-pages");
     let dir = Dir::of(&beside)?;
     let mut hashes = dir.create(name_of(&beside), 0o600, Owner::Ours)?;
     dir.remove(name_of(&beside))?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::{continuity, files, position, sqlite};
+use crate::{continuity, files, layout, position, sqlite};
 
 /// A read transaction that keeps the WAL from being restarted for as long as it lives.
 ///
@@ -62,7 +62,7 @@ fn within(database: &Path, patience: Duration) -> rusqlite::Result<Pin> {
     let reader = continuity::open(database)?;
     reader.busy_timeout(patience)?;
     reader.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
-    let index = files::open(&continuity::beside(database, "-shm")).ok();
+    let index = files::open(&layout::beside(database, "-shm")).ok();
     Ok(Pin { database: database.to_owned(), _reader: reader, index, waited_for: Cell::new(None) })
 }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Document};
-use crate::continuity;
 use crate::exit::{self, Failure};
 use crate::facilities::Facilities;
+use crate::layout;
 use crate::lint;
 use crate::litestream::call::Config;
 use crate::litestream::{Ability, Line, Litestream};
@@ -253,7 +253,7 @@ fn refuse_unusable_paths(plan: &Plan) -> Result<(), Failure> {
     let wrong = plan.locked().into_iter().filter_map(|database| {
         let misread = |mark| format!("has a {mark} in it, by which Litestream opens another file; rename it");
         let mark = plan.litestream.line.misread(database.path.as_os_str().as_bytes());
-        let why = mark.map(misread).or_else(|| continuity::too_long(&database.path))?;
+        let why = mark.map(misread).or_else(|| layout::too_long(&database.path))?;
         let from = database.from.first().cloned().unwrap_or_else(|| plan.config.display().to_string());
         Some(format!("{from}: {} {why}", database.path.display()))
     });

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::continuity::{self, Salts};
 use crate::files;
+use crate::layout;
 use crate::litestream::Line;
 use crate::litestream::backup::{self, Position};
 
@@ -27,7 +28,7 @@ const FRAME_HEADER: u64 = 24;
 /// The `-shm` tells it exactly (SQLite's WAL-index header: `mxFrame` at 16, the salts at 32); where nobody has made one, what is
 /// in the file may be less than its size.
 pub fn wal_end(database: &Path) -> Option<Place> {
-    let wal = files::open(&continuity::beside(database, "-wal")).ok()?;
+    let wal = files::open(&layout::beside(database, "-wal")).ok()?;
     let mut header = [0; 32];
     wal.read_exact_at(&mut header, 0).ok()?;
     let salts = Salts::try_from(header.get(16..24)?).ok()?;
@@ -53,7 +54,7 @@ pub fn is_checkpointed(database: &Path) -> bool {
 
 fn wal_index(database: &Path) -> Option<[u8; 100]> {
     let mut header = [0; 100];
-    files::open(&continuity::beside(database, "-shm")).ok()?.read_exact_at(&mut header, 0).ok()?;
+    files::open(&layout::beside(database, "-shm")).ok()?.read_exact_at(&mut header, 0).ok()?;
     // `isInit`: until the first opener has read the WAL, it says nothing.
     (header.get(12) == Some(&1)).then_some(header)
 }

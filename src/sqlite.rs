@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::ffi::{Error, SQLITE_PERM};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::continuity::beside;
 use crate::files::{self, Dir, Owner, name_of};
+use crate::layout::beside;
 
 /// The first bytes of a file that begins as every SQLite database does (its file format, section 1.3); none of another, or of a shorter one.
 /// `N` is 16 at least.

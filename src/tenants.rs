@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use crate::litestream::Line;
 use crate::plan::{Database, Directory, Plan};
-use crate::{continuity, files, report, runtime, sqlite};
+use crate::{files, layout, report, runtime, sqlite};
 
 /// Directories below one that is searched are followed so deep, as a guard against links in a circle.
 const DEEPEST: usize = 16;
@@ -131,7 +131,7 @@ pub fn scan(directory: &Directory) -> io::Result<Scan> {
 fn oddity(path: &Path) -> Option<&'static str> {
     match path.to_str() {
         None => Some("is not UTF-8, which makes Litestream fall over again and again"),
-        Some(_) if continuity::too_long(path).is_some() => Some("is too long for what lies beside a database"),
+        Some(_) if layout::too_long(path).is_some() => Some("is too long for what lies beside a database"),
         Some(text) => Line::V05.misread(text.as_bytes()).map(|_| "has a character (?, #, %) by which Litestream opens another file"),
     }
 }

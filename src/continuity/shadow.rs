@@ -7,8 +7,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{meta_dir, note_past};
+use super::note_past;
 use crate::files::{self, Dir, name_of};
+use crate::layout::meta_dir;
 use crate::litestream::backup::Position;
 use crate::mark::{Mark, note_generation};
 

@@ -294,7 +294,7 @@ pub fn needed(
     let mut args: Vec<OsString> = vec!["restore".into()];
     args.extend(config.flags());
     // It refuses where the file exists, though it writes nothing.
-    args.extend(["-dry-run".into(), "-json".into(), "-o".into(), crate::continuity::beside(database, ".dry-run").into()]);
+    args.extend(["-dry-run".into(), "-json".into(), "-o".into(), crate::layout::beside(database, ".dry-run").into()]);
     args.extend(flags.iter().cloned());
     args.push(database.into());
     match answer(litestream, &args, by) {

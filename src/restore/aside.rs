@@ -7,8 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::continuity::{beside, meta_dir};
 use crate::files::{Dir, name_of};
+use crate::layout::{beside, meta_dir};
 use crate::mark::{Mark, mark_path};
 use crate::{report, time};
 

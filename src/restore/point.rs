@@ -83,7 +83,7 @@ impl Point {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::continuity;
+    use crate::{continuity, layout};
     use rusqlite::Connection;
 
     #[test]
@@ -93,7 +93,7 @@ mod tests {
         let app = Connection::open(&path).unwrap();
         app.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t(x); INSERT INTO t VALUES(1)").unwrap();
         for end in ["", "-wal"] {
-            std::fs::copy(continuity::beside(&path, end), continuity::beside(&killed, end)).unwrap();
+            std::fs::copy(layout::beside(&path, end), layout::beside(&killed, end)).unwrap();
         }
         let wal = continuity::wal_size(&killed);
         assert!(wal > 0 && !Point::Txid("000000000000002a".into()).is_applied(&killed).unwrap());

@@ -18,7 +18,7 @@ use crate::litestream::{Ability, Line, call};
 use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::settings::{self, StalePolicy};
-use crate::{files, interrupt, report, resnapshot, runtime, sqlite, time};
+use crate::{files, interrupt, layout, report, resnapshot, runtime, sqlite, time};
 
 /// How long the replica of a database that is to start empty is asked what is left behind by that.
 const ASK_BEFORE_NEVER: Duration = Duration::from_secs(2);
@@ -49,7 +49,7 @@ pub fn make_present(plan: &Plan, database: &Database) -> Result<Known, Failure> 
 /// # Errors
 /// Why it must not be gone on with, in one line with the database's name.
 pub fn judge(plan: &Plan, database: &Database, patience: Duration) -> Result<Known, Failure> {
-    let folder = continuity::hidden(&database.path, &format!("-deciding-{}", plan.life));
+    let folder = layout::hidden(&database.path, &format!("-deciding-{}", plan.life));
     let boot = Boot { plan, database, folder, may_replace: false, patience };
     boot.named(boot.decide())
 }
@@ -227,7 +227,7 @@ impl Boot<'_> {
         let noted = match (standing::ask(self.plan, self.database, self.patience), self.plan.litestream.line) {
             (Standing::Behind(_), Line::V03) => continuity::begin_anew(path),
             (Standing::Diverged(_), Line::V05) => {
-                aside::move_aside(&continuity::meta_dir(path)).and_then(|()| Mark::Rewound(Position::Txid(u64::MAX)).write(path))
+                aside::move_aside(&layout::meta_dir(path)).and_then(|()| Mark::Rewound(Position::Txid(u64::MAX)).write(path))
             }
             _ => Ok(()),
         };

@@ -20,6 +20,7 @@ use crate::continuity;
 use crate::exit::Failure;
 use crate::files::{Dir, Owner, name_of};
 use crate::interrupt;
+use crate::layout;
 use crate::litestream::backup::Position;
 use crate::mark::{self, Mark};
 use crate::settings::Entry;
@@ -76,12 +77,12 @@ pub enum Undone {
 }
 
 fn copy_of(database: &Path, life: &str) -> PathBuf {
-    continuity::hidden(database, &format!("{COPY}-{life}"))
+    layout::hidden(database, &format!("{COPY}-{life}"))
 }
 
 /// Every copy beside a database, whole or not.
 fn copies(database: &Path) -> Vec<PathBuf> {
-    let prefix = continuity::hidden(database, COPY).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let prefix = layout::hidden(database, COPY).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let entries = fs::read_dir(database.parent().unwrap_or(Path::new("/"))).into_iter().flatten().flatten();
     // Another database may be called `app.db-before-migration…` itself, but not begin with a dot, too.
     entries
@@ -102,7 +103,7 @@ pub fn save(database: &Path, life: &str) -> Result<(), Failure> {
     let copy = copy_of(database, life);
     let inode = fs::metadata(database).map_or(0, |m| m.ino());
     if matches!(look(database), Ok(Local::Sqlite)) {
-        let unfinished = continuity::beside(&copy, UNFINISHED);
+        let unfinished = layout::beside(&copy, UNFINISHED);
         let copied = copy_pages(database, &unfinished).map_err(|e| failed(e.to_string()));
         let whole = copied.and_then(|()| interrupt::check()).and_then(|()| put(&unfinished, &copy).map_err(|e| failed(e.to_string())));
         if whole.is_err() {
@@ -194,7 +195,7 @@ pub fn resume(database: &Path, entry: &Entry) -> io::Result<bool> {
 /// As [`undo`].
 pub fn settle(database: &Path, entry: &Entry, may_undo: bool) -> io::Result<bool> {
     let step = Step::read(database);
-    if step.is_none() && !entry.migrate_rollback && !continuity::hidden(database, COPY).exists() {
+    if step.is_none() && !entry.migrate_rollback && !layout::hidden(database, COPY).exists() {
         return Ok(false);
     }
     let put_back = match step {
@@ -322,7 +323,7 @@ mod tests {
         assert!(place.rows() == 2 && Step::read(&place.path).is_none());
         // Of an older release, which notes nothing.
         let place = Place::new();
-        fs::copy(&place.path, continuity::hidden(&place.path, COPY)).unwrap();
+        fs::copy(&place.path, layout::hidden(&place.path, COPY)).unwrap();
         place.run("INSERT INTO t VALUES(2)");
         place.run("PRAGMA wal_checkpoint(TRUNCATE)");
         assert!(!settle(&place.path, &Entry { migrate_rollback: false, ..place.entry.clone() }, false).unwrap());

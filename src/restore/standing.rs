@@ -310,6 +310,7 @@ pub fn end_of_our_own(plan: &Plan, database: &Database, folder: &Path, within: D
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout;
 
     /// 2026-11-30T12:00:00Z
     fn now() -> SystemTime {
@@ -436,7 +437,7 @@ mod tests {
 
     /// What 0.3 leaves beside a database that has begun this generation.
     fn begins(database: &Path, generation: &str) {
-        let wal = continuity::meta_dir(database).join("generations").join(generation).join("wal");
+        let wal = layout::meta_dir(database).join("generations").join(generation).join("wal");
         std::fs::create_dir_all(&wal).unwrap();
         std::fs::write(wal.join("00000000.wal"), [7; 4152]).unwrap();
         std::fs::write(continuity::generation_path(database), generation).unwrap();

@@ -12,14 +12,15 @@ use std::time::Instant;
 use nix::libc;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use crate::continuity::{self, Need, beside};
+use crate::continuity::{self, Need};
+use crate::layout::beside;
 use crate::litestream::backup::{self, Depth};
 use crate::litestream::{Ability, Line, call};
 use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::restore::Source;
 use crate::runtime::Handed;
-use crate::{files, runtime, sys};
+use crate::{files, layout, runtime, sys};
 
 use super::pass;
 
@@ -160,7 +161,7 @@ fn by_copy(plan: &Plan, database: &Database, (deadline, gives_up): (Instant, boo
     }
     let database = Database { path: copy.clone(), ..database.clone() };
     pass::run(&plan, &database, None, deadline, gives_up)?;
-    Ok(continuity::meta_dir(&copy))
+    Ok(layout::meta_dir(&copy))
 }
 
 /// Whether the WAL goes on after the replica's newest transaction. Then Litestream, which fetches that one, goes on after it, too.

@@ -8,7 +8,7 @@ use super::{Channel, Message};
 use crate::litestream::{Line, socket};
 use crate::plan::{Database, Plan};
 use crate::watch::{self, Finding};
-use crate::{continuity, status};
+use crate::{continuity, layout, status};
 
 /// How long it may take to answer on its own socket.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -48,7 +48,7 @@ pub(super) fn run(plan: &Plan, single: &[Database], channel: &Channel) {
 fn copies(database: &Path) -> Result<(), String> {
     let changed = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
     let Some(copy) = continuity::shadow_wal(database).and_then(|path| changed(&path)) else { return Ok(()) };
-    let Some(wal) = changed(&continuity::beside(database, "-wal")) else { return Ok(()) };
+    let Some(wal) = changed(&layout::beside(database, "-wal")) else { return Ok(()) };
     if is_behind(copy, wal, SystemTime::now()) {
         Err(format!("{}: its WAL has been written, and not been read for {} s", database.display(), COPY.as_secs()))
     } else {

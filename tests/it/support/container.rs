@@ -214,6 +214,7 @@ impl Container {
 
     /// Whether the program has begun as PID 1, and would see this signal: the kernel drops one that the first process of a namespace neither
     /// blocks nor catches.
+    #[allow(dead_code, reason = "of the fault harness alone")]
     pub(crate) fn would_see(&self, signal: Signal) -> bool {
         let Some(status) = self.first_process().and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok()) else {
             return false;
