@@ -9,28 +9,21 @@
 
 mod shadow;
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
-
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use std::time::SystemTime;
 
 use crate::files::Dir;
 use crate::litestream::backup::Position;
 use crate::litestream::{Line, ltx};
 use crate::mark::{self, Mark, mark_path, note_generation, note_origin};
 use crate::plan::Database;
-use crate::{files, layout, report, sqlite};
+use crate::sqlite::locks;
+use crate::sqlite::wal::{self, Salts, salts_at};
+use crate::{files, layout, report};
 pub use shadow::{begin_anew, begun_at, copy_shadow, forget_generation, generation, generation_path, place_of, position_in, shadow_wal};
 use shadow::{shadow_position, stood_at};
-
-/// A WAL's salts: they change whenever it is restarted (SQLite's file format, section 4.1).
-pub type Salts = [u8; 8];
 
 /// What is known of a database before Litestream starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,24 +67,13 @@ pub fn decide(facts: Facts) -> Need {
 pub fn survey(database: &Path, shows_lock: bool) -> Facts {
     let newest = newest_ltx(database);
     Facts {
-        wal: salts(database),
+        wal: wal::salts(database),
         ltx: newest.as_ref().and_then(|ltx| ltx_salts(&ltx.path)),
-        open_elsewhere: is_open_elsewhere(database),
+        open_elsewhere: locks::is_open_elsewhere(database),
         proven: Mark::read(database).proves(newest.map(|ltx| ltx.txid)),
         shows_lock,
         asks_alone: false,
     }
-}
-
-/// Its WAL's; none where it is empty or missing. Must not be called while this process has it open.
-pub fn salts(database: &Path) -> Option<Salts> {
-    salts_at(&layout::beside(database, "-wal"), 16)
-}
-
-fn salts_at(file: &Path, offset: u64) -> Option<Salts> {
-    let mut salts = Salts::default();
-    files::open(file).ok()?.read_exact_at(&mut salts, offset).ok()?;
-    Some(salts)
 }
 
 /// An LTX file's header has the WAL's salts at byte 64, after the magic `LTX1` at 0.
@@ -161,50 +143,6 @@ pub fn every_ltx(database: &Path) -> impl Iterator<Item = Ltx> {
         (path.extension()? == "ltx").then_some(())?;
         Some(Ltx { txid: u64::from_str_radix(last, 16).ok()?, path })
     })
-}
-
-/// Every connection to a WAL database holds a shared lock on byte 128 of its `-shm` (SQLite's
-/// "deadman switch"); across containers on one host too, where the pid reads 0.
-///
-/// Must not be called while this process has it open.
-pub fn is_open_elsewhere(database: &Path) -> bool {
-    files::open_with_locks(&layout::beside(database, "-shm")).is_ok_and(|file| is_locked(&file, 128, 1))
-}
-
-/// Whether another process holds this byte of a `-shm` for itself.
-pub fn is_taken(index: &File, byte: i64) -> bool {
-    refuses(index, libc::F_RDLCK, byte, 1).unwrap_or_default()
-}
-
-/// Whether another process holds any lock in this range. Unknown is held: to empty a WAL, and to replace nothing, is right either way.
-fn is_locked(file: &File, start: i64, length: i64) -> bool {
-    refuses(file, libc::F_WRLCK, start, length).unwrap_or(true)
-}
-
-/// Whether another process' lock in this range would refuse one of this kind to us; none where the file system does not say.
-fn refuses(file: &File, kind: libc::c_int, start: i64, length: i64) -> Option<bool> {
-    let short = |value: i32| i16::try_from(value).unwrap_or_default();
-    let mut lock = libc::flock { l_type: short(kind), l_whence: short(libc::SEEK_SET), l_start: start, l_len: length, l_pid: 0 };
-    fcntl(file, FcntlArg::F_GETLK(&mut lock)).ok()?;
-    Some(i32::from(lock.l_type) != libc::F_UNLCK)
-}
-
-/// Whether another process holds a database for itself, so that nobody else may even read it: for long, that is exclusive locking
-/// mode, and for a moment a commit in any mode but WAL, or the end of the last connection (SQLite's `os_unix.c`: the shared lock's
-/// bytes).
-///
-/// Must not be called while this process has it open.
-pub fn is_held_alone(database: &File) -> bool {
-    refuses(database, libc::F_RDLCK, 0x4000_0002, 510).unwrap_or_default()
-}
-
-/// Whether another process has a database open, whatever its journal mode, as far as its locks tell: in WAL mode and in exclusive
-/// locking mode each connection holds one, in the other modes only a transaction does (SQLite's `os_unix.c`: the lock bytes begin
-/// at 1 GiB).
-///
-/// Must not be called while this process has it open.
-pub fn is_in_use(database: &Path) -> bool {
-    is_open_elsewhere(database) || files::open_with_locks(database).is_ok_and(|file| is_locked(&file, 0x4000_0000, 512))
 }
 
 /// A life begins under 0.3: after a crash the last clean end proves nothing. The generation that it goes on in is noted: 0.3 takes
@@ -279,57 +217,6 @@ pub fn forget_own(database: &Path) -> io::Result<()> {
     }
 }
 
-/// How long a checkpoint may keep the app's writers waiting.
-const BUSY: Duration = Duration::from_millis(250);
-/// Pause between tries.
-const PAUSE: Duration = Duration::from_millis(20);
-
-/// Empties the WAL, trying again until the deadline while readers or writers are in the way.
-///
-/// # Errors
-/// A line that says what was in the way.
-pub fn truncate(database: &Path, deadline: Instant) -> Result<(), String> {
-    let connection = open(database).and_then(|c| c.busy_timeout(BUSY).map(|()| c)).map_err(|e| e.to_string())?;
-    loop {
-        let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-        let reason = match busy {
-            Ok(0) => return Ok(()),
-            Ok(_) => "a transaction of the app's keeps the WAL from being emptied".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        if Instant::now() >= deadline {
-            return Err(reason);
-        }
-        std::thread::sleep(PAUSE);
-    }
-}
-
-/// Makes a transaction without content, as Litestream itself does to have something to replicate.
-///
-/// # Errors
-/// What SQLite says.
-pub fn touch(database: &Path) -> rusqlite::Result<()> {
-    let connection = open(database)?;
-    connection.busy_timeout(Duration::from_secs(2))?;
-    connection.execute_batch("INSERT INTO _litestream_seq (id, seq) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET seq = seq + 1")
-}
-
-/// Opens an existing database as one more reader and writer beside the app.
-///
-/// # Errors
-/// What SQLite says.
-pub fn open(database: &Path) -> rusqlite::Result<Connection> {
-    let connection = sqlite::open(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // If the app is gone already, the last to close would delete the WAL, and with it Litestream's place.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    Ok(connection)
-}
-
-/// The WAL's size in bytes, 0 where there is none. Opens nothing, so that a pin's locks live on.
-pub fn wal_size(database: &Path) -> u64 {
-    std::fs::metadata(layout::beside(database, "-wal")).map(|m| m.len()).unwrap_or_default()
-}
-
 /// How large a pinned WAL may become: the configured limit, or half of what is free on its disk.
 pub fn wal_limit(database: &Path, configured: u64) -> u64 {
     let free = crate::sys::free_bytes(database).unwrap_or(u64::MAX);
@@ -337,8 +224,12 @@ pub fn wal_limit(database: &Path, configured: u64) -> u64 {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::sqlite::beside_app;
+    use crate::sqlite::beside_app::tests::database;
 
     #[test]
     fn only_an_unbroken_private_and_proven_wal_is_pinned() {
@@ -365,55 +256,12 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn database() -> (tempfile::TempDir, PathBuf, Connection) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.db");
-        let app = Connection::open(&path).unwrap();
-        app.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t(x); INSERT INTO t VALUES(1);").unwrap();
-        (dir, path, app)
-    }
-
     #[test]
     fn a_wal_that_is_truncated_is_empty_and_the_survey_sees_it() {
         let (_dir, path, _app) = database();
         assert!(survey(&path, true).wal.is_some());
-        truncate(&path, Instant::now()).unwrap();
-        assert_eq!((survey(&path, true).wal, wal_size(&path)), (None, 0));
-    }
-
-    #[test]
-    fn a_reader_in_the_way_is_reported_not_waited_for_without_end() {
-        let (_dir, path, app) = database();
-        let reader = Connection::open(&path).unwrap();
-        reader.execute_batch("BEGIN; SELECT * FROM t;").unwrap();
-        app.execute_batch("INSERT INTO t VALUES(2)").unwrap();
-        assert!(truncate(&path, Instant::now()).unwrap_err().contains("transaction"));
-    }
-
-    #[test]
-    fn a_database_that_somebody_has_open_is_in_use_in_any_journal_mode_as_far_as_locks_tell() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.db");
-        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
-        assert!(!is_in_use(&path));
-        // Locks of this very process do not count, so another one has it open.
-        let open = |statements: &str| {
-            let script = "import sqlite3,sys; c=sqlite3.connect(sys.argv[1],isolation_level=None); [c.execute(s).fetchall() for s in sys.argv[2].split(';')]; print('open',flush=True); sys.stdin.read()";
-            let mut other = std::process::Command::new("python3");
-            other.args(["-c", script]).arg(&path).arg(statements).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-            let mut other = other.spawn().unwrap();
-            std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut [0; 4]).unwrap();
-            other
-        };
-        for statements in
-            ["BEGIN IMMEDIATE", "PRAGMA locking_mode=EXCLUSIVE;BEGIN IMMEDIATE;COMMIT", "PRAGMA journal_mode=WAL;SELECT * FROM t"]
-        {
-            let mut other = open(statements);
-            assert!(is_in_use(&path), "{statements}");
-            drop(other.stdin.take());
-            other.wait().unwrap();
-            assert!(!is_in_use(&path), "{statements}");
-        }
+        beside_app::truncate(&path, Instant::now()).unwrap();
+        assert_eq!((survey(&path, true).wal, wal::wal_size(&path)), (None, 0));
     }
 
     #[test]

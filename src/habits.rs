@@ -10,7 +10,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::plan::Database;
-use crate::{continuity, files, mark, report, sqlite};
+use crate::sqlite::locks;
+use crate::{files, mark, report, sqlite};
 
 /// What is noted of an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl Look {
     /// Looks once; when something is seen it is noted, and that is all. What is to be said of it.
     pub fn again(&mut self) -> Option<Option<String>> {
         let (file, wal) = open(&self.database.path)?;
-        let alone = wal && continuity::is_held_alone(&file);
+        let alone = wal && locks::is_held_alone(&file);
         self.alone = if alone { self.alone.or_else(|| Some(Instant::now())) } else { None };
         let habit = seen(wal, self.was_wal, self.alone.is_some_and(|since| since.elapsed() >= ALONE_FOR))?;
         let noted = Habit::read(&self.database.path);

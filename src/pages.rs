@@ -14,7 +14,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::exit::{self, Failure};
 use crate::files::{self, Dir, Owner, name_of};
-use crate::{continuity, identity, interrupt, layout, sqlite};
+use crate::sqlite::wal;
+use crate::{identity, interrupt, layout, sqlite};
 
 /// A hash of every page of a database at one moment, by SQLite's own online copy into `copy`, which is left for the caller;
 /// `read_only` where not even its WAL may be touched.
@@ -116,7 +117,7 @@ pub fn failure(database: &Path, error: &rusqlite::Error) -> Failure {
 
 fn open_with(database: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     let mut connection = sqlite::open(database, access)?;
-    if continuity::wal_size(database) > 0 {
+    if wal::wal_size(database) > 0 {
         // The last to close it would empty the WAL and remove it, and with it Litestream's place: the next start could not go on from there.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     }

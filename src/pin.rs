@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::{continuity, files, layout, position, sqlite};
+use crate::sqlite::beside_app;
+use crate::sqlite::locks;
+use crate::sqlite::wal;
+use crate::{files, layout, sqlite};
 
 /// A read transaction that keeps the WAL from being restarted for as long as it lives.
 ///
@@ -35,7 +38,7 @@ impl Pin {
     /// Whether somebody waits for its end: a checkpoint that empties the WAL, or restarts it, keeps every writer out meanwhile, Litestream
     /// included, for which the pin waits in its turn.
     pub fn is_waited_for(&self) -> bool {
-        let waits = self.index.as_ref().is_some_and(|index| [WRITER, CHECKPOINTER].iter().all(|byte| continuity::is_taken(index, *byte)));
+        let waits = self.index.as_ref().is_some_and(|index| [WRITER, CHECKPOINTER].iter().all(|byte| locks::is_taken(index, *byte)));
         self.waited_for.set(if waits { self.waited_for.get().or_else(|| Some(Instant::now())) } else { None });
         self.waited_for.get().is_some_and(|since| since.elapsed() >= WAITS)
     }
@@ -59,7 +62,7 @@ pub fn when_written_to(database: &Path) -> Option<Pin> {
 }
 
 fn within(database: &Path, patience: Duration) -> rusqlite::Result<Pin> {
-    let reader = continuity::open(database)?;
+    let reader = beside_app::open(database)?;
     reader.busy_timeout(patience)?;
     reader.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema;")?;
     let index = files::open(&layout::beside(database, "-shm")).ok();
@@ -71,17 +74,17 @@ fn within(database: &Path, patience: Duration) -> rusqlite::Result<Pin> {
 ///
 /// Must not be called while this process has it open.
 fn would_hold(database: &Path) -> bool {
-    is_in_wal_mode(database) && !position::is_checkpointed(database)
+    is_in_wal_mode(database) && !wal::is_checkpointed(database)
 }
 
 /// Whether all that is in its WAL is in the database: its next commit begins it anew; see [`would_hold`].
 pub fn is_begun_anew(database: &Path) -> bool {
-    continuity::wal_size(database) > 0 && is_in_wal_mode(database) && position::is_checkpointed(database)
+    wal::wal_size(database) > 0 && is_in_wal_mode(database) && wal::is_checkpointed(database)
 }
 
 /// Whether something is in its WAL; see [`would_hold`].
 fn is_written_to(database: &Path) -> bool {
-    continuity::wal_size(database) > 0 && would_hold(database)
+    wal::wal_size(database) > 0 && would_hold(database)
 }
 
 fn is_in_wal_mode(database: &Path) -> bool {
@@ -97,7 +100,7 @@ pub fn beside_others(database: &Path, by: Instant) -> Result<Option<Pin>, String
         return Ok(None);
     }
     while !would_hold(database) {
-        continuity::truncate(database, by)?;
+        beside_app::truncate(database, by)?;
         if Instant::now() >= by {
             return Err("the app writes faster than its WAL can be held back".to_owned());
         }
@@ -107,16 +110,17 @@ pub fn beside_others(database: &Path, by: Instant) -> Result<Option<Pin>, String
 
 /// The same for one pass of Litestream's, where others have it open; best effort: without it the pass is as good as theirs.
 pub fn for_a_pass(database: &Path, by: Instant) -> Option<Pin> {
-    if continuity::is_open_elsewhere(database) { beside_others(database, by).ok().flatten() } else { None }
+    if locks::is_open_elsewhere(database) { beside_others(database, by).ok().flatten() } else { None }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::continuity::tests::database;
+    use crate::continuity;
+    use crate::sqlite::beside_app::tests::database;
     use rusqlite::config::DbConfig;
 
-    fn salts(database: &Path) -> Option<continuity::Salts> {
+    fn salts(database: &Path) -> Option<wal::Salts> {
         continuity::survey(database, false).wal
     }
 

@@ -10,6 +10,7 @@ use crate::exit::{self, Failure};
 use crate::litestream::{Ability, Line, call, chain};
 use crate::plan::{Database, Plan};
 use crate::restore::install::go_on_from_here;
+use crate::sqlite::beside_app;
 use crate::state::{Replication, State};
 use crate::watched::Owed;
 use crate::worker::{CONTROL_FILE, Message};
@@ -93,7 +94,7 @@ pub fn clear_the_way(plan: &Plan, database: &Database) -> Result<(), String> {
     }
     // Its own files are elsewhere; on an empty WAL it takes one by itself.
     if database.has_own_meta {
-        return continuity::truncate(path, Instant::now() + LIST_FOR);
+        return beside_app::truncate(path, Instant::now() + LIST_FOR);
     }
     let list = chain::list(&plan.litestream, &plan.config(), path, &database.replica, Instant::now() + LIST_FOR);
     if list.is_ok_and(|parts| parts.is_empty()) {

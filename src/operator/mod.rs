@@ -25,6 +25,8 @@ use crate::plan::{self, Database, PLAN_FILE, Plan};
 use crate::restore::present::{self, Known};
 use crate::running::{self, Running, left_plan};
 use crate::runtime::{self, Runtime};
+use crate::sqlite::beside_app;
+use crate::sqlite::locks;
 use crate::status::verified::Verified;
 use crate::supervise::lock;
 use crate::verify::{self, Options, Proof, Unproved};
@@ -262,7 +264,7 @@ pub fn replicate_once(matches: &ArgMatches, flags: Vec<(String, String)>) -> Res
 
 /// What the app wrote while Litestream looked away is in no file of its own: with an emptied WAL it begins with a snapshot.
 fn heal(database: &Database) -> Result<(), Failure> {
-    continuity::truncate(&database.path, Instant::now() + Duration::from_secs(5))
+    beside_app::truncate(&database.path, Instant::now() + Duration::from_secs(5))
         .map_err(|why| Failure::new(exit::SYSTEM, format!("{}: {why}: replication would go on with a gap; try again", database.alias)))
 }
 
@@ -387,7 +389,7 @@ fn not_live(database: &Database, instead: &str) -> Result<lock::Locks, Failure> 
     let Ok(locks) = lock::Locks::take(std::slice::from_ref(database))? else {
         return refused("a running litestream-entry replicates it");
     };
-    if continuity::is_open_elsewhere(&database.path) { refused("another process has it open") } else { Ok(locks) }
+    if locks::is_open_elsewhere(&database.path) { refused("another process has it open") } else { Ok(locks) }
 }
 
 fn versions(flags: Vec<(String, String)>) -> String {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::aside::{discard, move_companions_aside, move_database_aside};
 use super::fetch::{Restored, Source};
-use crate::continuity::{self, own_position};
+use crate::continuity::own_position;
 use crate::files::{Dir, Found, Owner, name_of};
 use crate::identity::{self, Named};
 use crate::layout::meta_dir;
@@ -18,6 +18,7 @@ use crate::litestream::{Line, ltx};
 use crate::mark::{Mark, note_origin};
 use crate::pages;
 use crate::settings::Entry;
+use crate::sqlite::locks;
 
 /// Changes a file's owner to `USER[:GROUP]`, by name or number; a user's own group where only a name is given.
 fn give(file: &File, owner: &str) -> io::Result<()> {
@@ -48,7 +49,7 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(2);
 /// `ResourceBusy` where another process has the database open.
 pub fn nobody_has_it_open(database: &Path) -> io::Result<()> {
     let deadline = Instant::now() + LET_GO_WITHIN;
-    while continuity::is_in_use(database) {
+    while locks::is_in_use(database) {
         if Instant::now() >= deadline {
             let what = "another process has it open, and would write to a file that is moved aside: end that one first";
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));

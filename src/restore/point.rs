@@ -83,7 +83,8 @@ impl Point {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{continuity, layout};
+    use crate::layout;
+    use crate::sqlite::wal;
     use rusqlite::Connection;
 
     #[test]
@@ -95,9 +96,9 @@ mod tests {
         for end in ["", "-wal"] {
             std::fs::copy(layout::beside(&path, end), layout::beside(&killed, end)).unwrap();
         }
-        let wal = continuity::wal_size(&killed);
-        assert!(wal > 0 && !Point::Txid("000000000000002a".into()).is_applied(&killed).unwrap());
-        assert_eq!(continuity::wal_size(&killed), wal);
+        let size = wal::wal_size(&killed);
+        assert!(size > 0 && !Point::Txid("000000000000002a".into()).is_applied(&killed).unwrap());
+        assert_eq!(wal::wal_size(&killed), size);
     }
 
     #[test]

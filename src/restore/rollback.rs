@@ -16,7 +16,6 @@ use super::aside;
 use super::fetch::Restored;
 use super::install::{Old, install, nobody_has_it_open};
 use super::{Local, look};
-use crate::continuity;
 use crate::exit::Failure;
 use crate::files::{Dir, Owner, name_of};
 use crate::interrupt;
@@ -25,6 +24,7 @@ use crate::litestream::backup::Position;
 use crate::mark::{self, Mark};
 use crate::settings::Entry;
 use crate::sqlite;
+use crate::sqlite::beside_app;
 
 /// What a copy's name begins with after the database's: `.app.db-before-migration-BOOT`. An older release has no more than this.
 const COPY: &str = "-before-migration";
@@ -115,7 +115,7 @@ pub fn save(database: &Path, life: &str) -> Result<(), Failure> {
 }
 
 fn copy_pages(database: &Path, to: &Path) -> rusqlite::Result<()> {
-    let source = continuity::open(database)?;
+    let source = beside_app::open(database)?;
     let mut target = sqlite::create(to, Owner::Directorys)?;
     let backup = Backup::new(&source, &mut target)?;
     while backup.step(4096)? != StepResult::Done && interrupt::check().is_ok() {}

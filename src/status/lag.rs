@@ -10,6 +10,7 @@ use crate::litestream::backup::Position;
 use crate::litestream::folder::Folder;
 use crate::plan::Plan;
 use crate::position::{self, Read};
+use crate::sqlite::wal;
 use crate::{files, runtime, state};
 
 /// For how long something has been here that is not in the replica.
@@ -80,7 +81,7 @@ pub(super) fn look(plan: &Plan, database: &Path, read: Option<&Read>, since: Sys
 
 /// Litestream has not read the WAL to its end.
 fn is_unread(database: &Path, read: Option<&Read>) -> bool {
-    let Some(wal) = position::wal_end(database) else { return false };
+    let Some(wal) = wal::wal_end(database) else { return false };
     let place = read.and_then(|read| read.place);
     place.is_none_or(|place| place.salts != wal.salts || place.end < wal.end)
 }

@@ -14,7 +14,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::continuity;
 use crate::litestream::Line;
 use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::silence::Silence;
@@ -22,6 +21,7 @@ use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::restore::Source;
 use crate::settings::LockPolicy;
+use crate::sqlite::wal;
 use crate::state::State;
 use crate::supervise::lock;
 use crate::watched::Owed;
@@ -206,7 +206,7 @@ fn look(plan: &Plan, database: &Database, state: Option<&State>, replicated: &Re
         path: path.clone(),
         replica: database.replica.clone(),
         size,
-        wal: continuity::wal_size(path),
+        wal: wal::wal_size(path),
         here: read.map(|read| read.position),
         there: found.there,
         behind: found.behind,

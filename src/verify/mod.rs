@@ -186,7 +186,7 @@ pub fn verify(plan: &Plan, database: &Database, options: &Options) -> Result<Pro
 /// full under the app.
 fn room(database: &Database, scratch: &Scratch, copies: u64) -> Result<(), String> {
     let size = fs::metadata(&database.path).map(|m| m.len()).unwrap_or_default();
-    let needed = size.saturating_mul(copies).saturating_add(crate::continuity::wal_size(&database.path));
+    let needed = size.saturating_mul(copies).saturating_add(crate::sqlite::wal::wal_size(&database.path));
     match sys::free_bytes(&scratch.path) {
         Some(free) if free < needed => Err(format!(
             "no room beside {}: {copies} copies take {}, {} are free; make room, or mount a larger volume there",

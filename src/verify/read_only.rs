@@ -12,8 +12,10 @@ use crate::interrupt;
 use crate::litestream::backup::{Depth, Position};
 use crate::pages::Hashes;
 use crate::plan::{Database, Plan};
-use crate::position::{self, Place};
+use crate::position;
 use crate::restore::Source;
+use crate::sqlite::wal;
+use crate::sqlite::wal::Place;
 
 /// Pause between looks at the replica: it need not be asked often, since each answer costs a restore.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -129,7 +131,7 @@ struct Stamp(Option<Place>, Option<SystemTime>);
 
 impl Stamp {
     fn of(database: &Path) -> Self {
-        Self(position::wal_end(database), fs::metadata(database).and_then(|m| m.modified()).ok())
+        Self(wal::wal_end(database), fs::metadata(database).and_then(|m| m.modified()).ok())
     }
 }
 
@@ -147,7 +149,7 @@ impl<'a> Goal<'a> {
     fn new(plan: &'a Plan, database: &'a Database) -> Self {
         // Litestream's place first: what it reads in between is then something new.
         let then = position::read_patiently(&database.path, plan.litestream.line);
-        Self { plan, database, wal: position::wal_end(&database.path), then, wanted: None }
+        Self { plan, database, wal: wal::wal_end(&database.path), then, wanted: None }
     }
 
     fn is_there(&mut self, within: Duration) -> bool {

@@ -17,6 +17,8 @@ use crate::position;
 use crate::report;
 use crate::restore::rollback::Undone;
 use crate::restore::{self, Local, Source, present, rollback, standing};
+use crate::sqlite::beside_app;
+use crate::sqlite::wal;
 use crate::state::State;
 use crate::watched::Owed;
 use crate::{resnapshot, rotation, runtime, watch};
@@ -339,7 +341,7 @@ fn by_once(plan: &Plan, database: &Database, deadline: Instant, gives_up: bool) 
 /// What the app wrote while Litestream looked away is in no file of its own: with an emptied WAL it begins with a snapshot.
 fn make_continuous(database: &Database, deadline: Instant) -> Result<(), String> {
     match continuity::decide(continuity::survey(&database.path, true)) {
-        Need::Truncate => continuity::truncate(&database.path, deadline),
+        Need::Truncate => beside_app::truncate(&database.path, deadline),
         Need::Nothing | Need::Pin => Ok(()),
     }
 }
@@ -368,7 +370,7 @@ fn by_replicate(plan: &Plan, database: &Database, deadline: Instant) -> Result<(
 /// Whether Litestream has read the WAL as it is, and the replica lists that. Nobody but Litestream writes to it any more; its newest file
 /// may also be one that it has fetched from the replica, which is of another WAL.
 fn is_there(plan: &Plan, database: &Database, by: Instant) -> bool {
-    let has_read = |read: &position::Read| match (position::wal_end(&database.path), read.place) {
+    let has_read = |read: &position::Read| match (wal::wal_end(&database.path), read.place) {
         (Some(wal), Some(place)) => wal.salts == place.salts && place.end >= wal.end,
         _ => false,
     };

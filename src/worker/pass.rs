@@ -18,6 +18,8 @@ use crate::litestream::backup::Position;
 use crate::litestream::{Line, call, verdict};
 use crate::plan::{Database, Plan};
 use crate::runtime::{pass_config, pass_file};
+use crate::sqlite::beside_app;
+use crate::sqlite::locks;
 use crate::sys::{self, limits};
 use crate::{continuity, report, time};
 
@@ -95,7 +97,7 @@ pub(super) fn begin_anew_after_laps(plan: &Plan, database: &Database, deadline: 
 /// Whether somebody else goes on with it: Litestream has ended, or was killed, and what was killed may hold its lock for a moment still.
 pub(super) fn is_shared(database: &Path) -> bool {
     let began = Instant::now();
-    while continuity::is_open_elsewhere(database) {
+    while locks::is_open_elsewhere(database) {
         if began.elapsed() >= LINGERS {
             return true;
         }
@@ -224,7 +226,7 @@ fn make_newest(plan: &Plan, database: &Database, deadline: Instant) -> Result<Ne
         return Ok(Newest::Ahead(format!("{what}, ahead of this host's clock: set the clock right, or remove that generation")));
     }
     std::thread::sleep(Duration::from_millis(1100).min(deadline.saturating_duration_since(Instant::now())));
-    continuity::touch(&database.path).map_err(|e| e.to_string())?;
+    beside_app::touch(&database.path).map_err(|e| e.to_string())?;
     Err("the replica does not show the last generation as its newest".to_owned())
 }
 

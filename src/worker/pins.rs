@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 
 use super::{Channel, Message};
-use crate::continuity::{self, Salts};
+use crate::continuity;
 use crate::habits::Look;
 use crate::litestream::socket;
 use crate::mark::Mark;
 use crate::pin::{self, Pin};
 use crate::plan::Plan;
 use crate::report;
+use crate::sqlite::wal;
+use crate::sqlite::wal::Salts;
 
 /// How often Litestream is asked whether it has its lock; where only habits wait for that, at first and then.
 const ASK_EVERY: Duration = Duration::from_millis(50);
@@ -58,7 +60,7 @@ const MOST: usize = 100;
 /// Whether a WAL has become too large to be held back any longer, which is said.
 pub(super) fn outgrown(pin: &Pin, plan: &Plan) -> bool {
     let limit = continuity::wal_limit(&pin.database, plan.entry.max_wal);
-    let grown = continuity::wal_size(&pin.database) > limit;
+    let grown = wal::wal_size(&pin.database) > limit;
     if grown {
         report::line(format_args!(
             "{}: its WAL has passed {}: no longer held back, its backup is unproven",
@@ -97,7 +99,7 @@ fn pin_what_is_written(looks: &mut Looks, laps: &mut Laps, pins: &mut Vec<Pin>, 
             laps.remove(look.path());
             looks.pinned.push(look);
         } else {
-            laps.insert(look.path().to_owned(), continuity::salts(look.path()));
+            laps.insert(look.path().to_owned(), wal::salts(look.path()));
             looks.written.push(look);
         }
     }
@@ -111,7 +113,7 @@ fn pin_what_is_written(looks: &mut Looks, laps: &mut Laps, pins: &mut Vec<Pin>, 
 fn doubt_what_was_not_pinned(looks: &Looks, laps: &Laps, locked: impl Fn(&Path) -> bool, channel: &Channel) {
     for path in looks.written.iter().map(Look::path).filter(|path| locked(path)) {
         let before = laps.get(path).copied().flatten();
-        if pin::is_begun_anew(path) || before.is_some_and(|before| continuity::salts(path) != Some(before)) {
+        if pin::is_begun_anew(path) || before.is_some_and(|before| wal::salts(path) != Some(before)) {
             let _ = Mark::Unproven.write(path);
             channel.say(&Message::Begin(format!("{}: its WAL was begun anew under the first snapshot", path.display())));
         }

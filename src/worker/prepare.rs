@@ -19,6 +19,8 @@ use crate::report;
 use crate::restore::present::{self, Known};
 use crate::restore::{self, Local, rollback, standing};
 use crate::settings::RestorePolicy;
+use crate::sqlite::beside_app;
+use crate::sqlite::wal;
 use crate::supervise::lock::Locks;
 use crate::watched::Owed;
 use crate::{interrupt, progress, resnapshot, tenants, verify};
@@ -115,7 +117,7 @@ fn job(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
 
 /// The boot ends before it is known whether these are the databases to go on with: what an earlier life wrote last stays here alone.
 fn say_what_is_not_saved(plan: &Plan, channel: &Channel) {
-    let untouched = |path: &Path| continuity::own_position(path, plan.litestream.line).is_none() && continuity::wal_size(path) == 0;
+    let untouched = |path: &Path| continuity::own_position(path, plan.litestream.line).is_none() && wal::wal_size(path) == 0;
     let is_saved = |path: &Path| match Mark::read(path) {
         Mark::Clean(_) => true,
         // Of a life under 0.3 that has not ended well.
@@ -388,7 +390,7 @@ fn pin_or_empty(database: &Database, shows_lock: bool, beside: Beside) -> Result
     report::debug(format_args!("{}: {facts:?}: {need:?}", database.alias));
     match need {
         Need::Pin => return pin::pin(path).map(Outcome::Pinned).map_err(|error| error.to_string()),
-        Need::Truncate => continuity::truncate(path, by)?,
+        Need::Truncate => beside_app::truncate(path, by)?,
         Need::Nothing => {}
     }
     // One that only began so has asked before its first write in WAL mode, if it asks again, and is pinned from that on.

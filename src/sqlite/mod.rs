@@ -1,5 +1,9 @@
 //! Opens databases with SQLite. Must never open one through a link, nor wait for what is no file beside it: SQLite itself would.
 
+pub mod beside_app;
+pub mod locks;
+pub mod wal;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
