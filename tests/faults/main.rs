@@ -31,6 +31,7 @@ mod owned_row;
 #[path = "../apps/rows.rs"]
 mod rows;
 
+mod laps;
 mod ledger;
 mod life;
 mod net;

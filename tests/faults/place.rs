@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
+use crate::laps;
 use crate::ledger::{Owned, Rows};
 use crate::net::Net;
 use crate::owned_row::payload;
@@ -144,6 +145,12 @@ impl<'a> Place<'a> {
         };
         let newest = files(&self.path("replica").join("generations")).into_iter().max_by_key(written);
         newest.is_some_and(|newest| !files(&newest.join("wal")).iter().any(|part| part.extension().is_some_and(|end| end == "lz4")))
+    }
+
+    /// Whether 0.3 has left out laps of the WAL in its newest generation.
+    pub(crate) fn lacks_laps(&self) -> bool {
+        let writes = fs::read_to_string(self.path("writes")).unwrap_or_default();
+        laps::in_bucket(&writes) || laps::in_folder(&self.path("replica"))
     }
 
     pub(crate) fn runtime(&self, name: &str) -> PathBuf {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 
+use crate::laps;
 use crate::net::Net;
 use crate::schedule::Mode;
 
@@ -126,7 +127,9 @@ impl Way {
             let outcome = self.treat(&request, &mut client, mode);
             if matches!(request.method.as_str(), "PUT" | "POST" | "DELETE") || mode != Mode::Pass {
                 let outcome = outcome.unwrap_or_else(|error| error.to_string());
-                self.note(&format!("{} {} {} bytes, {mode:?}: {outcome}", request.method, request.path, request.body.len()));
+                let salt = laps::salt(&request.body).filter(|_| request.path.ends_with("_00000000.wal.lz4"));
+                let salt = salt.map(|salt| format!(" salt {salt:08x}")).unwrap_or_default();
+                self.note(&format!("{} {} {} bytes, {mode:?}: {outcome}{salt}", request.method, request.path, request.body.len()));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::laps;
 use crate::ledger::{Ledger, Owned, Word, both, missing, word};
 use crate::schedule::{Host, Schedule};
 use crate::support::Line;
@@ -60,4 +61,31 @@ fn only_a_refusal_or_not_saved_is_an_honest_word() {
     assert_eq!(word(3, "litestream-entry: NOT SAVED: default", false), Word::Honest);
     assert_eq!(word(65, "", false), Word::Honest);
     assert_eq!(word(137, "", true), Word::Killed);
+}
+
+#[test]
+fn a_lap_that_is_in_no_segment_is_seen_in_the_newest_generation_alone() {
+    let line = |generation: &str, index: u32, salt: u32| {
+        format!("1.0 1a PUT /test/x/generations/{generation}/wal/{index:08x}_00000000.wal.lz4 9 bytes, Pass: 200 salt {salt:08x}\n")
+    };
+    let whole = line("a", 0, 0xb160_5829) + &line("a", 1, 0xb160_582a);
+    assert!(!laps::in_bucket(&whole));
+    let lacks = line("a", 0, 0xb160_5829) + &line("a", 1, 0xb160_582b);
+    assert!(laps::in_bucket(&lacks) && !laps::in_bucket(&(lacks + &line("b", 0, 7))));
+    assert!(!laps::in_bucket(&(line("a", 0, 0xb160_5829) + &line("a", 1, 0x0a00_0000))), "another WAL altogether");
+}
+
+#[test]
+fn the_salt_is_read_where_the_header_is_packed() {
+    // 16 literals, a match of 4 that goes back over zeros, more literals.
+    let wal = [0x37, 0x7f, 6, 0x82, 0, 0x2d, 0xe2, 0x18, 0, 0, 0x10, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5];
+    let mut block = vec![0xc0];
+    block.extend(&wal[..12]);
+    block.extend([1, 0]);
+    block.push(0x50);
+    block.extend(&wal[16..]);
+    let mut frame = vec![4, 0x22, 0x4d, 0x18, 0x64, 0x70, 0];
+    frame.extend(u32::try_from(block.len()).unwrap().to_le_bytes());
+    frame.extend(block);
+    assert_eq!(laps::salt(&frame), Some(0x0102_0304));
 }

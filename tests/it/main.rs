@@ -71,6 +71,9 @@ mod watch;
 #[path = "../apps/rows.rs"]
 mod rows;
 
+#[path = "../faults/laps.rs"]
+#[allow(dead_code, reason = "of the fault harness, whose pure parts are tested here")]
+mod laps;
 #[path = "../faults/ledger.rs"]
 #[allow(dead_code, reason = "of the fault harness, whose pure parts are tested here")]
 mod ledger;
