@@ -121,6 +121,11 @@ fn left_out(database: &Database, line: Line, watched: &mut Watched, by: Instant)
     Some(format!("{}: {what} of its WAL is in no backup: {why}", database.alias))
 }
 
+/// What it has left out since the last look, where there was one.
+pub fn has_left_out(plan: &Plan, database: &Database) -> Option<String> {
+    left_out(database, plan.litestream.line, &mut Watched::read(plan, &database.path), Instant::now())
+}
+
 fn named(alias: &str, finding: Finding) -> Finding {
     match finding {
         Finding::Begin(why) => Finding::Begin(format!("{alias}: {why}")),

@@ -188,8 +188,12 @@ fn alone(plan: &Plan, database: &Database, deadline: Instant) -> Result<(), Stri
 
 /// Why the last sync has to begin with a snapshot, where it has to.
 fn owed(plan: &Plan, database: &Database) -> Option<String> {
-    let another = if is_single(plan, database) { watch::is_another_file(plan, database) } else { None };
-    another.or_else(|| Owed::read(plan, &database.path).map(|owed| owed.why))
+    let watched = if is_single(plan, database) {
+        watch::is_another_file(plan, database).or_else(|| watch::has_left_out(plan, database))
+    } else {
+        None
+    };
+    watched.or_else(|| Owed::read(plan, &database.path).map(|owed| owed.why))
 }
 
 /// There may be thousands in a directory.
