@@ -33,7 +33,9 @@ impl Machine {
             (Phase::Boot | Phase::Run | Phase::Sync, Lock::Ours) => self.take_over(now),
             (Phase::Boot, Lock::Theirs(holder)) if !self.rules.wait => self.beside(holder, now),
             // It sees our last writes.
-            (Phase::Sync, Lock::Theirs(Holder::Passed | Holder::Silent { .. })) => self.finish(),
+            (Phase::Sync, Lock::Theirs(Holder::Passed)) => self.finish(),
+            // So does this one, unless it makes its last sync, which it would not say: then it leaves, and what it has not seen is for us.
+            (Phase::Sync, Lock::Theirs(Holder::Silent { .. })) if self.has_waited_half(now) => self.finish(),
             _ => Vec::new(),
         }
     }
@@ -59,6 +61,11 @@ impl Machine {
             actions.push(Action::Watch);
         }
         actions
+    }
+
+    /// Whether half of the stop timeout has passed.
+    fn has_waited_half(&self, now: Now) -> bool {
+        self.stop_by.is_none_or(|by| by.saturating_sub(now) <= self.rules.stop_timeout / 2)
     }
 
     /// Whether the app may start beside the one that has the lock.

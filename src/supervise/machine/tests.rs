@@ -500,6 +500,9 @@ fn in_standby_the_app_starts_when_the_other_has_passed_and_takes_over_when_it_le
     let life = ended().then(UNDECIDED).does(&[]).after(0.2).does(&[Action::TryLock]);
     let life = life.then(UNDECIDED).after(9.9);
     assert!(matches!(&life.last[..], [.., Action::Say(said), Action::Exit(74)] if said.starts_with("NOT SAVED: default: another process")));
+    // One that says nothing may be at its own last sync, and leaves then.
+    ended().then(SILENT).does(&[]).after(0.2).does(&[Action::TryLock]).then(OURS).does(&[Action::Prepare(Preparation::Ending)]);
+    ended().then(SILENT).does(&[]).after(5.0).then(SILENT).does(&[Action::Exit(0)]);
     // Or has left: then it is decided first.
     let alone = || ended().then(OURS).does(&[Action::Prepare(Preparation::Ending)]);
     alone().then(READY).does(&[Action::Flush(Sync::Pass, at(9.2))]).then(Event::Said(Message::Flushed)).does(&[Action::Exit(0)]);
