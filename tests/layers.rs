@@ -1,0 +1,167 @@
+//! A file of `src` imports from its own folder and from what stands above it in [`ORDER`]: so nothing goes in a circle, and PID 1 imports
+//! nothing that opens a database, resolves a name or speaks HTTP. `docs/architecture.md` says what each layer is for.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every top-level module, from what knows nothing of the others on. What stands on a line may import from the lines above it, and from what
+/// stands before it on its own.
+const ORDER: [&str; 11] = [
+    "exit text time sys files process report interrupt facilities identity",
+    "layout sqlite pages",
+    "litestream",
+    "settings job lint config",
+    "plan state runtime progress",
+    "mark position pin continuity laps watched tenants paths habits",
+    "restore resnapshot verify status watch notify",
+    "running rotation worker",
+    "keeper supervise",
+    "operator",
+    "cli lib main",
+];
+
+/// Arrows that still go down, and why each is to go: what is on this list may only become less.
+const NOT_YET: [(&str, &str); 20] = [
+    // Plain data that belongs below both: `Directory`, `Database`; and the pattern of a directory's entry.
+    ("config", "plan"),
+    ("config", "tenants"),
+    // What is a key, and may be shown.
+    ("lint", "config"),
+    // What one process of this program says to another.
+    ("keeper", "supervise"),
+    ("resnapshot", "worker"),
+    ("runtime", "worker"),
+    ("running", "worker"),
+    ("running", "cli"),
+    ("worker", "keeper"),
+    // The lock.
+    ("running", "supervise"),
+    ("status", "supervise"),
+    ("worker", "supervise"),
+    // Work in parallel.
+    ("status", "worker"),
+    // What 0.3 and 0.5 keep beside a database.
+    ("mark", "continuity"),
+    ("position", "continuity"),
+    // What is in the environment since the start.
+    ("litestream", "rotation"),
+    // Names in the runtime directory.
+    ("runtime", "progress"),
+    // A point in time, and an address, as they are written in a variable.
+    ("settings", "restore"),
+    ("settings", "notify"),
+    // A snapshot that is owed after a restore.
+    ("restore", "resnapshot"),
+];
+
+#[test]
+fn a_file_imports_from_its_own_folder_and_from_the_layers_above_it() {
+    let sources = sources(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").as_path());
+    let order: Vec<&str> = ORDER.iter().flat_map(|line| line.split(' ')).collect();
+    let place = |module: &str| order.iter().position(|each| *each == module);
+    let (mut wrong, mut met) = (Vec::new(), BTreeSet::new());
+    for (file, module) in &sources {
+        assert!(place(module).is_some(), "{}: `{module}` has no place in ORDER", file.display());
+        let text = fs::read_to_string(file).unwrap();
+        for (line, imported) in imports(&text).into_iter().filter(|(_, imported)| imported != module && place(imported).is_some()) {
+            let Some((from, to)) = NOT_YET.iter().find(|(from, to)| from == module && *to == imported) else {
+                if place(&imported) > place(module) {
+                    wrong.push(format!("{}:{line}: `{module}` must not import `{imported}`, which stands below it", file.display()));
+                }
+                continue;
+            };
+            met.insert((*from, *to));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let gone: Vec<_> = NOT_YET.iter().filter(|arrow| !met.contains(*arrow)).collect();
+    assert!(gone.is_empty(), "take these out of NOT_YET, they are gone: {gone:?}");
+}
+
+/// What PID 1 is made of opens no database, asks no network, and reads no configuration.
+#[test]
+fn pid_1_imports_nothing_that_opens_a_database_resolves_a_name_or_speaks_http() {
+    let supervisor = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/supervise");
+    let mut wrong = Vec::new();
+    for (file, _) in sources(&supervisor) {
+        let text = fs::read_to_string(&file).unwrap();
+        let text = without_tests(&text);
+        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            let forbidden = ["rusqlite", "ureq", "rustls", "crate::sqlite", "crate::pages", "crate::restore", "crate::verify", "std::net::Tcp"];
+            if let Some(word) = forbidden.iter().find(|word| line.contains(**word)) {
+                wrong.push(format!("{}:{number}: {word}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Every source file below, with its top-level module; those of tests alone left out.
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|end| end == "rs") && !["tests.rs", "arbitrary.rs"].iter().any(|name| path.ends_with(name)) {
+            let module = path.strip_prefix(&src).unwrap().iter().next().unwrap().to_string_lossy().trim_end_matches(".rs").to_owned();
+            found.push((path, module));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The unit tests are at the end of a file, and may import what they like.
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()
+}
+
+/// The top-level modules that are named after `crate::`, each with its line.
+fn imports(text: &str) -> Vec<(usize, String)> {
+    let code = without_tests(text);
+    let code: String = code.lines().map(|line| if line.trim_start().starts_with("//") { "\n".to_owned() } else { format!("{line}\n") }).collect();
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let line = code[..at].matches('\n').count() + 1;
+        let rest = &code[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => found.extend(first_words(list).into_iter().map(|word| (line, word))),
+            None => found.push((line, word(rest))),
+        }
+    }
+    found
+}
+
+/// The first word of each entry of a list in braces, up to its end.
+fn first_words(list: &str) -> Vec<String> {
+    let (mut depth, mut entry, mut words) = (0_usize, String::new(), Vec::new());
+    for c in list.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => words.push(word(std::mem::take(&mut entry).trim())),
+            _ => {}
+        }
+        if c != ',' || depth > 0 {
+            entry.push(c);
+        }
+    }
+    words.push(word(entry.trim()));
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+fn word(text: &str) -> String {
+    text.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect()
+}
+
+#[test]
+fn every_import_is_seen() {
+    let text = "use crate::a;\nuse crate::{b, c::{d, e}, f_g::H};\n// crate::x\nfn f() { crate::i::j(); }\n#[cfg(test)]\nmod tests { use crate::z; }\n";
+    let seen: Vec<_> = imports(text).into_iter().map(|(line, word)| format!("{line}{word}")).collect();
+    assert_eq!(seen, ["1a", "2b", "2c", "2f_g", "4i"]);
+}
