@@ -33,16 +33,19 @@ pub mod laps;
 pub mod layout;
 pub mod lint;
 pub mod litestream;
+pub mod lock;
 pub mod mark;
 pub mod notify;
 pub mod operator;
 pub mod pages;
+pub mod parallel;
 pub mod paths;
 pub mod pin;
 pub mod plan;
 pub mod position;
 pub mod process;
 pub mod progress;
+pub mod protocol;
 pub mod report;
 pub mod resnapshot;
 pub mod restore;
@@ -81,7 +84,9 @@ use supervise::signals::Signals;
 /// Runs the program; the process's exit code.
 pub fn run(args: &[OsString]) -> u8 {
     let code = match args.split_first() {
-        Some((word, rest)) if worker::is_internal(word) => worker::run(word, rest),
+        // PID 1's hands on the disks, below it and above the workers.
+        Some((word, rest)) if word == "__keep" => keeper::run(rest),
+        Some((word, rest)) if protocol::is_internal(word) => worker::run(word, rest),
         _ => dispatch(args).unwrap_or_else(|failure| {
             report::lines(&failure.message);
             report::tell();

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::report::{self, human_size};
+use crate::runtime;
 
 /// A restore that is shorter shows nothing.
 const AFTER: Duration = Duration::from_millis(700);
@@ -51,12 +52,9 @@ fn board() -> MutexGuard<'static, Board> {
     board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The state's name in the runtime directory, while databases are restored.
-pub const STATE_FILE: &str = "restoring";
-
 /// From here on the state is also left in that directory.
 pub fn leave_in(runtime: &Path) {
-    board().file = Some(runtime.join(STATE_FILE));
+    board().file = Some(runtime.join(runtime::PROGRESS_FILE));
 }
 
 /// All restores are over: nothing is left of the state.

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use crate::exit::{self, Failure};
 use crate::litestream::{Ability, Line, call, chain};
 use crate::plan::{Database, Plan};
+use crate::protocol::Message;
 use crate::restore::install::go_on_from_here;
+use crate::runtime::CONTROL_FILE;
 use crate::sqlite::beside_app;
 use crate::state::{Replication, State};
 use crate::watched::Owed;
-use crate::worker::{CONTROL_FILE, Message};
 use crate::{continuity, files, interrupt, pin, runtime};
 
 /// How long Litestream may take to come back, its last sync and the emptying of WALs included, where nobody waits.

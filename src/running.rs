@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{self, Invocation};
 use crate::facilities::Facilities;
+use crate::lock;
 use crate::plan::{PLAN_FILE, Plan};
-use crate::supervise::lock;
 use crate::{Configured, files, identity, plan, process, runtime, settings, sys};
 
 /// A boot that runs.
@@ -31,7 +31,7 @@ impl Running {
         let own = sys::own_path().ok()?;
         let is_ours = Path::new(name).file_name() == own.file_name()
             || std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program == own);
-        let boots = is_ours && words.first().is_none_or(|word| !crate::worker::is_internal(word)) && is_boot(words);
+        let boots = is_ours && words.first().is_none_or(|word| !crate::protocol::is_internal(word)) && is_boot(words);
         boots.then(|| Self { pid, options: cli::options(words) })
     }
 

@@ -19,9 +19,8 @@ use crate::files::{self, Dir, Found, Owner};
 use crate::identity::{self, Identity};
 use crate::plan::{CONFIG_AGAIN_FILE, CONFIG_FILE, Database, GOOGLE_FILE, PLAN_FILE, Plan};
 use crate::state::STATE_FILE;
-use crate::worker::CONTROL_FILE;
 pub use handed::Handed;
-pub use names::{OWED, SYNCED, VERIFIED, WATCHED, each_file, elsewhere_file, file_of, pass_file};
+pub use names::{CONTROL_FILE, OWED, PROGRESS_FILE, SYNCED, VERIFIED, WATCHED, each_file, elsewhere_file, file_of, pass_file};
 
 /// The usual place.
 pub const USUAL: &str = "/run/litestream-entry";

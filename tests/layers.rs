@@ -88,7 +88,8 @@ fn pid_1_imports_nothing_that_opens_a_database_resolves_a_name_or_speaks_http() 
         let text = fs::read_to_string(&file).unwrap();
         let text = without_tests(&text);
         for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//")) {
-            let forbidden = ["rusqlite", "ureq", "rustls", "crate::sqlite", "crate::pages", "crate::restore", "crate::verify", "std::net::Tcp"];
+            let forbidden =
+                ["rusqlite", "ureq", "rustls", "crate::sqlite", "crate::pages", "crate::restore", "crate::verify", "std::net::Tcp"];
             if let Some(word) = forbidden.iter().find(|word| line.contains(**word)) {
                 wrong.push(format!("{}:{number}: {word}", file.display()));
             }
@@ -122,7 +123,8 @@ fn without_tests(text: &str) -> &str {
 /// The top-level modules that are named after `crate::`, each with its line.
 fn imports(text: &str) -> Vec<(usize, String)> {
     let code = without_tests(text);
-    let code: String = code.lines().map(|line| if line.trim_start().starts_with("//") { "\n".to_owned() } else { format!("{line}\n") }).collect();
+    let code: String =
+        code.lines().map(|line| if line.trim_start().starts_with("//") { "\n".to_owned() } else { format!("{line}\n") }).collect();
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::") {
         let line = code[..at].matches('\n').count() + 1;

@@ -8,15 +8,15 @@ use crate::facilities::Facilities;
 use crate::files::{self, Owner};
 use crate::identity::Identity;
 use crate::litestream::{self, Line};
+use crate::lock::{self, Locks};
 use crate::plan::{Plan, Planned};
+use crate::protocol::{Check, Rules};
 use crate::settings::{Entry, LockPolicy, Source};
-use crate::supervise::lock::{self, Locks};
-use crate::supervise::machine::{Check, Rules};
 use crate::{Configured, job, report, rotation, running, sys, tenants};
 
 use super::Host;
 use super::place::{Place, is_here};
-use super::words::{Booted, Bytes};
+use crate::protocol::keeper::{Booted, Bytes};
 
 /// How long a migration that is to be rolled back where it fails waits for another container to leave. One that is started before
 /// the other is stopped would wait for ever.

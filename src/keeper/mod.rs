@@ -6,7 +6,6 @@
 
 mod boot;
 mod place;
-pub mod words;
 
 pub use boot::plainly;
 
@@ -20,12 +19,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::getppid;
 
 use crate::exit::{self, Failure};
+use crate::lock::{self, Holding, Locks};
+use crate::protocol::Holder;
+use crate::protocol::keeper::{Ask, Tell, framed, unframed};
 use crate::settings::{LockPolicy, LogTo};
-use crate::supervise::lock::{self, Holding, Locks};
-use crate::supervise::machine::Holder;
 use crate::{Configured, report, sys};
 use place::{Place, is_here};
-use words::{Ask, Tell, framed, unframed};
 
 /// In the place of options: take the place of one that has died.
 pub const GO_ON: &str = "go-on";

@@ -14,11 +14,12 @@ use crate::exit::Failure;
 use crate::identity::Identity;
 use crate::mark::mark_path;
 use crate::plan::{CONFIG_FILE, GOOGLE_FILE, PLAN_FILE, Plan};
+use crate::protocol::Message;
 use crate::report;
 use crate::restore::{self, Local};
+use crate::runtime::CONTROL_FILE;
 use crate::runtime::{self, Runtime};
 use crate::state::STATE_FILE;
-use crate::worker::{CONTROL_FILE, Message};
 
 /// So many datagrams are read before other things are looked at.
 const ROUND: usize = 16;

@@ -20,7 +20,9 @@ use crate::facilities::Facilities;
 use crate::litestream::commands::{self, Native};
 use crate::litestream::silence::Silence;
 use crate::litestream::{Ability, Line};
+use crate::lock;
 use crate::mark::Mark;
+use crate::parallel::in_parallel;
 use crate::plan::{self, Database, PLAN_FILE, Plan};
 use crate::restore::present::{self, Known};
 use crate::running::{self, Running, left_plan};
@@ -28,10 +30,9 @@ use crate::runtime::{self, Runtime};
 use crate::sqlite::beside_app;
 use crate::sqlite::locks;
 use crate::status::verified::Verified;
-use crate::supervise::lock;
 use crate::verify::{self, Options, Proof, Unproved};
 use crate::watched::Owed;
-use crate::worker::{in_parallel, memory};
+use crate::worker::memory;
 use crate::{Configured, continuity, identity, interrupt, litestream, pages, report, resnapshot, settings, sys, tenants};
 
 /// A plan to work with, and our own runtime directory where no PID 1 has left one.

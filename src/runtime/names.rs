@@ -6,13 +6,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use crate::plan::{CONFIG_AGAIN_FILE, CONFIG_FILE, Database, GOOGLE_FILE, PLAN_FILE, Plan, SOCKET_FILE};
-use crate::progress;
 use crate::state::STATE_FILE;
-use crate::worker::CONTROL_FILE;
+
+/// A socket in the runtime directory, by which an operator's command asks PID 1 for something.
+pub const CONTROL_FILE: &str = "control";
+
+/// How far the restores of a boot are.
+pub const PROGRESS_FILE: &str = "restoring";
 
 /// What has the same name in every boot.
-const FIXED: [&str; 8] =
-    [CONFIG_FILE, CONFIG_AGAIN_FILE, PLAN_FILE, GOOGLE_FILE, STATE_FILE, CONTROL_FILE, SOCKET_FILE, progress::STATE_FILE];
+const FIXED: [&str; 8] = [CONFIG_FILE, CONFIG_AGAIN_FILE, PLAN_FILE, GOOGLE_FILE, STATE_FILE, CONTROL_FILE, SOCKET_FILE, PROGRESS_FILE];
 
 /// Kinds of [`file_of`]: what is known of a replica, and of the last check, in this boot.
 pub const SYNCED: &str = "synced";

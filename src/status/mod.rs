@@ -17,16 +17,16 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::litestream::Line;
 use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::silence::Silence;
+use crate::lock;
 use crate::mark::Mark;
+use crate::parallel::in_parallel;
 use crate::plan::{Database, Plan};
 use crate::restore::Source;
 use crate::settings::LockPolicy;
 use crate::sqlite::wal;
 use crate::state::State;
-use crate::supervise::lock;
 use crate::watched::Owed;
-use crate::worker::in_parallel;
-use crate::{files, interrupt, position, progress, tenants};
+use crate::{files, interrupt, position, runtime, tenants};
 pub use lag::{Lag, Unknown, note};
 use replicated::{Own, Replicated};
 pub use replicated::{Uploaded, uploaded};
@@ -120,7 +120,7 @@ const AT_ONCE: usize = 8;
 /// Looks. `asks` is whether each replica is asked what it has, by a Litestream of its own.
 pub fn gather(plan: &Plan, asks: bool) -> Overview {
     let state = State::read(&plan.runtime).filter(|_| crate::runtime::is_held(&plan.runtime));
-    let restoring = files::read_to_string(&plan.runtime.join(progress::STATE_FILE)).ok();
+    let restoring = files::read_to_string(&plan.runtime.join(runtime::PROGRESS_FILE)).ok();
     let mut replicated = replicated::ask(plan, state.as_ref());
     let silence = Silence::default();
     let asked = if asks { in_parallel(&plan.databases, AT_ONCE, |database| ask(plan, database, &silence)) } else { Vec::new() };

@@ -9,14 +9,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use super::keeper::TRIES;
-use super::machine::{Role, Rules, UNSAVED};
+use super::machine::{Role, UNSAVED};
 use super::start::why_not;
 use super::{LONGEST_NAP, Shell, reap};
 use crate::exit::{self, Ended, Failure};
 use crate::facilities::Facilities;
 use crate::identity::Identity;
-use crate::keeper::words::{Booted, Bytes, Tell};
 use crate::keeper::{self, BOOT, BOOT_WITHOUT_APP};
+use crate::protocol::Rules;
+use crate::protocol::keeper::{Booted, Bytes, Tell};
 use crate::settings::{self, Entry, LogTo, Source};
 use crate::{Configured, plan, report};
 

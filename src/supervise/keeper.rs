@@ -14,10 +14,10 @@ use super::machine::{Event, Lock, Role};
 use super::start::{Start, channel, why_not};
 use super::{Shell, log, reap};
 use crate::exit;
-use crate::keeper::words::{Ask, Tell, framed, unframed};
 use crate::keeper::{self, GO_ON};
+use crate::protocol::Message;
+use crate::protocol::keeper::{Ask, Tell, framed, unframed};
 use crate::report;
-use crate::worker::Message;
 
 /// A worker's start waits for the look at its place for so long.
 const LOOKED_WITHIN: Duration = Duration::from_secs(1);

@@ -4,7 +4,6 @@
 mod boot;
 pub mod drain;
 mod keeper;
-pub mod lock;
 mod log;
 mod log_file;
 pub mod machine;
@@ -27,11 +26,11 @@ use nix::unistd::Pid;
 
 use crate::exit::{self, Failure};
 use crate::identity::Identity;
-use crate::keeper::words::Ask;
 use crate::plan::Plan;
+use crate::protocol::keeper::Ask;
+use crate::protocol::last_sync::Sync;
+use crate::protocol::{FAILED, Message, Preparation};
 use crate::state::State;
-use crate::worker::last_sync::Sync;
-use crate::worker::{FAILED, Message, Preparation};
 use crate::{report, rotation, sys};
 use drain::Left;
 use log::Log;

@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 
 use super::Shell;
 use super::machine::Role;
-use crate::keeper::words::Ask;
+use crate::protocol::keeper::Ask;
 use crate::state::{EVENTS, View};
 
 impl Shell {

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use nix::fcntl::OFlag;
 
-use crate::worker::{LONGEST, Message};
+use crate::protocol::{LONGEST, Message};
 
 /// So much of a pipe is read before other things are looked at.
 const AT_ONCE_CHUNKS: usize = 16;

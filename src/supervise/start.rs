@@ -18,11 +18,11 @@ use crate::exit::Ended;
 use crate::identity::Identity;
 use crate::litestream::call;
 use crate::plan::PLAN_FILE;
+use crate::protocol::last_sync::{FLUSH, LastSync, Sync};
 use crate::report;
 use crate::sys::{self, CHANNEL, KEPT, Kind, OWN_FILE, Program, limits};
 use crate::worker::exec::{self, HELPER, OPEN, RENEWED, RENEWED_LITESTREAM, SAME};
 use crate::worker::hold;
-use crate::worker::last_sync::{FLUSH, LastSync, Sync};
 
 /// A helper that is to be started.
 #[derive(Debug)]

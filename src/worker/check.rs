@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Channel, Message};
+use super::Channel;
 use crate::exit::Failure;
 use crate::notify::{self, News};
 use crate::plan::{Database, Plan};
+use crate::protocol::Message;
 use crate::resnapshot;
 use crate::status::verified::Verified;
 use crate::verify::{self, Options, Proof, Unproved};

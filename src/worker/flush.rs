@@ -6,14 +6,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::hang::{self, Waiting};
-use super::last_sync::{LastSync, Sync};
-use super::{Channel, Message, full, in_parallel, pass};
+use super::{Channel, full, pass};
 use crate::continuity::{self, Need};
 use crate::litestream::{Ability, Line, call, socket, verdict};
 use crate::mark::Mark;
+use crate::parallel::in_parallel;
 use crate::pin;
 use crate::plan::{Database, Plan};
 use crate::position;
+use crate::protocol::Message;
+use crate::protocol::last_sync::{LastSync, Sync};
 use crate::report;
 use crate::restore::rollback::Undone;
 use crate::restore::{self, Local, Source, present, rollback, standing};

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::{Channel, Message};
+use super::Channel;
 use crate::litestream::socket;
+use crate::protocol::Message;
 use crate::status::written_by;
 
 /// How often it is looked at, and how long it has to answer on its own socket.

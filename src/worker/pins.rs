@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::{Channel, Message};
+use super::Channel;
 use crate::continuity;
 use crate::habits::Look;
 use crate::litestream::socket;
 use crate::mark::Mark;
 use crate::pin::{self, Pin};
 use crate::plan::Plan;
+use crate::protocol::Message;
 use crate::report;
 use crate::sqlite::wal;
 use crate::sqlite::wal::Salts;

@@ -6,22 +6,24 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::pins::Looks;
-use super::{Channel, Message, Preparation, flush, in_parallel, memory, pins, probe};
+use super::{Channel, flush, memory, pins, probe};
 use crate::continuity::{self, Need};
 use crate::exit::{self, Failure};
 use crate::habits::{Habit, Look};
 use crate::litestream::backup::Position;
 use crate::litestream::{Ability, Line};
+use crate::lock::Locks;
 use crate::mark::{Mark, mark_path};
+use crate::parallel::in_parallel;
 use crate::pin::{self, Pin};
 use crate::plan::{Database, Plan};
+use crate::protocol::{Message, Preparation};
 use crate::report;
 use crate::restore::present::{self, Known};
 use crate::restore::{self, Local, rollback, standing};
 use crate::settings::RestorePolicy;
 use crate::sqlite::beside_app;
 use crate::sqlite::wal;
-use crate::supervise::lock::Locks;
 use crate::watched::Owed;
 use crate::{interrupt, progress, resnapshot, tenants, verify};
 

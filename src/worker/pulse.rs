@@ -4,9 +4,10 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::{Channel, Message};
+use super::Channel;
 use crate::litestream::{Line, socket};
 use crate::plan::{Database, Plan};
+use crate::protocol::Message;
 use crate::watch::{self, Finding};
 use crate::{continuity, layout, status};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::replicator::Replicator;
 use super::{Action, Actions, AppState, DRAIN_EVERY, DRAIN_GRACE, HUP, INT, KILL, Machine, Migration, Named, Now, Phase, QUIT, Role, TERM};
 use crate::exit::{self, Ended};
-use crate::worker::Preparation;
+use crate::protocol::Preparation;
 
 /// An app that fails so soon after its start may have been refused something by a pin.
 const SOON: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use super::gate::Closed;
 use super::replicator::Replicator;
 use super::{Action, Actions, AppState, DRAIN_GRACE, KILL, LEAVE_FOR, Machine, Migration, Named, Now, Phase, Role, Sync, UNSAVED};
 use crate::exit::{self, Ended};
-use crate::worker::Preparation;
+use crate::protocol::Preparation;
 
 /// Before the worker of the last sync is started again; it doubles.
 const FLUSH_PAUSE: Duration = Duration::from_millis(50);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::replicator::Replicator;
 use super::{Action, Actions, AppState, HEAL_AFTER, HEAL_AT_MOST, Machine, Now, Phase, TERM};
 use crate::exit::{self, Ended};
-use crate::worker::Preparation;
+use crate::protocol::Preparation;
 
 /// How often one that dies is started again before something else is done about it, and the first pause; it doubles.
 const TRIES: u32 = 5;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{Action, Actions, AppState, COME_UP, KILL, Machine, Now, PULSE_FIRST, Phase, Role, Sync, TERM};
 use crate::exit::{self, Ended};
+use crate::protocol::Preparation;
 use crate::settings::OnFailure;
-use crate::worker::Preparation;
 
 /// Litestream's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::replicator::Replicator;
 use super::{Action, Actions, Holder, Lock, Machine, Now, Phase};
 use crate::exit;
-use crate::worker::Preparation;
+use crate::protocol::Preparation;
 
 /// How often the lock is tried while the app runs; and while something waits for it.
 const EVERY: Duration = Duration::from_secs(1);

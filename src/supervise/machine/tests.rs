@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::Check;
+use crate::settings::OnFailure;
 
 fn rules() -> Rules {
     Rules {

@@ -8,9 +8,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::{Holder, Rules};
 use crate::plan::Plan;
 use crate::settings::Entry;
-use crate::supervise::machine::{Holder, Rules};
 
 /// What PID 1 asks for. Each is answered by one [`Tell::Done`], [`Tell::Place`], [`Tell::Ours`] or [`Tell::Theirs`], in their order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
