@@ -12,11 +12,12 @@ use serde_yaml::{Mapping, Value};
 
 use crate::litestream::Line;
 use crate::litestream::expand::expand;
+use crate::litestream::schema::shown_key;
 use crate::litestream::schema::{KEYS, Lines, Section, find, is_grave, is_known};
-use crate::plan::Directory;
+use crate::model::Directory;
 use crate::settings::{Database, Replica, Tuning};
-use crate::{lint, tenants};
-pub use text::{REDACTED, Style, redacted, shown_key};
+use crate::{lint, pattern};
+pub use text::{REDACTED, Style, redacted};
 
 /// A configuration as a tree, with the variables that its values came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,8 +69,8 @@ pub fn render(databases: &[Database], tuning: &[Tuning], line: Line, socket: Opt
         let pattern = directory.extra.get("pattern").and_then(Value::as_str).unwrap_or("*");
         let entry = dbs.iter().find(|e| e.get("dir").and_then(Value::as_str).is_some_and(|d| Path::new(d) == directory.path));
         let list = entry
-            .filter(|_| !tenants::takes_list(pattern))
-            .map(|e| one_of(e, &directory.path.join(tenants::LIST), Path::new(tenants::LIST)));
+            .filter(|_| !pattern::takes_list(pattern))
+            .map(|e| one_of(e, &directory.path.join(pattern::LIST), Path::new(pattern::LIST)));
         dbs.extend(list);
     }
     put(&mut document.top, "dbs", dbs);

@@ -7,23 +7,22 @@
 //! and takes that for proof (`db.go`, `verifyWithExecutor`). So before every start of a 0.5, the WAL is
 //! either pinned, so that nobody can restart it, or emptied, so that Litestream takes a snapshot.
 
-mod shadow;
+mod anew;
 
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::Path;
 
 use crate::files::Dir;
+use crate::litestream::Line;
 use crate::litestream::backup::Position;
-use crate::litestream::{Line, ltx};
+use crate::litestream::local::{begun_at, ltx_salts, newest_ltx, own_position, shadow_position};
 use crate::mark::{self, Mark, mark_path, note_generation, note_origin};
 use crate::plan::Database;
 use crate::sqlite::locks;
-use crate::sqlite::wal::{self, Salts, salts_at};
-use crate::{files, layout, report};
-pub use shadow::{begin_anew, begun_at, copy_shadow, forget_generation, generation, generation_path, place_of, position_in, shadow_wal};
-use shadow::{shadow_position, stood_at};
+use crate::sqlite::wal::{self, Salts};
+use crate::{layout, report};
+use anew::stood_at;
+pub use anew::{begin_anew, forget_generation};
 
 /// What is known of a database before Litestream starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,75 +75,6 @@ pub fn survey(database: &Path, shows_lock: bool) -> Facts {
     }
 }
 
-/// An LTX file's header has the WAL's salts at byte 64, after the magic `LTX1` at 0.
-fn ltx_salts(file: &Path) -> Option<Salts> {
-    let mut magic = [0; 4];
-    files::open(file).ok()?.read_exact_at(&mut magic, 0).ok()?;
-    if &magic == b"LTX1" { salts_at(file, 64) } else { None }
-}
-
-/// One of 0.5's own records beside a database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ltx {
-    /// The file.
-    pub path: PathBuf,
-    /// The last transaction in it.
-    pub txid: u64,
-}
-
-/// The newest of 0.5's own records beside a database.
-pub fn newest_ltx_path(database: &Path) -> Option<PathBuf> {
-    newest_ltx(database).map(|ltx| ltx.path)
-}
-
-/// 0.5's own records beside a database: the last transaction in each, and when it was made.
-pub fn ltx_files(database: &Path) -> impl Iterator<Item = (u64, SystemTime)> {
-    every_ltx(database).filter_map(|ltx| Some((ltx.txid, std::fs::metadata(ltx.path).and_then(|m| m.modified()).ok()?)))
-}
-
-impl Ltx {
-    /// Its size in bytes.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn bytes(&self) -> io::Result<u64> {
-        std::fs::metadata(&self.path).map(|m| m.len())
-    }
-
-    /// Whether it is one that we have left there in the place of the replica's own.
-    pub fn stands_in(&self) -> bool {
-        ltx_salts(&self.path) == Some(ltx::SALTS)
-    }
-}
-
-/// The last transaction in it.
-pub fn newest_txid(database: &Path) -> Option<u64> {
-    newest_ltx(database).map(|ltx| ltx.txid)
-}
-
-fn newest_ltx(database: &Path) -> Option<Ltx> {
-    every_ltx(database).max_by_key(|ltx| ltx.txid)
-}
-
-/// Whether the newest has pages with flags, which releases before 0.5.16 cannot read. After the header of 100 bytes come the first page's
-/// number and its flags (github.com/superfly/ltx).
-pub fn has_flags(database: &Path) -> bool {
-    let mut flags = [0; 2];
-    let read = |ltx: Ltx| files::open(&ltx.path).and_then(|file| file.read_exact_at(&mut flags, 104));
-    newest_ltx(database).map(read).is_some_and(|read| read.is_ok()) && flags != [0; 2]
-}
-
-/// All of them; `0000000000000001-000000000000002a.ltx`: first and last transaction in hexadecimal.
-pub fn every_ltx(database: &Path) -> impl Iterator<Item = Ltx> {
-    let entries = std::fs::read_dir(layout::meta_dir(database).join("ltx/0")).into_iter().flatten();
-    entries.filter_map(|entry| {
-        let path = entry.ok()?.path();
-        let (_, last) = path.file_stem()?.to_str()?.split_once('-')?;
-        (path.extension()? == "ltx").then_some(())?;
-        Some(Ltx { txid: u64::from_str_radix(last, 16).ok()?, path })
-    })
-}
-
 /// A life begins under 0.3: after a crash the last clean end proves nothing. The generation that it goes on in is noted: 0.3 takes
 /// its pointer away itself, where it finds that its copy of the WAL is wrong, and may be killed before it has begun another.
 /// Whatever the replica has of that generation is of this database.
@@ -173,14 +103,6 @@ fn note_past(database: &Path, mark: &Mark) -> io::Result<()> {
             None => Ok(()),
         },
         _ => Ok(()),
-    }
-}
-
-/// Litestream's own position beside a database: `None` where it has none.
-pub fn own_position(database: &Path, line: Line) -> Option<Position> {
-    match line {
-        Line::V05 => newest_ltx(database).map(|ltx| Position::Txid(ltx.txid)),
-        Line::V03 => shadow_position(database),
     }
 }
 
@@ -262,23 +184,5 @@ mod tests {
         assert!(survey(&path, true).wal.is_some());
         beside_app::truncate(&path, Instant::now()).unwrap();
         assert_eq!((survey(&path, true).wal, wal::wal_size(&path)), (None, 0));
-    }
-
-    #[test]
-    fn the_newest_ltx_file_is_the_one_that_ends_last() {
-        let (_dir, path, _app) = database();
-        let folder = layout::meta_dir(&path).join("ltx/0");
-        std::fs::create_dir_all(&folder).unwrap();
-        for name in ["0000000000000001-0000000000000009.ltx", "000000000000000a-000000000000001f.ltx", "x.tmp", "no-ltx.ltx"] {
-            std::fs::write(folder.join(name), [b"LTX1".as_slice(), &[7; 96]].concat()).unwrap();
-        }
-        assert_eq!(newest_ltx(&path).unwrap().txid, 0x1f);
-        assert_eq!(survey(&path, true).ltx, Some([7; 8]));
-        let newer =
-            |flags: u8| std::fs::write(folder.join("0000000000000020-0000000000000020.ltx"), [[7; 104].as_slice(), &[0, flags]].concat());
-        newer(0).unwrap();
-        assert!(!has_flags(&path));
-        newer(1).unwrap();
-        assert!(has_flags(&path));
     }
 }

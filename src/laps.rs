@@ -12,7 +12,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use crate::{continuity, files};
+use crate::files;
+use crate::litestream::local;
 
 /// One of 0.3's copies of a WAL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 impl Lap {
     /// The newest beside a database; none where there is none.
     pub fn newest(database: &Path) -> Option<Self> {
-        let copy = continuity::shadow_wal(database)?;
-        let (generation, index) = continuity::place_of(&copy)?;
+        let copy = local::shadow_wal(database)?;
+        let (generation, index) = local::place_of(&copy)?;
         let mut salt = [0; 4];
         files::open(&copy).ok()?.read_exact_at(&mut salt, 16).ok()?;
         Some(Self { generation, index: u32::try_from(index).ok()?, salt: u32::from_be_bytes(salt) })

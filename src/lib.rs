@@ -6,20 +6,24 @@
 //! environment → settings::Settings → plan::Plan → config::Document → worker::prepare → supervise
 //! ```
 //!
-//! * [`cli`] takes the command line apart; [`settings`] says what the variables mean; [`plan`] and [`config`] what follows.
+//! `docs/architecture.md` has the layers, which `tests/layers.rs` holds the imports to, and who talks to whom.
+//!
+//! * [`cli`] takes the command line apart; [`settings`] says what the variables mean; [`plan`] and [`config`] what follows, and [`configured`] leaves it.
 //! * [`supervise`] is PID 1: a loop around the pure [`supervise::machine`]; [`keeper`] is the process that touches the disks for it, from the boot on.
-//! * [`worker`] is everything that could block or crash, in processes of their own.
+//! * [`worker`] is everything that could block or crash, in processes of their own; [`protocol`] is what all these say to each other.
 //! * [`lint`] reads a configuration file of the user's own and says what to write instead.
-//! * [`restore`], [`continuity`] and [`verify`] decide about databases and backups; [`litestream`] calls the binary.
-//! * [`paths`] refuses what is no place for a database.
+//! * [`restore`], [`continuity`] and [`verify`] decide about databases and backups; [`litestream`] calls the binary, [`sqlite`] opens databases.
+//! * [`lock`] is one replicator per database; [`paths`] refuses what is no place for a database.
 //! * [`habits`] sees and notes an app that a pinned WAL would end.
 //! * [`state`] is what PID 1 leaves for those who ask; [`status`] is what is made of it, by [`position`].
 //! * [`watch`] sees a database's file that is replaced, and a replica that loses what it had, or never gets it ([`laps`]); [`watched`] is what it
 //!   keeps.
+//! * [`rotation`] reads secrets in files again, [`kept`] is where PID 1's helpers find them.
 //! * [`running`] finds the boot that runs here. [`operator`] is what `docker exec` runs; [`notify`] calls what is to know how a check went.
 
 pub mod cli;
 pub mod config;
+pub mod configured;
 pub mod continuity;
 pub mod exit;
 pub mod facilities;
@@ -29,17 +33,20 @@ pub mod identity;
 pub mod interrupt;
 pub mod job;
 pub mod keeper;
+pub mod kept;
 pub mod laps;
 pub mod layout;
 pub mod lint;
 pub mod litestream;
 pub mod lock;
 pub mod mark;
+pub mod model;
 pub mod notify;
 pub mod operator;
 pub mod pages;
 pub mod parallel;
 pub mod paths;
+pub mod pattern;
 pub mod pin;
 pub mod plan;
 pub mod position;
@@ -66,18 +73,12 @@ pub mod watch;
 pub mod watched;
 pub mod worker;
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 
 use cli::Invocation;
-use config::Document;
 use exit::Failure;
-use facilities::Facilities;
 use nix::errno::Errno;
-use plan::{Plan, Planned};
-use runtime::Runtime;
-use settings::{Environment, Settings, Source, Values};
 use supervise::Boot;
 use supervise::signals::Signals;
 
@@ -129,132 +130,6 @@ fn replicate(matches: &clap::ArgMatches, mut flags: Vec<(String, String)>) -> Re
     stands_for("LITESTREAM_DB_PATH", matches.get_one("db"));
     stands_for("LITESTREAM_REPLICA_URL", matches.get_one("url"));
     if matches.get_flag("once") { operator::replicate_once(matches, flags) } else { boot(app, flags) }
-}
-
-/// What the environment says, before anything is looked at.
-#[derive(Debug)]
-pub struct Configured {
-    /// The settings.
-    pub settings: Settings,
-    /// The environment, byte for byte.
-    pub env: Vec<CString>,
-    /// Options, as the variables that they stand for.
-    pub options: Vec<(String, String)>,
-    /// The secrets that were in files.
-    pub from_files: Values,
-}
-
-impl Configured {
-    /// Reads the environment.
-    ///
-    /// # Errors
-    /// 78 with a line per problem.
-    pub fn read(flags: Vec<(String, String)>) -> Result<Self, Failure> {
-        Self::read_with(flags, &|path| path.is_file())
-    }
-
-    /// The same as if there were no configuration file.
-    ///
-    /// # Errors
-    /// 78 with a line per problem.
-    pub fn read_without_file(flags: Vec<(String, String)>) -> Result<Self, Failure> {
-        Self::read_with(flags, &|_| false)
-    }
-
-    fn read_with(options: Vec<(String, String)>, exists: &dyn Fn(&Path) -> bool) -> Result<Self, Failure> {
-        let env = Environment::load(std::env::vars_os(), options.clone());
-        Self::of(&env, sys::raw_environment(), options, exists)
-    }
-
-    /// What this environment says, whatever secrets are in their files: these are.
-    ///
-    /// # Errors
-    /// 78 with a line per problem.
-    pub fn with_values(env: Vec<CString>, options: Vec<(String, String)>, values: &Values) -> Result<Self, Failure> {
-        let read = Environment::load_with(env.iter().cloned().filter_map(sys::pair), options.clone(), values);
-        Self::of(&read, env, options, &|path| path.is_file())
-    }
-
-    fn of(read: &Environment, env: Vec<CString>, options: Vec<(String, String)>, exists: &dyn Fn(&Path) -> bool) -> Result<Self, Failure> {
-        let settings = settings::read(read, exists)?;
-        report::set_debug(settings.entry.debug);
-        let from_files = read.files().iter().filter_map(|(name, _)| Some((name.clone(), read.get(name)?.to_owned()))).collect();
-        Ok(Self { settings, env, options, from_files })
-    }
-
-    /// Litestream's and the workers' environment, in the boot that has this runtime directory.
-    pub fn helper_environment(&self, runtime: &Path) -> Vec<CString> {
-        let google = self.settings.secrets.google.as_ref().map(|_| runtime.join(plan::GOOGLE_FILE));
-        plan::litestream_environment(&self.env, &self.settings.secrets, google.as_deref())
-    }
-
-    /// Where a runtime directory may be as a last resort.
-    pub fn first_database(&self) -> Option<PathBuf> {
-        match &self.settings.source {
-            Source::Variables(databases) => databases.first().map(|d| d.path.clone()),
-            _ => None,
-        }
-    }
-
-    /// The text of the user's own configuration, where there is one.
-    ///
-    /// # Errors
-    /// 78 where it cannot be read.
-    pub fn users_file(&self) -> Result<Option<String>, Failure> {
-        let Source::File(path) = &self.settings.source else { return Ok(None) };
-        std::fs::read_to_string(path).map(Some).map_err(|e| Failure::new(exit::CONFIG, format!("{}: {e}", path.display())))
-    }
-
-    /// Finds Litestream, takes a runtime directory for the boot or the command with this pid, and leaves the configuration there. `at` is told
-    /// what is about to be touched.
-    ///
-    /// # Errors
-    /// 78 or 71, in one line a problem.
-    pub fn plan(&self, runtime_dir: Option<&Path>, pid: u32, at: &dyn Fn(&str)) -> Result<(Planned, Runtime), Failure> {
-        let litestream = litestream::find(self.settings.litestream.as_deref())?;
-        if let Source::File(path) = &self.settings.source {
-            at(&path.display().to_string());
-        }
-        let file = self.users_file()?;
-        at(&runtime_dir.unwrap_or(Path::new(runtime::USUAL)).display().to_string());
-        let runtime = runtime::take(runtime_dir, self.first_database().as_deref(), pid)?;
-        let socket = litestream.can(litestream::Ability::Socket).then(|| runtime.path.join(plan::SOCKET_FILE));
-        let facilities = Facilities::look(socket.as_deref());
-        let mut planned = plan::make(&self.settings, litestream, &runtime.path, file.as_deref(), &facilities)?;
-        planned.notes.extend(facilities.lines(pid == 1));
-        at(&planned.plan.directories_of_databases());
-        paths::check(&planned.plan)?;
-        at(&runtime.path.display().to_string());
-        leave_configuration(&planned.plan, &planned.document, self.settings.secrets.google.as_deref())?;
-        Ok((planned, runtime))
-    }
-}
-
-fn unwritten(plan: &Plan, error: &std::io::Error) -> Failure {
-    Failure::new(exit::SYSTEM, format!("{}: {error}", plan.runtime.display()))
-}
-
-/// Leaves in the runtime directory what Litestream reads.
-///
-/// # Errors
-/// 71 where it cannot be written.
-pub fn leave_configuration(plan: &Plan, document: &Document, google: Option<&str>) -> Result<(), Failure> {
-    let written = google.map_or(Ok(()), |google| runtime::write(&plan.runtime.join(plan::GOOGLE_FILE), google));
-    let written = written.and_then(|()| if plan.users_file { Ok(()) } else { runtime::write(&plan.config, &document.text()) });
-    written.map_err(|e| unwritten(plan, &e))
-}
-
-/// Leaves in the runtime directory what the workers and `docker exec` read.
-///
-/// # Errors
-/// 71 where it cannot be written.
-pub fn leave_plan(plan: &Plan, document: &Document) -> Result<(), Failure> {
-    let text = serde_yaml::to_string(plan).map_err(|e| Failure::new(exit::INTERNAL, format!("the plan cannot be written: {e}")))?;
-    let mut written = runtime::write(&plan.runtime.join(plan::PLAN_FILE), &text);
-    if !plan.users_file {
-        written = written.and_then(|()| runtime::write(&plan.config_again(), &document.again(plan.litestream.line).text()));
-    }
-    written.map_err(|e| unwritten(plan, &e))
 }
 
 fn no_signals(errno: Errno) -> Failure {

@@ -7,10 +7,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::continuity::newest_txid;
 use crate::files::{self, Dir, Found, Owner, name_of};
 use crate::layout::hidden;
 use crate::litestream::backup::Position;
+use crate::litestream::local::newest_txid;
 use crate::report;
 
 /// Our file beside a database: the lock, and what is known of its backup.

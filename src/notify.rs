@@ -6,11 +6,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Error};
 
 use crate::litestream::socket::json_string;
+use crate::settings::webhook::place;
 use crate::{settings, time};
 
 /// What is told of one database.
@@ -58,19 +58,6 @@ pub fn alert(news: &News<'_>) -> Result<(), String> {
 /// As [`alert`].
 pub fn heartbeat() -> Result<(), String> {
     call_set(settings::HEARTBEAT_URL, None)
-}
-
-/// Whether it is a URL that can be called.
-pub fn is_url(text: &str) -> bool {
-    place(text).is_some()
-}
-
-/// Scheme and host, which may be said of it.
-fn place(text: &str) -> Option<(bool, String)> {
-    let uri: Uri = text.trim().parse().ok()?;
-    let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme))?;
-    let host = uri.host().filter(|host| !host.is_empty())?;
-    Some((scheme == "https", format!("{scheme}://{host}")))
 }
 
 fn call_set(variable: &str, body: Option<&str>) -> Result<(), String> {

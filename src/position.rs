@@ -4,10 +4,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::continuity;
 use crate::files;
 use crate::litestream::Line;
 use crate::litestream::backup::{self, Position};
+use crate::litestream::local;
 use crate::sqlite::wal::{Place, Salts};
 
 /// How far Litestream has read a database, by its own files.
@@ -23,7 +23,7 @@ pub struct Read {
 
 /// How far Litestream has read a database; none where it never has.
 pub fn read(database: &Path, line: Line) -> Option<Read> {
-    let position = continuity::own_position(database, line)?;
+    let position = local::own_position(database, line)?;
     let file = newest_file(database, line)?;
     let at = std::fs::metadata(&file).and_then(|m| m.modified()).ok()?;
     let place = match line {
@@ -49,8 +49,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 fn newest_file(database: &Path, line: Line) -> Option<PathBuf> {
     match line {
-        Line::V05 => continuity::newest_ltx_path(database),
-        Line::V03 => continuity::shadow_wal(database),
+        Line::V05 => local::newest_ltx_path(database),
+        Line::V03 => local::shadow_wal(database),
     }
 }
 

@@ -1,13 +1,13 @@
 //! A backup that begins anew with a full snapshot, while the app runs. Must never stop replication without starting it again:
 //! on 0.5 PID 1 does both, and on 0.3 Litestream itself.
 
-use std::ffi::OsString;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::exit::{self, Failure};
-use crate::litestream::{Ability, Line, call, chain};
+use crate::litestream::local;
+use crate::litestream::{Line, chain};
 use crate::plan::{Database, Plan};
 use crate::protocol::Message;
 use crate::restore::install::go_on_from_here;
@@ -15,7 +15,7 @@ use crate::runtime::CONTROL_FILE;
 use crate::sqlite::beside_app;
 use crate::state::{Replication, State};
 use crate::watched::Owed;
-use crate::{continuity, files, interrupt, pin, runtime};
+use crate::{continuity, files, interrupt};
 
 /// How long Litestream may take to come back, its last sync and the emptying of WALs included, where nobody waits.
 pub const BACK_WITHIN: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ fn is_back(state: &State, before: Option<i32>) -> bool {
 
 /// 0.3 reads the name of its generation at each sync, and begins another where there is none.
 fn begin_generation(database: &Database, by: Instant) -> Result<(), String> {
-    let path = continuity::generation_path(&database.path);
+    let path = local::generation_path(&database.path);
     let before = files::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     continuity::begin_anew(&database.path).map_err(|e| format!("{}: {e}", path.display()))?;
     let begun = until(by, || files::read_to_string(&path).is_ok_and(|now| now != before)).map_err(|f| f.message)?;
@@ -108,27 +108,6 @@ pub fn clear_the_way(plan: &Plan, database: &Database) -> Result<(), String> {
 
 /// How long the replica has to answer what it has.
 const LIST_FOR: Duration = Duration::from_secs(5);
-
-/// Puts a full snapshot into the replica, by a Litestream of its own (0.5): a restore begins with it, whatever is there besides.
-///
-/// # Errors
-/// Litestream's reason, or that it was not there by then.
-pub fn force(plan: &Plan, database: &Database, by: Instant) -> Result<(), String> {
-    if !plan.litestream.can(Ability::Once) {
-        return Err(plan.litestream.lacks("single pass", Ability::Once));
-    }
-    let config = runtime::pass_config(plan, database, None)?;
-    let mut args: Vec<OsString> = vec!["replicate".into()];
-    args.extend(call::Config { path: config.path(), expand: false }.flags());
-    args.extend(["-once".into(), "-force-snapshot".into()]);
-    let _held = pin::for_a_pass(&database.path, by);
-    match call::run(&plan.litestream, &args, by) {
-        Ok(Some(output)) if output.ended.ok() => Ok(()),
-        Ok(Some(output)) => Err(output.reason()),
-        Ok(None) => Err("the replica does not answer in time".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
 
 /// Asks the PID 1 that has this runtime directory.
 ///

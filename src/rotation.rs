@@ -6,51 +6,22 @@ use std::ffi::{CString, OsStr};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use serde::{Deserialize, Serialize};
 
 use crate::config::Document;
+use crate::configured::Configured;
 use crate::facilities::Facilities;
+use crate::kept::{self, Kept, Older, ours};
 use crate::plan::{self, Plan};
 use crate::runtime::Handed;
 use crate::settings::{Environment, Source, Values, secret_in};
 use crate::sys::{self, KEPT};
-use crate::{Configured, report, running, runtime};
-
-/// What is kept from start to start, in memory that PID 1 shares with its helpers: it is in no file.
-#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
-struct Kept {
-    /// The boot's options, as the variables that they stand for.
-    options: Vec<(String, String)>,
-    runtime: PathBuf,
-    /// What the boot's Litestream listens on for metrics, where the kernel is not asked.
-    port: Option<u16>,
-    /// The last good value of each variable that has a file.
-    values: Values,
-    /// Litestream's names for all secrets, with what is in them now.
-    env: Vec<(String, String)>,
-    /// What was there before the last change: the servers may not know of it yet.
-    older: Option<Older>,
-    /// How often they have changed, and as of which change Litestream has them.
-    changes: u32,
-    litestream: u32,
-    /// What was last said to be wrong with the files.
-    told: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Older {
-    env: Vec<(String, String)>,
-    /// The configuration, where it is ours: a secret of one database alone is in it.
-    config: Option<String>,
-}
+use crate::{report, runtime};
 
 /// How long the files are waited for, all together: the last sync has not much more.
 const READ_WITHIN: Duration = Duration::from_secs(1);
@@ -63,25 +34,12 @@ pub fn keep(configured: &Configured, runtime: &Path, document: &Document, memory
     if configured.from_files.is_empty() {
         return false;
     }
-    let own = memory.map_or_else(self::memory, OwnedFd::try_clone);
+    let own = memory.map_or_else(kept::memory, OwnedFd::try_clone);
     let kept = own.and_then(|memory| of(configured, runtime, document).write(&File::from(memory)));
     if let Err(error) = &kept {
         report::line(format_args!("secrets in files are not read again where they change: memfd_create: {error}"));
     }
     kept.is_ok() && memory.is_some()
-}
-
-/// Some kernels give none that could be run (`vm.memfd_noexec`), and older ones do not know the word for it.
-const NOEXEC_SEAL: u32 = 8;
-
-/// Memory for what is kept, which a child can be given.
-///
-/// # Errors
-/// What `memfd_create(2)` says.
-pub fn memory() -> io::Result<OwnedFd> {
-    let create = |more: MFdFlags| memfd_create(c"secrets", MFdFlags::MFD_CLOEXEC | more);
-    let memory = create(MFdFlags::from_bits_retain(NOEXEC_SEAL)).or_else(|_| create(MFdFlags::empty()))?;
-    sys::above_the_given(&memory)
 }
 
 fn of(configured: &Configured, runtime: &Path, document: &Document) -> Kept {
@@ -99,35 +57,9 @@ fn env_of(configured: &Configured) -> Vec<(String, String)> {
     configured.settings.secrets.env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
 }
 
-impl Kept {
-    /// Its length goes before it, so that half of it is none.
-    fn write(&self, memory: &File) -> io::Result<()> {
-        let text = serde_yaml::to_string(self).map_err(io::Error::other)?;
-        memory.write_all_at(format!("{:016x}{text}", text.len()).as_bytes(), 0)
-    }
-
-    fn read(memory: &File) -> Option<Self> {
-        // Another may be writing it.
-        (0..10).find_map(|_| {
-            Self::read_once(memory).or_else(|| {
-                std::thread::sleep(Duration::from_millis(1));
-                None
-            })
-        })
-    }
-
-    fn read_once(memory: &File) -> Option<Self> {
-        let mut length = [0; 16];
-        memory.read_exact_at(&mut length, 0).ok()?;
-        let length = usize::from_str_radix(std::str::from_utf8(&length).ok()?, 16).ok().filter(|n| *n < 1 << 24)?;
-        let mut text = vec![0; length];
-        memory.read_exact_at(&mut text, 16).ok()?;
-        serde_yaml::from_slice(&text).ok()
-    }
-
-    fn configured(&self, values: &Values, own: &[CString]) -> Result<Configured, String> {
-        Configured::with_values(own.to_vec(), self.options.clone(), values).map_err(|failure| failure.message)
-    }
+/// What the boot was configured with, with these secrets.
+fn configured(kept: &Kept, values: &Values, own: &[CString]) -> Result<Configured, String> {
+    Configured::with_values(own.to_vec(), kept.options.clone(), values).map_err(|failure| failure.message)
 }
 
 /// The environment of a helper that is about to start, with what the files have now; `own` is what PID 1 was started with. What Litestream reads
@@ -153,7 +85,7 @@ pub fn renewed(own: Vec<CString>, replicates: bool) -> Vec<CString> {
         // PID 1 may have left its own again.
         let _ = take(&kept, &values, &own);
     }
-    let Ok(configured) = kept.configured(&kept.values, &own) else { return own };
+    let Ok(configured) = configured(&kept, &kept.values, &own) else { return own };
     if replicates {
         kept.litestream = kept.changes;
     }
@@ -230,8 +162,8 @@ struct Taken {
 
 /// Takes over other values where they are only that: what Litestream reads from files is written anew.
 fn take(kept: &Kept, values: &Values, own: &[CString]) -> Result<Taken, String> {
-    let configured = kept.configured(values, own)?;
-    let old = running::left_plan(&kept.runtime).ok_or_else(|| format!("{}: there is no plan", kept.runtime.display()))?;
+    let configured = configured(kept, values, own)?;
+    let old = runtime::left_plan(&kept.runtime).ok_or_else(|| format!("{}: there is no plan", kept.runtime.display()))?;
     let secrets = &configured.settings.secrets;
     let io = |error: io::Error| format!("{}: {error}", kept.runtime.display());
     let older = std::fs::read_to_string(&old.config).ok().filter(|_| !old.users_file);
@@ -253,23 +185,6 @@ fn take(kept: &Kept, values: &Values, own: &[CString]) -> Result<Taken, String> 
 
 fn leave(plan: &Plan, path: &Path, text: &str) -> io::Result<()> {
     if std::fs::read_to_string(path).is_ok_and(|there| there == text) { Ok(()) } else { runtime::leave(plan, path, text) }
-}
-
-/// What PID 1 has given this worker, for as long as it lives.
-static OURS: OnceLock<Option<File>> = OnceLock::new();
-
-/// Takes what PID 1 has given this worker, so that what it starts has it not.
-pub fn inherit() {
-    OURS.get_or_init(|| sys::take_fd(KEPT).ok().map(File::from));
-}
-
-fn ours() -> Option<Kept> {
-    Kept::read(OURS.get()?.as_ref()?)
-}
-
-/// What has changed since this worker was started, under the names that Litestream reads.
-pub fn since_our_start() -> Vec<(String, String)> {
-    ours().filter(|kept| kept.changes > 0).map(|kept| kept.env).unwrap_or_default()
 }
 
 /// A plan with what secrets' files had before their last change.
@@ -335,20 +250,5 @@ mod tests {
         static READ: AtomicUsize = AtomicUsize::new(0);
         let read: fn(&Path) -> Result<String, String> = |_| Ok("secret".chars().take(READ.fetch_add(2, Ordering::Relaxed) + 2).collect());
         assert_eq!(fresh(&names(&["KEY"]), &values(&[("KEY", "old")]), read).0, values(&[("KEY", "secret")]));
-    }
-
-    #[test]
-    fn what_is_kept_is_read_back_whole_or_not_at_all() {
-        let memory = tempfile::tempfile().unwrap();
-        assert_eq!(Kept::read(&memory), None);
-        let mut kept =
-            Kept { values: values(&[("A", "multi\nline: é \u{1f600} \"'")]), runtime: "/run/x".into(), changes: 3, ..Kept::default() };
-        kept.write(&memory).unwrap();
-        assert_eq!(Kept::read(&memory).as_ref(), Some(&kept));
-        kept.values.clear();
-        kept.write(&memory).unwrap();
-        assert_eq!(Kept::read(&memory).as_ref(), Some(&kept), "what is shorter");
-        memory.write_all_at(b"zz", 0).unwrap();
-        assert_eq!(Kept::read(&memory), None);
     }
 }

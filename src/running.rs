@@ -7,10 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{self, Invocation};
+use crate::configured::Configured;
 use crate::facilities::Facilities;
 use crate::lock;
-use crate::plan::{PLAN_FILE, Plan};
-use crate::{Configured, files, identity, plan, process, runtime, settings, sys};
+use crate::runtime::left_plan;
+use crate::{identity, plan, process, runtime, settings, sys};
 
 /// A boot that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,11 +101,6 @@ pub fn held(configured: Option<&Configured>, pid: u32) -> Option<PathBuf> {
     // What may not be looked into is not nobody's.
     let opened = |place: &&PathBuf| runtime::is_closed(place) && identity::become_who_may_read(None, place) && runtime::is_held(place);
     places.iter().find(|place| runtime::is_held(place)).or_else(|| places.iter().find(opened)).cloned()
-}
-
-/// The plan that a boot has left.
-pub fn left_plan(place: &Path) -> Option<Plan> {
-    serde_yaml::from_slice(&files::read(&place.join(PLAN_FILE)).ok()?).ok()
 }
 
 /// So many are looked at.

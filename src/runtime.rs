@@ -349,6 +349,11 @@ pub fn pass_config(plan: &Plan, database: &Database, meta: Option<&Path>) -> Res
     Handed::write(plan, pass_file(plan, database, "yml"), &text)
 }
 
+/// The plan that a boot has left.
+pub fn left_plan(place: &Path) -> Option<Plan> {
+    serde_yaml::from_slice(&files::read(&place.join(PLAN_FILE)).ok()?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,13 +13,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use crate::litestream::Line;
+use crate::pattern::{LIST, matches, takes_list};
 use crate::plan::{Database, Directory, Plan};
 use crate::{files, layout, report, runtime, sqlite};
 
 /// Directories below one that is searched are followed so deep, as a guard against links in a circle.
 const DEEPEST: usize = 16;
-/// The list's name in its directory.
-pub const LIST: &str = ".litestream-entry-tenants";
 
 /// The plan with every database that is in its directories now, and with those that are named as if they were: a
 /// worker's or an operator's plan, never PID 1's.
@@ -92,11 +91,6 @@ fn databases_in(directory: &Directory, named: &[PathBuf]) -> Vec<Database> {
 /// Whether a directory has a list: Litestream must replicate it, which a file of the user's own has to allow.
 pub fn is_listed(plan: &Plan, directory: &Directory) -> bool {
     !plan.users_file || takes_list(&directory.pattern)
-}
-
-/// Whether Litestream takes the list for one of the databases by itself.
-pub fn takes_list(pattern: &str) -> bool {
-    matches(pattern, LIST)
 }
 
 /// What is in a directory now.
@@ -273,34 +267,6 @@ fn search(directory: &Directory, folder: &Path, depth: usize, found: &mut Vec<Pa
 
 fn is_sqlite(path: &Path) -> bool {
     files::open(path).is_ok_and(|file| sqlite::header::<16>(&file).is_some())
-}
-
-/// Go's `filepath.Match` on a file's name: `*`, `?`, and `[…]` with ranges.
-fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    matches_from(&pattern, &name)
-}
-
-fn matches_from(pattern: &[char], name: &[char]) -> bool {
-    match (pattern.split_first(), name.split_first()) {
-        (None, None) => true,
-        (Some(('*', rest)), _) => (0..=name.len()).any(|at| name.get(at..).is_some_and(|left| matches_from(rest, left))),
-        (Some(('?', rest)), Some((_, left))) => matches_from(rest, left),
-        (Some(('[', rest)), Some((c, left))) => {
-            let Some(end) = rest.iter().skip(1).position(|c| *c == ']').map(|at| at.saturating_add(1)) else { return false };
-            let (class, rest) = rest.split_at(end);
-            in_class(class, *c) && matches_from(rest.get(1..).unwrap_or_default(), left)
-        }
-        (Some((p, rest)), Some((c, left))) => p == c && matches_from(rest, left),
-        _ => false,
-    }
-}
-
-fn in_class(class: &[char], c: char) -> bool {
-    let (negated, class) = if let Some(('^', rest)) = class.split_first() { (true, rest) } else { (false, class) };
-    let single = class.contains(&c) && c != '-';
-    let ranged = class.windows(3).any(|w| matches!(w, [from, '-', to] if (*from..=*to).contains(&c)));
-    (single || ranged) != negated
 }
 
 #[cfg(test)]

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::laps::Lap;
 use crate::litestream::backup::Position;
 use crate::litestream::chain::{self, Part};
+use crate::litestream::local;
 use crate::litestream::{Ability, Line, socket};
 use crate::plan::{Database, Plan};
 use crate::state::State;
 use crate::status::{self, Uploaded};
 use crate::watched::{Identity, Owed, Watched};
-use crate::{continuity, identity, report};
+use crate::{identity, report};
 
 /// What a look came to, that PID 1 is to know.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,7 +84,7 @@ fn look_at_file(database: &Database, line: Line, watched: &mut Watched, state: O
     let (alias, path) = (&database.alias, database.path.display());
     let Some(now) = Identity::of(&database.path) else {
         // What Litestream has read was there.
-        let was_here = watched.file.is_some() || continuity::own_position(&database.path, line).is_some();
+        let was_here = watched.file.is_some() || local::own_position(&database.path, line).is_some();
         if was_here && !std::mem::replace(&mut watched.deleted, true) {
             return Some(Finding::Note(format!("{alias}: {path} was deleted while it was replicated; what its replica has of it stays")));
         }
@@ -172,12 +173,12 @@ fn uploaded_position(database: &Database, watched: &mut Watched, uploaded: Optio
         Uploaded::Synced(at) => {
             let before = watched.synced.replace(*at)?;
             let settled = *at > before || (*at == before && facts.quiet);
-            let made = continuity::ltx_files(&database.path).filter(|(_, made)| settled && *made <= before).map(|(txid, _)| txid);
+            let made = local::ltx_files(&database.path).filter(|(_, made)| settled && *made <= before).map(|(txid, _)| txid);
             made.max().map(Position::Txid)
         }
         Uploaded::Placed(index, offset) => {
-            let generation = continuity::generation(&database.path)?;
-            let begun = fs::metadata(continuity::generation_path(&database.path)).and_then(|m| m.modified()).ok();
+            let generation = local::generation(&database.path)?;
+            let begun = fs::metadata(local::generation_path(&database.path)).and_then(|m| m.modified()).ok();
             let now = Position::Wal { generation, index: *index, offset: *offset };
             let before = watched.placed.replace(now.clone());
             // Where a generation has just begun, what is told may still be of the one before.
@@ -208,7 +209,7 @@ fn look_at_replica(plan: &Plan, database: &Database, watched: &mut Watched, want
         return None;
     }
     let owed = Owed::read(plan, &database.path);
-    let here = continuity::own_position(&database.path, plan.litestream.line);
+    let here = local::own_position(&database.path, plan.litestream.line);
     if !is_due(watched, here.as_ref(), chain::folder(&database.replica).is_some(), owed.is_some(), asked) {
         return None;
     }
@@ -220,7 +221,7 @@ fn look_at_replica(plan: &Plan, database: &Database, watched: &mut Watched, want
         std::thread::sleep(AGAIN);
         lacks = self::lacks(plan, database, &wanted, watched).map_err(|why| not_seen(database, &why)).ok()?;
         // Begun anew meanwhile.
-        let generation = continuity::generation(&database.path);
+        let generation = local::generation(&database.path);
         lacks = lacks.filter(|_| !matches!(&wanted, Position::Wal { generation: g, .. } if Some(g) != generation.as_ref()));
     }
     let alias = &database.alias;
@@ -317,7 +318,7 @@ pub fn lacks_after_the_last_sync(plan: &Plan, database: &Database, by: Instant) 
         return Ok(Some(why));
     }
     let parts = list(plan, database, by)?;
-    let wanted = continuity::own_position(&database.path, line);
+    let wanted = local::own_position(&database.path, line);
     let hole = || hole(database, &parts, wanted.as_ref()?, &Watched::read(plan, &database.path));
     Ok(chain::lacks(&parts, line, wanted.as_ref()).or_else(hole))
 }

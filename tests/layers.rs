@@ -1,101 +1,55 @@
 //! A file of `src` imports from its own folder and from what stands above it in [`ORDER`]: so nothing goes in a circle, and PID 1 imports
 //! nothing that opens a database, resolves a name or speaks HTTP. `docs/architecture.md` says what each layer is for.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every top-level module, from what knows nothing of the others on. What stands on a line may import from the lines above it, and from what
 /// stands before it on its own.
 const ORDER: [&str; 11] = [
-    "exit text time sys files process report interrupt facilities identity",
+    "exit text time parallel sys files process report interrupt facilities identity kept",
     "layout sqlite pages",
     "litestream",
-    "settings job lint config",
-    "plan state runtime progress",
-    "mark position pin continuity laps watched tenants paths habits",
+    "settings job lint model pattern config cli",
+    "plan state runtime progress protocol",
+    "mark position continuity pin laps lock watched tenants paths configured habits",
     "restore resnapshot verify status watch notify",
     "running rotation worker",
     "keeper supervise",
     "operator",
-    "cli lib main",
-];
-
-/// Arrows that still go down, and why each is to go: what is on this list may only become less.
-const NOT_YET: [(&str, &str); 20] = [
-    // Plain data that belongs below both: `Directory`, `Database`; and the pattern of a directory's entry.
-    ("config", "plan"),
-    ("config", "tenants"),
-    // What is a key, and may be shown.
-    ("lint", "config"),
-    // What one process of this program says to another.
-    ("keeper", "supervise"),
-    ("resnapshot", "worker"),
-    ("runtime", "worker"),
-    ("running", "worker"),
-    ("running", "cli"),
-    ("worker", "keeper"),
-    // The lock.
-    ("running", "supervise"),
-    ("status", "supervise"),
-    ("worker", "supervise"),
-    // Work in parallel.
-    ("status", "worker"),
-    // What 0.3 and 0.5 keep beside a database.
-    ("mark", "continuity"),
-    ("position", "continuity"),
-    // What is in the environment since the start.
-    ("litestream", "rotation"),
-    // Names in the runtime directory.
-    ("runtime", "progress"),
-    // A point in time, and an address, as they are written in a variable.
-    ("settings", "restore"),
-    ("settings", "notify"),
-    // A snapshot that is owed after a restore.
-    ("restore", "resnapshot"),
+    "lib main",
 ];
 
 #[test]
 fn a_file_imports_from_its_own_folder_and_from_the_layers_above_it() {
-    let sources = sources(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").as_path());
     let order: Vec<&str> = ORDER.iter().flat_map(|line| line.split(' ')).collect();
     let place = |module: &str| order.iter().position(|each| *each == module);
-    let (mut wrong, mut met) = (Vec::new(), BTreeSet::new());
-    for (file, module) in &sources {
-        assert!(place(module).is_some(), "{}: `{module}` has no place in ORDER", file.display());
-        let text = fs::read_to_string(file).unwrap();
-        for (line, imported) in imports(&text).into_iter().filter(|(_, imported)| imported != module && place(imported).is_some()) {
-            let Some((from, to)) = NOT_YET.iter().find(|(from, to)| from == module && *to == imported) else {
-                if place(&imported) > place(module) {
-                    wrong.push(format!("{}:{line}: `{module}` must not import `{imported}`, which stands below it", file.display()));
-                }
-                continue;
-            };
-            met.insert((*from, *to));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let gone: Vec<_> = NOT_YET.iter().filter(|arrow| !met.contains(*arrow)).collect();
-    assert!(gone.is_empty(), "take these out of NOT_YET, they are gone: {gone:?}");
-}
-
-/// What PID 1 is made of opens no database, asks no network, and reads no configuration.
-#[test]
-fn pid_1_imports_nothing_that_opens_a_database_resolves_a_name_or_speaks_http() {
-    let supervisor = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/supervise");
     let mut wrong = Vec::new();
-    for (file, _) in sources(&supervisor) {
-        let text = fs::read_to_string(&file).unwrap();
-        let text = without_tests(&text);
-        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//")) {
-            let forbidden =
-                ["rusqlite", "ureq", "rustls", "crate::sqlite", "crate::pages", "crate::restore", "crate::verify", "std::net::Tcp"];
-            if let Some(word) = forbidden.iter().find(|word| line.contains(**word)) {
-                wrong.push(format!("{}:{number}: {word}", file.display()));
+    for (file, module) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        assert!(place(&module).is_some(), "{}: `{module}` has no place in ORDER", file.display());
+        for (line, imported) in imports(&fs::read_to_string(&file).unwrap()) {
+            if place(&imported) > place(&module) {
+                wrong.push(format!("{}:{line}: `{module}` must not import `{imported}`, which stands below it", file.display()));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn pid_1_imports_nothing_that_opens_a_database_resolves_a_name_or_speaks_http() {
+    let forbidden = "pages sqlite continuity pin restore resnapshot verify status watch watched notify tenants habits worker operator";
+    let forbidden: Vec<&str> = forbidden.split(' ').collect();
+    let mut wrong = Vec::new();
+    for (file, _) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/supervise")) {
+        let text = fs::read_to_string(&file).unwrap();
+        let modules = imports(&text).into_iter().filter(|(_, imported)| forbidden.contains(&imported.as_str()));
+        let foreign =
+            ["rusqlite", "ureq", "rustls", "std::net"].into_iter().filter(|name| without_tests(&text).contains(&format!("use {name}")));
+        wrong.extend(modules.map(|(line, imported)| format!("{}:{line}: `{imported}`", file.display())));
+        wrong.extend(foreign.map(|name| format!("{}: `{name}`", file.display())));
+    }
+    assert!(wrong.is_empty(), "PID 1 must not import what opens a database or asks a network:\n{}", wrong.join("\n"));
 }
 
 /// Every source file below, with its top-level module; those of tests alone left out.

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use serde_yaml::{Mapping, Value};
 
+use crate::litestream::schema::shown_key;
 use crate::litestream::schema::{KEYS, Kind};
 
 /// What is written.
@@ -57,12 +58,6 @@ fn is_secret(name: &str, value: &Value) -> bool {
         || name == "identities"
         || KEYS.iter().any(|k| k.name == name && k.kind == Kind::Secret)
         || value.as_str().is_some_and(|text| text.contains('@') && text.contains("://") || is_place && text.contains(['@', '?']))
-}
-
-/// A key that is none may be a value that got into its place.
-pub fn shown_key(name: &str) -> &str {
-    let like_a_key = name.len() <= 40 && name.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '-' | '_'));
-    if like_a_key || KEYS.iter().any(|k| k.name == name) { name } else { "(not a key)" }
 }
 
 struct Writer<'a> {

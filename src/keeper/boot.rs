@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::time::{Duration, SystemTime};
 
+use crate::configured::Configured;
 use crate::exit::{self, Failure};
 use crate::facilities::Facilities;
 use crate::files::{self, Owner};
@@ -12,7 +13,7 @@ use crate::lock::{self, Locks};
 use crate::plan::{Plan, Planned};
 use crate::protocol::{Check, Rules};
 use crate::settings::{Entry, LockPolicy, Source};
-use crate::{Configured, job, report, rotation, running, sys, tenants};
+use crate::{job, report, rotation, running, sys, tenants};
 
 use super::Host;
 use super::place::{Place, is_here};

@@ -18,12 +18,13 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::getppid;
 
+use crate::configured::Configured;
 use crate::exit::{self, Failure};
 use crate::lock::{self, Holding, Locks};
 use crate::protocol::Holder;
 use crate::protocol::keeper::{Ask, Tell, framed, unframed};
 use crate::settings::{LockPolicy, LogTo};
-use crate::{Configured, report, sys};
+use crate::{report, sys};
 use place::{Place, is_here};
 
 /// In the place of options: take the place of one that has died.

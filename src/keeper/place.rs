@@ -77,7 +77,7 @@ impl Place {
 
     pub(super) fn leave_plan(&mut self) -> Result<(), Failure> {
         if let Some(document) = &self.document {
-            crate::leave_plan(&self.plan, document)?;
+            crate::configured::leave_plan(&self.plan, document)?;
         }
         self.listen();
         Ok(())
@@ -132,7 +132,7 @@ impl Place {
         self.runtime.take_again()?;
         let failed = |failure: Failure| io::Error::other(failure.message);
         let document = self.document.as_ref().ok_or_else(|| io::Error::other("what was in it is not known"))?;
-        crate::leave_configuration(&self.plan, document, self.google.as_deref()).map_err(failed)?;
+        crate::configured::leave_configuration(&self.plan, document, self.google.as_deref()).map_err(failed)?;
         self.leave_plan().map_err(failed)?;
         self.share();
         self.keep_state();

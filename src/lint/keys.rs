@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use super::tree::{Body, Node, Scalar};
 use super::{Context, Part, is_key, is_variable, shown};
-use crate::config::shown_key;
 use crate::litestream::Line;
 use crate::litestream::duration;
+use crate::litestream::schema::shown_key;
 use crate::litestream::schema::{self, KEYS, Key, Kind, Section};
 use crate::text::nearest;
 

@@ -15,7 +15,7 @@ use nix::libc;
 use super::{Line, Litestream};
 use crate::exit::Ended;
 use crate::sys::{self, limits};
-use crate::{interrupt, rotation};
+use crate::{interrupt, kept};
 
 /// How often a running child is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -156,7 +156,7 @@ fn command(litestream: &Litestream) -> Command {
     let mut command = Command::new(&litestream.path);
     match &litestream.env {
         Some(env) => command.env_clear().envs(env.iter().cloned()),
-        None => command.envs(rotation::since_our_start()),
+        None => command.envs(kept::since_our_start()),
     };
     // Killed, we can end nobody: a restore would go on into a folder that is nobody's.
     sys::end_with_us(&mut command);

@@ -9,6 +9,7 @@ pub mod duration;
 pub mod expand;
 pub mod folder;
 pub mod line;
+pub mod local;
 pub mod ltx;
 pub mod lz4;
 pub mod schema;

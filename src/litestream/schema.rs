@@ -286,6 +286,12 @@ pub fn is_known(section: Section, name: &str, line: Line) -> bool {
     known(section) || section == Section::Top && line == Line::V05 && shared && known(Section::Replica)
 }
 
+/// A key that is none may be a value that got into its place.
+pub fn shown_key(name: &str) -> &str {
+    let like_a_key = name.len() <= 40 && name.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '-' | '_'));
+    if like_a_key || KEYS.iter().any(|k| k.name == name) { name } else { "(not a key)" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

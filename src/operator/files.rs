@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::ArgMatches;
 
 use crate::config::{HEADER, Style};
+use crate::configured::Configured;
 use crate::exit::{self, Failure};
 use crate::facilities::Facilities;
 use crate::plan::{self, Planned};
 use crate::settings::Source;
-use crate::{Configured, litestream, report, runtime};
+use crate::{litestream, report, runtime};
 
 /// Where the file is that Litestream itself would read.
 const USUAL: &str = "/etc/litestream.yml";

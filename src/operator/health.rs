@@ -9,11 +9,12 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use super::{duration, left_plan, live, print, with_options_of_the_boot};
+use crate::configured::Configured;
 use crate::exit::{self, Failure};
 use crate::settings::{self, Source};
 use crate::status::health::{Limits, judge};
 use crate::status::silent::{ANSWER, AT_MOST, Places, UNASKED, without_end};
-use crate::{Configured, report, running, runtime, status};
+use crate::{report, running, runtime, status};
 
 type Flags = Vec<(String, String)>;
 type Verdict = Result<String, String>;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
 
+use crate::configured::Configured;
 use crate::exit::{self, Ended, Failure};
 use crate::facilities::Facilities;
 use crate::litestream::commands::{self, Native};
@@ -25,7 +26,8 @@ use crate::mark::Mark;
 use crate::parallel::in_parallel;
 use crate::plan::{self, Database, PLAN_FILE, Plan};
 use crate::restore::present::{self, Known};
-use crate::running::{self, Running, left_plan};
+use crate::running::{self, Running};
+use crate::runtime::left_plan;
 use crate::runtime::{self, Runtime};
 use crate::sqlite::beside_app;
 use crate::sqlite::locks;
@@ -33,7 +35,7 @@ use crate::status::verified::Verified;
 use crate::verify::{self, Options, Proof, Unproved};
 use crate::watched::Owed;
 use crate::worker::memory;
-use crate::{Configured, continuity, identity, interrupt, litestream, pages, report, resnapshot, settings, sys, tenants};
+use crate::{continuity, identity, interrupt, litestream, pages, report, resnapshot, settings, sys, tenants};
 
 /// A plan to work with, and our own runtime directory where no PID 1 has left one.
 struct Context {

@@ -15,8 +15,8 @@ use crate::litestream::socket::json_string;
 use crate::litestream::{Ability, Line};
 use crate::plan::{Database, Plan};
 use crate::restore::install::{Old, install, note_end, note_position};
-use crate::restore::point::Point;
 use crate::restore::{self, Fetched, Local, Restored, Source, ladder, rollback};
+use crate::settings::Point;
 use crate::{interrupt, progress, report, settings, time};
 
 /// Litestream's flags that are handed on as they are.

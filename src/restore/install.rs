@@ -9,11 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::aside::{discard, move_companions_aside, move_database_aside};
 use super::fetch::{Restored, Source};
-use crate::continuity::own_position;
 use crate::files::{Dir, Found, Owner, name_of};
 use crate::identity::{self, Named};
 use crate::layout::meta_dir;
 use crate::litestream::backup::{self, Position};
+use crate::litestream::local::own_position;
 use crate::litestream::{Line, ltx};
 use crate::mark::{Mark, note_origin};
 use crate::pages;

@@ -8,6 +8,7 @@ pub mod ladder;
 pub mod point;
 pub mod present;
 pub mod rollback;
+pub mod snapshot;
 pub mod soundness;
 pub mod standing;
 

@@ -7,18 +7,21 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::fetch::{Fetched, Restored, Source};
 use super::install::{END_FOR, Old, go_on_after, go_on_after_the_end, install, note_end, note_position};
-use super::point::Point;
+use super::point;
+use super::snapshot;
 use super::standing::{self, Standing};
 use super::{Decision, aside, clear, decide, folder, ladder, look, rollback, with_standing, without_backup};
 use crate::continuity;
 use crate::exit::{self, Failure};
 use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::folder::Folder;
+use crate::litestream::local;
 use crate::litestream::{Ability, Line, call};
 use crate::mark::Mark;
 use crate::plan::{Database, Plan};
+use crate::settings::Point;
 use crate::settings::{self, StalePolicy};
-use crate::{files, interrupt, layout, report, resnapshot, runtime, sqlite, time};
+use crate::{files, interrupt, layout, report, runtime, sqlite, time};
 
 /// How long the replica of a database that is to start empty is asked what is left behind by that.
 const ASK_BEFORE_NEVER: Duration = Duration::from_secs(2);
@@ -133,7 +136,7 @@ impl Boot<'_> {
     /// is there has had a snapshot after it.
     fn go_on_after_a_restore(&self) -> std::io::Result<()> {
         let path = &self.database.path;
-        let is_new = self.plan.litestream.line == Line::V05 && continuity::newest_txid(path).is_none();
+        let is_new = self.plan.litestream.line == Line::V05 && local::newest_txid(path).is_none();
         match Mark::read(path) {
             Mark::Restored(Position::Txid(txid)) if is_new && txid < u64::MAX => {
                 go_on_after_the_end(&Source::newest(self.plan, self.database), txid)
@@ -417,7 +420,7 @@ impl Boot<'_> {
                 return Err(Failure::new(exit::NO_BACKUP, what));
             }
         };
-        point.note(&restored.file).map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", restored.file.display())))?;
+        point::note(point, &restored.file).map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", restored.file.display())))?;
         restored.remark = format!(", {}", point.found(source.asking(&flags).written()));
         restored.position = Some(source.end()?);
         restored.is_of_the_past = true;
@@ -456,7 +459,7 @@ impl Boot<'_> {
             (Line::V05, Position::Txid(txid)) => self
                 .place_of(*txid)
                 .and_then(|txid| go_on_after(&Source::newest(self.plan, self.database), txid).map_err(|e| e.to_string()))
-                .and_then(|()| resnapshot::force(self.plan, self.database, Instant::now() + self.plan.entry.restore_timeout)),
+                .and_then(|()| snapshot::force(self.plan, self.database, Instant::now() + self.plan.entry.restore_timeout)),
             _ => Ok(()),
         };
         match outcome.and_then(|()| Mark::Restored(position).write(path).map_err(|e| e.to_string())) {
@@ -487,5 +490,5 @@ impl Boot<'_> {
 }
 
 fn has_gone_back(point: &Point, file: &Path) -> Result<bool, Failure> {
-    point.is_applied(file).map_err(|e| Failure::new(exit::DAMAGED, format!("{}: {e}", file.display())))
+    point::is_applied(point, file).map_err(|e| Failure::new(exit::DAMAGED, format!("{}: {e}", file.display())))
 }

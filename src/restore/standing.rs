@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::fetch::{Fetched, Restored, Source};
-use crate::continuity::Ltx;
 use crate::exit::Failure;
 use crate::litestream::Line;
 use crate::litestream::backup::{self, File, Position};
 use crate::litestream::folder::Folder;
+use crate::litestream::local;
+use crate::litestream::local::Ltx;
 use crate::mark::{self, Mark};
 use crate::plan::{Database, Plan};
 use crate::{continuity, pages, sqlite, time};
@@ -92,7 +93,7 @@ impl Here {
             Mark::Restored(Position::Txid(txid)) | Mark::Rewound(Position::Txid(txid)) => Some(txid),
             _ => None,
         };
-        Self { files: continuity::every_ltx(database).filter_map(own).collect(), restored }
+        Self { files: local::every_ltx(database).filter_map(own).collect(), restored }
     }
 
     /// The last transaction here.
@@ -160,11 +161,11 @@ impl Begun {
                 if !mark::is_its_own(database, &generation) =>
             {
                 let passed_over = mark::origin(database).filter(|(from, _)| generation.starts_with(from)).map(|(_, until)| until);
-                (Some(generation), continuity::begun_at(database).max(passed_over))
+                (Some(generation), local::begun_at(database).max(passed_over))
             }
             _ => mark::origin(database).unzip(),
         };
-        let copied = continuity::shadow_wal(database).and_then(|copy| std::fs::metadata(copy).ok()?.modified().ok());
+        let copied = local::shadow_wal(database).and_then(|copy| std::fs::metadata(copy).ok()?.modified().ok());
         Self { own, after, at, copied }
     }
 
@@ -287,7 +288,7 @@ const OF_ONE_PASS: u64 = 2;
 pub fn end_of_our_own(plan: &Plan, database: &Database, folder: &Path, within: Duration) -> Option<Position> {
     let source = Source::newest(plan, database);
     let there = backup::newest(&source.look(within).ok()?)?;
-    let may_be = match (&there, continuity::own_position(&database.path, Line::V03)) {
+    let may_be = match (&there, local::own_position(&database.path, Line::V03)) {
         (Position::Txid(there), _) => Here::of(&database.path).end().is_some_and(|here| there.abs_diff(here) <= OF_ONE_PASS),
         (Position::Wal { generation, index, .. }, Some(Position::Wal { generation: own, index: i, .. })) => {
             // One that it began with a copy of the database.
@@ -440,7 +441,7 @@ mod tests {
         let wal = layout::meta_dir(database).join("generations").join(generation).join("wal");
         std::fs::create_dir_all(&wal).unwrap();
         std::fs::write(wal.join("00000000.wal"), [7; 4152]).unwrap();
-        std::fs::write(continuity::generation_path(database), generation).unwrap();
+        std::fs::write(local::generation_path(database), generation).unwrap();
     }
 
     #[test]
@@ -457,7 +458,7 @@ mod tests {
         };
         Mark::Restored(wal("aaaaaaaaaaaaaaaa", 3, 99)).write(&path).unwrap();
         begins(&path, "bbbbbbbbbbbbbbbb");
-        let first = continuity::begun_at(&path);
+        let first = local::begun_at(&path);
         // A new snapshot is asked for, all is killed, and it is asked for again; lives begin.
         for generation in ["bbbbbbbbbbbbbbbb", "cccccccccccccccc"] {
             continuity::begin_anew(&path).unwrap();

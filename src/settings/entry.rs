@@ -7,9 +7,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+use super::Point;
 use super::options::{OPTIONS, PREFIX, variable};
 use super::{ALERT_URL, Environment, HEARTBEAT_URL};
-use crate::restore::point::Point;
 use crate::text::nearest;
 use crate::time;
 

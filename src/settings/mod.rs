@@ -7,12 +7,14 @@ mod dialects;
 mod entry;
 mod environment;
 mod options;
+mod point;
 mod replica;
 mod replica_url;
 mod replicas;
 mod secrets;
 mod tuning;
 mod values;
+pub mod webhook;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,7 @@ pub use databases::Database;
 pub use entry::{Entry, Job, LockPolicy, LogTo, OnFailure, RestorePolicy, StalePolicy, duration};
 pub use environment::{Environment, Values, secret_in};
 pub use options::{OPTIONS, variable};
+pub use point::Point;
 pub use replica::Replica;
 pub use replicas::suffix;
 pub use secrets::{ALERT_URL, HEARTBEAT_URL, Secrets};

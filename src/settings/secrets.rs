@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::Environment;
 use super::dialects::{AZURE_CONNECTION, AZURE_KEYS, AZURE_TOKENS, GOOGLE_BASE64, GOOGLE_JSON};
 use super::replicas::{Found, View, azure_part, keys_of, pair};
-use crate::notify;
+use super::webhook;
 
 /// Where a scheduled verify says what is wrong.
 pub const ALERT_URL: &str = "LITESTREAM_ENTRY_ALERT_URL";
@@ -64,7 +64,7 @@ pub(super) fn read(env: &Environment, problems: &mut Vec<String>) -> Secrets {
     for name in [ALERT_URL, HEARTBEAT_URL] {
         match env.get(name) {
             // An option's and a file's, too: a worker knows only its environment.
-            Some(text) if notify::is_url(text) => secrets.env.push((name, text.to_owned())),
+            Some(text) if webhook::is_url(text) => secrets.env.push((name, text.to_owned())),
             Some(_) => problems.push(format!("{name}: not a URL; write https://HOST/PATH or http://HOST/PATH")),
             None => {}
         }

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::replicated::{self, Replicated};
-use crate::continuity;
 use crate::litestream::backup::Position;
 use crate::litestream::folder::Folder;
+use crate::litestream::local;
 use crate::plan::Plan;
 use crate::position::{self, Read};
 use crate::sqlite::wal;
@@ -60,7 +60,7 @@ pub(super) fn look(plan: &Plan, database: &Path, read: Option<&Read>, since: Sys
     match replicated {
         Replicated::Unknown(why) => Found { lag: Lag::Unknown(why.clone()), there: None, behind: None, synced: None },
         Replicated::Synced(synced) => {
-            let files: Vec<(u64, SystemTime)> = continuity::ltx_files(database).collect();
+            let files: Vec<(u64, SystemTime)> = local::ltx_files(database).collect();
             let path = runtime::file_of(plan, runtime::SYNCED, database);
             let (told, mut mark) = (synced.get(database).copied(), Mark::read(&path));
             if told > mark.synced {
@@ -207,7 +207,7 @@ pub fn note(plan: &Plan) {
 fn is_to_be_listed(plan: &Plan, database: &Path) -> bool {
     let synced = Mark::read(&runtime::file_of(plan, runtime::SYNCED, database)).synced;
     let is_old = synced.is_none_or(|at| at.elapsed().is_ok_and(|ago| ago >= LIST_EVERY));
-    is_old && continuity::ltx_files(database).any(|(_, made)| synced.is_none_or(|at| made > at))
+    is_old && local::ltx_files(database).any(|(_, made)| synced.is_none_or(|at| made > at))
 }
 
 #[cfg(test)]

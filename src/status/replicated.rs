@@ -12,11 +12,12 @@ use super::Unknown;
 use crate::identity;
 use crate::litestream::backup::{self, Depth, File, Position};
 use crate::litestream::folder::Folder;
+use crate::litestream::local;
 use crate::litestream::{Ability, Line, socket};
 use crate::plan::{Database, Plan};
 use crate::restore::Source;
+use crate::runtime;
 use crate::state::State;
-use crate::{continuity, runtime};
 
 /// How long it may take to answer.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -103,7 +104,7 @@ pub(super) struct Own {
 
 impl Own {
     pub(super) fn now(database: &Path) -> Self {
-        Self { files: continuity::ltx_files(database).collect(), at: SystemTime::now() }
+        Self { files: local::ltx_files(database).collect(), at: SystemTime::now() }
     }
 
     /// The moment of which a replica that then lists these has everything that Litestream had read: that of this look, where it has all

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::continuity::{self, Ltx};
 use crate::identity;
 use crate::litestream::backup::Position;
+use crate::litestream::local;
+use crate::litestream::local::Ltx;
 use crate::mark::Mark;
 
 /// How far it is, in percent and never 100; none where there is none under way.
@@ -16,7 +17,7 @@ use crate::mark::Mark;
 /// the process has written besides its own files has gone to the replica. `synced` is when the replica last had everything.
 pub(super) fn first_snapshot(database: &Path, litestream: i32, synced: Option<SystemTime>) -> Option<u8> {
     let Mark::Restored(Position::Txid(restored)) = Mark::read(database) else { return None };
-    let own: Vec<Ltx> = continuity::every_ltx(database).collect();
+    let own: Vec<Ltx> = local::every_ltx(database).collect();
     let made = |ltx: &Ltx| fs::metadata(&ltx.path).and_then(|m| m.modified()).ok();
     // Up to there it may have fetched what the replica has. After a restore from the past a snapshot is made before it starts.
     let first = own.iter().filter(|ltx| ltx.txid > restored).min_by_key(|ltx| ltx.txid);

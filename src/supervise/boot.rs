@@ -12,6 +12,7 @@ use super::keeper::TRIES;
 use super::machine::{Role, UNSAVED};
 use super::start::why_not;
 use super::{LONGEST_NAP, Shell, reap};
+use crate::configured::Configured;
 use crate::exit::{self, Ended, Failure};
 use crate::facilities::Facilities;
 use crate::identity::Identity;
@@ -19,7 +20,7 @@ use crate::keeper::{self, BOOT, BOOT_WITHOUT_APP};
 use crate::protocol::Rules;
 use crate::protocol::keeper::{Booted, Bytes, Tell};
 use crate::settings::{self, Entry, LogTo, Source};
-use crate::{Configured, plan, report};
+use crate::{plan, report};
 
 /// Docker's own, for a stop before the boot's is known.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -31,7 +31,7 @@ use crate::protocol::keeper::Ask;
 use crate::protocol::last_sync::Sync;
 use crate::protocol::{FAILED, Message, Preparation};
 use crate::state::State;
-use crate::{report, rotation, sys};
+use crate::{kept, report, sys};
 use drain::Left;
 use log::Log;
 use machine::{Action, Event, Machine, Role, UNSAVED};
@@ -77,7 +77,7 @@ impl Boot {
             started_with: sys::raw_environment(),
             env: Vec::new(),
             helper_env: Vec::new(),
-            memory: rotation::memory().ok(),
+            memory: kept::memory().ok(),
             own_path,
             plan: None,
             migrate: None,

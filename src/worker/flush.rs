@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::hang::{self, Waiting};
 use super::{Channel, full, pass};
 use crate::continuity::{self, Need};
+use crate::litestream::local;
 use crate::litestream::{Ability, Line, call, socket, verdict};
 use crate::mark::Mark;
 use crate::parallel::in_parallel;
@@ -18,6 +19,7 @@ use crate::protocol::Message;
 use crate::protocol::last_sync::{LastSync, Sync};
 use crate::report;
 use crate::restore::rollback::Undone;
+use crate::restore::snapshot;
 use crate::restore::{self, Local, Source, present, rollback, standing};
 use crate::sqlite::beside_app;
 use crate::sqlite::wal;
@@ -253,7 +255,7 @@ fn by_pass(plan: &Plan, database: &Database, deadline: Instant, gives_up: bool, 
         match plan.litestream.line {
             Line::V05 if let Some(why) = &full => channel.say(&Message::Note(full::by_once(plan, database, deadline, why, owed)?)),
             Line::V05 if !plan.litestream.can(Ability::Once) => by_replicate(plan, database, deadline)?,
-            Line::V05 if owed => resnapshot::force(plan, database, deadline)?,
+            Line::V05 if owed => snapshot::force(plan, database, deadline)?,
             Line::V05 => by_once(plan, database, deadline, gives_up)?,
             Line::V03 if let Some(why) = &full => match full::by_pass(plan, database, (deadline, gives_up), why, owed) {
                 Ok(made) => channel.say(&Message::Note(made)),
@@ -291,7 +293,7 @@ fn made_good(plan: &Plan, database: &Database) -> Result<(), String> {
 
 /// At the end of an app that never made it, so that nobody takes it for backed up.
 fn say_what_never_came(plan: &Plan, channel: &Channel) {
-    let never = |d: &&Database| !has_content(&d.path) && continuity::own_position(&d.path, plan.litestream.line).is_none();
+    let never = |d: &&Database| !has_content(&d.path) && local::own_position(&d.path, plan.litestream.line).is_none();
     for database in plan.databases.iter().filter(never) {
         channel.say(&Message::Note(watch::no_database(database)));
     }

@@ -15,6 +15,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use crate::continuity::{self, Need};
 use crate::layout::beside;
 use crate::litestream::backup::{self, Depth};
+use crate::litestream::local;
 use crate::litestream::{Ability, Line, call};
 use crate::mark::Mark;
 use crate::plan::{Database, Plan};
@@ -77,7 +78,7 @@ fn holds(folder: &Path, bytes: u64) -> bool {
 /// Whether a last sync was made so, and noted.
 pub(super) fn left_nothing(plan: &Plan, database: &Path) -> bool {
     let restored = matches!(Mark::read(database), Mark::Restored(_));
-    restored && continuity::own_position(database, plan.litestream.line).is_none()
+    restored && local::own_position(database, plan.litestream.line).is_none()
 }
 
 /// The last sync, with Litestream's own files where there is most room; `owed` is that a snapshot is. What is to be said of it.
@@ -124,7 +125,7 @@ pub(super) fn by_pass(
     }
     let place = Place::take(plan, database, why)?;
     let mut meta = place.0.join("meta");
-    let went_on = match continuity::copy_shadow(&database.path, &meta) {
+    let went_on = match local::copy_shadow(&database.path, &meta) {
         Ok(()) => pass::run(plan, database, Some(&meta), deadline, gives_up),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(pass::BEGINS_ANEW.to_owned()),
         Err(error) => Err(error.to_string()),
@@ -135,7 +136,7 @@ pub(super) fn by_pass(
     };
     done.map_err(|error| format!("{why}; with litestream's files in {}: {error}", place.0.display()))?;
     // What is beside the database is behind the replica now. Where this cannot be written, the next boot compares the two.
-    if let Some(end) = continuity::position_in(&meta) {
+    if let Some(end) = local::position_in(&meta) {
         let _ = continuity::go_on_as_restored(&database.path, end);
     }
     Ok(made(database, why, &place))

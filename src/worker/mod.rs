@@ -31,7 +31,7 @@ use crate::plan::Plan;
 use crate::protocol::last_sync::{self, LastSync};
 use crate::protocol::{FAILED, Message, Preparation};
 use crate::sys::CHANNEL;
-use crate::{interrupt, report, rotation, sys, tenants};
+use crate::{interrupt, kept, report, sys, tenants};
 
 /// How often a worker at the end of a life says that it is not stopped.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
@@ -144,7 +144,7 @@ fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) 
     let outcome = (|| {
         // PID 1's death must not leave a pin or a restore behind.
         let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
-        rotation::inherit();
+        kept::inherit();
         let internal = |what: String| Failure::new(exit::INTERNAL, what);
         let channel = Channel::inherited().map_err(|e| internal(format!("a worker without a channel: {e}")))?;
         // It may have died before that: then its end of the pipe is closed, since the kernel closes it before it tells the children.

@@ -15,6 +15,7 @@ use super::flush::PAUSE;
 use super::{full, hold};
 use crate::laps::Lap;
 use crate::litestream::backup::Position;
+use crate::litestream::local;
 use crate::litestream::{Line, call, verdict};
 use crate::plan::{Database, Plan};
 use crate::runtime::{pass_config, pass_file};
@@ -118,7 +119,7 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, (shared, gives_up):
     loop {
         let lines = Logged::read(&running);
         if shared && beginning.is_none() && Logged::has_read(&lines) {
-            beginning = continuity::own_position(&database.path, Line::V03);
+            beginning = local::own_position(&database.path, Line::V03);
         }
         let past = beginning.as_ref().is_some_and(|at| lines.iter().filter_map(Logged::replicated).any(|there| is_past(&there, at)));
         let done = lines.iter().filter(|l| l.is_of_replica()).count();
@@ -217,7 +218,7 @@ fn make_newest(plan: &Plan, database: &Database, deadline: Instant) -> Result<Ne
     args.push(database.path.clone().into());
     let output = call::run(&plan.litestream, &args, deadline).map_err(|e| e.to_string())?;
     let output = output.filter(|o| o.ended.ok()).ok_or("the replica does not list its generations in time")?;
-    let current = continuity::generation(&database.path).unwrap_or_default();
+    let current = local::generation(&database.path).unwrap_or_default();
     let Some(end) = passed_over(&output.stdout, &current) else { return Ok(Newest::Ours) };
     if let Some(soon) = SystemTime::now().checked_add(SOON)
         && end > time::rfc3339(soon).as_str()

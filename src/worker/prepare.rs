@@ -11,6 +11,7 @@ use crate::continuity::{self, Need};
 use crate::exit::{self, Failure};
 use crate::habits::{Habit, Look};
 use crate::litestream::backup::Position;
+use crate::litestream::local;
 use crate::litestream::{Ability, Line};
 use crate::lock::Locks;
 use crate::mark::{Mark, mark_path};
@@ -20,12 +21,13 @@ use crate::plan::{Database, Plan};
 use crate::protocol::{Message, Preparation};
 use crate::report;
 use crate::restore::present::{self, Known};
+use crate::restore::snapshot;
 use crate::restore::{self, Local, rollback, standing};
 use crate::settings::RestorePolicy;
 use crate::sqlite::beside_app;
 use crate::sqlite::wal;
 use crate::watched::Owed;
-use crate::{interrupt, progress, resnapshot, tenants, verify};
+use crate::{interrupt, pattern, progress, resnapshot, tenants, verify};
 
 /// How long a live database's WAL is tried to be emptied before Litestream starts without proof.
 const TRUNCATE_FOR: Duration = Duration::from_secs(5);
@@ -119,7 +121,7 @@ fn job(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
 
 /// The boot ends before it is known whether these are the databases to go on with: what an earlier life wrote last stays here alone.
 fn say_what_is_not_saved(plan: &Plan, channel: &Channel) {
-    let untouched = |path: &Path| continuity::own_position(path, plan.litestream.line).is_none() && wal::wal_size(path) == 0;
+    let untouched = |path: &Path| local::own_position(path, plan.litestream.line).is_none() && wal::wal_size(path) == 0;
     let is_saved = |path: &Path| match Mark::read(path) {
         Mark::Clean(_) => true,
         // Of a life under 0.3 that has not ended well.
@@ -142,11 +144,11 @@ fn bring_back(plan: &Plan) -> Result<(Plan, Vec<(Database, String)>), Failure> {
     if !plan.directories.is_empty() && plan.entry.restore != RestorePolicy::Never {
         // The lists first: they say what else is missing. One that never was is no backup that is required.
         let mut lists = each.clone();
-        lists.databases.retain(|d| d.path.ends_with(tenants::LIST));
+        lists.databases.retain(|d| d.path.ends_with(pattern::LIST));
         lists.entry.restore = RestorePolicy::Auto;
         undecided = make_all_present(&lists)?;
         each = tenants::expand(plan.clone(), &tenants::lost(plan));
-        each.databases.retain(|d| !d.path.ends_with(tenants::LIST));
+        each.databases.retain(|d| !d.path.ends_with(pattern::LIST));
     }
     undecided.extend(make_all_present(&each)?);
     tenants::note(plan);
@@ -220,7 +222,7 @@ fn all_owed(plan: &Plan) -> bool {
     for database in plan.databases.iter().filter(|d| flush::has_content(&d.path) && Owed::read(plan, &d.path).is_some()) {
         let by = Instant::now() + plan.entry.restore_timeout;
         let cleared = resnapshot::clear_the_way(plan, database);
-        let made = cleared.and_then(|()| if forces { resnapshot::force(plan, database, by) } else { Ok(()) });
+        let made = cleared.and_then(|()| if forces { snapshot::force(plan, database, by) } else { Ok(()) });
         if let Err(why) = made {
             open = true;
             report::line(format_args!("{}: no new snapshot yet: {why}; it is tried again", database.alias));
@@ -305,7 +307,7 @@ fn fit(plan: &Plan, databases: &[Database], beside: Beside) -> Fit {
         databases.iter().for_each(continuity::begin);
         return Fit::default();
     }
-    for database in databases.iter().filter(|d| !plan.litestream.can(Ability::Flags) && continuity::has_flags(&d.path)) {
+    for database in databases.iter().filter(|d| !plan.litestream.can(Ability::Flags) && local::has_flags(&d.path)) {
         report::line(format_args!(
             "{}: Litestream {} or later has replicated it, whose files {} cannot read: NOTHING IS REPLICATED until such a release runs again",
             database.alias,

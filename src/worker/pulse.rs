@@ -5,11 +5,12 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::Channel;
+use crate::litestream::local;
 use crate::litestream::{Line, socket};
 use crate::plan::{Database, Plan};
 use crate::protocol::Message;
 use crate::watch::{self, Finding};
-use crate::{continuity, layout, status};
+use crate::{layout, status};
 
 /// How long it may take to answer on its own socket.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -48,7 +49,7 @@ pub(super) fn run(plan: &Plan, single: &[Database], channel: &Channel) {
 /// Whether 0.3's copy of the WAL is as new as the WAL.
 fn copies(database: &Path) -> Result<(), String> {
     let changed = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-    let Some(copy) = continuity::shadow_wal(database).and_then(|path| changed(&path)) else { return Ok(()) };
+    let Some(copy) = local::shadow_wal(database).and_then(|path| changed(&path)) else { return Ok(()) };
     let Some(wal) = changed(&layout::beside(database, "-wal")) else { return Ok(()) };
     if is_behind(copy, wal, SystemTime::now()) {
         Err(format!("{}: its WAL has been written, and not been read for {} s", database.display(), COPY.as_secs()))
