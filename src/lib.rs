@@ -79,15 +79,21 @@ use std::io::Write;
 use cli::Invocation;
 use exit::Failure;
 use nix::errno::Errno;
+use protocol::Job;
 use supervise::Boot;
 use supervise::signals::Signals;
 
 /// Runs the program; the process's exit code.
 pub fn run(args: &[OsString]) -> u8 {
     let code = match args.split_first() {
-        // PID 1's hands on the disks, below it and above the workers.
-        Some((word, rest)) if word == "__keep" => keeper::run(rest),
-        Some((word, rest)) if protocol::is_internal(word) => worker::run(word, rest),
+        Some((word, rest)) if protocol::is_internal(word) => match Job::parse(word) {
+            Some(Job::Keep) => keeper::run(rest),
+            Some(job) => worker::run(job, rest),
+            None => {
+                report::line(format_args!("{}: no such command", word.to_string_lossy()));
+                exit::USAGE
+            }
+        },
         _ => dispatch(args).unwrap_or_else(|failure| {
             report::lines(&failure.message);
             report::tell();

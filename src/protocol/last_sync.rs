@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// The worker's name.
-pub const FLUSH: &str = "__flush";
-
 /// How the last sync is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sync {

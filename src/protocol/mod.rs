@@ -1,22 +1,16 @@
 //! What processes of this program say to each other, typed in both directions, and how they are called. Must never fall back to anything where a
 //! word is not known.
 
+mod job;
 pub mod keeper;
 pub mod last_sync;
 mod message;
 mod preparation;
 mod rules;
+mod when;
 
-use std::ffi::OsStr;
-
+pub use job::{Job, is_internal, stand_in};
 pub use message::{LONGEST, Message};
-pub use preparation::Preparation;
+pub use preparation::{Preparation, Prepare};
 pub use rules::{Check, Holder, Rules};
-
-/// Behind a worker's other arguments: the app failed soon after its start, beside pins.
-pub const FAILED: &str = "failed";
-
-/// The sub-commands that only this program itself calls.
-pub fn is_internal(word: &OsStr) -> bool {
-    word.as_encoded_bytes().starts_with(b"__")
-}
+pub use when::{OPEN, SAME, When};

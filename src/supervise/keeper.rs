@@ -15,8 +15,8 @@ use super::start::{Start, channel, why_not};
 use super::{Shell, log, reap};
 use crate::exit;
 use crate::keeper::{self, GO_ON};
-use crate::protocol::Message;
 use crate::protocol::keeper::{Ask, Tell, framed, unframed};
+use crate::protocol::{Job, Message};
 use crate::report;
 
 /// A worker's start waits for the look at its place for so long.
@@ -193,7 +193,7 @@ impl Shell {
         let given = self.boot.inherited.iter().map(AsRawFd::as_raw_fd).filter(|_| what != GO_ON);
         let same = given.chain([theirs.as_raw_fd()]).chain(memory).map(|fd| (fd, fd));
         let descriptors: Vec<_> = output.chain(same).collect();
-        self.start_own(Role::Keep, std::iter::once("__keep".into()).chain(words), &descriptors)?;
+        self.start_own(Role::Keep, std::iter::once(Job::Keep.word().into()).chain(words), &descriptors)?;
         self.logs.extend(log.map(|(ours, _)| (self.started, ours)));
         (self.keeper.channel, self.keeper.started_at) = (Some(ours), self.now());
         self.keeper.waits_no_more();

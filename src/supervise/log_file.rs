@@ -10,9 +10,10 @@ use super::Shell;
 use super::machine::Role;
 use super::start::{channel, why_not};
 use crate::exit::{self, Ended, Failure};
+use crate::protocol::Job;
+use crate::report;
 use crate::settings::LogTo;
 use crate::sys::CHANNEL;
-use crate::{report, worker};
 
 /// A writer of the log file that has lived for so long is followed by another at once.
 const STEADY: Duration = Duration::from_secs(1);
@@ -41,7 +42,7 @@ impl Shell {
         let now = self.now();
         let Some((path, since)) = self.log_file.as_mut() else { return Ok(()) };
         *since = now;
-        let words = [worker::log::NAME.into(), path.clone().into_os_string()];
+        let words = [Job::Log.word().into(), path.clone().into_os_string()];
         let (ours, theirs) = channel()?;
         self.start_own(Role::Log, words, &[(theirs.as_raw_fd(), CHANNEL)])?;
         report::leave_stderr_by(ours.into());

@@ -29,7 +29,7 @@ use crate::identity::Identity;
 use crate::plan::Plan;
 use crate::protocol::keeper::Ask;
 use crate::protocol::last_sync::Sync;
-use crate::protocol::{FAILED, Message, Preparation};
+use crate::protocol::{Job, Message, Preparation, Prepare};
 use crate::state::State;
 use crate::{kept, report, sys};
 use drain::Left;
@@ -365,20 +365,19 @@ impl Shell {
     fn act(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Prepare(preparation) => {
-                let doubt = self.doubt && preparation == Preparation::Ending;
-                let more: &[&str] = if doubt { &[FAILED] } else { &[] };
-                self.worker(Role::Prepare, &[&["__prepare", preparation.word()], more].concat())
+                let app_failed = self.doubt && preparation == Preparation::Ending;
+                self.worker(Role::Prepare, Job::Prepare, &Prepare { preparation, app_failed }.words())
             }
-            Action::Probe => self.worker(Role::Probe, &["__probe"]),
+            Action::Probe => self.worker(Role::Probe, Job::Probe, &[]),
             Action::Pulse => {
                 self.ask(Ask::Locks);
                 self.reserve();
                 self.keep_log();
-                self.worker(Role::Pulse, &["__pulse"])
+                self.worker(Role::Pulse, Job::Pulse, &[])
             }
-            Action::Check => self.worker(Role::Check, &["__check"]),
-            Action::Serve => self.worker(Role::Serve, &["__serve"]),
-            Action::Watch => self.worker(Role::Watch, &["__watch"]),
+            Action::Check => self.worker(Role::Check, Job::Check, &[]),
+            Action::Serve => self.worker(Role::Serve, Job::Serve, &[]),
+            Action::Watch => self.worker(Role::Watch, Job::Watch, &[]),
             Action::Flush(sync, by) => self.flush(sync, by),
             Action::Doubt => {
                 self.doubt = true;
@@ -390,7 +389,7 @@ impl Shell {
                 None
             }
             Action::Migrate => self.start_migration(),
-            Action::Forget => self.worker(Role::Forget, &["__forget"]),
+            Action::Forget => self.worker(Role::Forget, Job::Forget, &[]),
             Action::StartApp => {
                 let failed = self.start_app();
                 self.reserve();

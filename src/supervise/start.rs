@@ -18,11 +18,10 @@ use crate::exit::Ended;
 use crate::identity::Identity;
 use crate::litestream::call;
 use crate::plan::PLAN_FILE;
-use crate::protocol::last_sync::{FLUSH, LastSync, Sync};
+use crate::protocol::last_sync::{LastSync, Sync};
+use crate::protocol::{Job, OPEN, SAME, When, stand_in};
 use crate::report;
 use crate::sys::{self, CHANNEL, KEPT, Kind, OWN_FILE, Program, limits};
-use crate::worker::exec::{self, HELPER, OPEN, RENEWED, RENEWED_LITESTREAM, SAME};
-use crate::worker::hold;
 
 /// A helper that is to be started.
 #[derive(Debug)]
@@ -30,7 +29,7 @@ pub(super) enum Start {
     /// The Litestream that replicates.
     Litestream,
     /// A worker, as this, with these words; the plan goes behind the first.
-    Worker(Role, Vec<String>),
+    Worker(Role, Job, Vec<String>),
     /// The last sync, to be done by then.
     LastSync(Sync, Duration),
 }
@@ -40,7 +39,7 @@ impl Start {
     pub(super) fn role(&self) -> Role {
         match self {
             Self::Litestream => Role::Litestream,
-            Self::Worker(role, _) => *role,
+            Self::Worker(role, ..) => *role,
             Self::LastSync(..) => Role::Flush,
         }
     }
@@ -121,12 +120,12 @@ impl Shell {
             (None, None) => (path, args),
             (identity, _) => {
                 let how = match (kept, role) {
-                    (None, _) => HELPER,
-                    (Some(_), Role::Litestream) => RENEWED_LITESTREAM,
-                    (Some(_), _) => RENEWED,
+                    (None, _) => When::Helper,
+                    (Some(_), Role::Litestream) => When::RenewedLitestream,
+                    (Some(_), _) => When::Renewed,
                 };
                 let who = identity.as_ref().map_or_else(|| SAME.into(), Identity::word);
-                let mut words: Vec<OsString> = vec![own.clone().into(), "__exec".into(), how.into(), who];
+                let mut words: Vec<OsString> = vec![own.clone().into(), Job::Exec.word().into(), how.word(), who];
                 words.push(path.into());
                 words.extend(args.into_iter().skip(1));
                 (sys::own_program(&own), words)
@@ -144,27 +143,26 @@ impl Shell {
     }
 
     /// Starts a worker with these words, once its place has been looked at.
-    pub(super) fn worker(&mut self, role: Role, words: &[&str]) -> Option<Event> {
-        self.start_placed(Start::Worker(role, words.iter().map(|word| (*word).to_owned()).collect()))
+    pub(super) fn worker(&mut self, role: Role, job: Job, words: &[&str]) -> Option<Event> {
+        self.start_placed(Start::Worker(role, job, words.iter().map(|word| (*word).to_owned()).collect()))
     }
 
     /// Starts it now.
     pub(super) fn start_now(&mut self, start: Start) -> Option<Event> {
         match start {
             Start::Litestream => self.start_litestream(),
-            Start::Worker(role, words) => self.start_worker(role, words),
+            Start::Worker(role, job, words) => self.start_worker(role, job, words),
             Start::LastSync(sync, by) => self.begin_last_sync(sync, by),
         }
     }
 
-    fn start_worker(&mut self, role: Role, words: Vec<String>) -> Option<Event> {
-        let mut words = words.into_iter().map(OsString::from);
+    fn start_worker(&mut self, role: Role, job: Job, words: Vec<String>) -> Option<Event> {
+        let words = words.into_iter().map(OsString::from);
         let plan = self.boot.plan.as_ref()?.runtime.join(PLAN_FILE);
         // Both ways: one that waits for the last sync is told when that is.
         let Ok((ours, theirs)) = UnixStream::pair() else { return Some(Event::NotStarted(role)) };
         let own = self.boot.own_path.clone();
-        let args: Vec<OsString> =
-            [own.clone().into_os_string()].into_iter().chain(words.next()).chain([plan.into()]).chain(words).collect();
+        let args: Vec<OsString> = [own.clone().into_os_string()].into_iter().chain([job.word().into(), plan.into()]).chain(words).collect();
         let failed = self.helper(role, sys::own_program(&own), args, &[(theirs.as_raw_fd(), CHANNEL)]);
         if failed.is_none() {
             self.pipes.extend(Pipe::new(ours.into()).map(|pipe| (self.started, pipe)));
@@ -176,7 +174,7 @@ impl Shell {
     /// at the next pulse.
     pub(super) fn reserve(&mut self) {
         if self.pid_of(Role::Reserve).is_none() {
-            self.worker(Role::Reserve, &[FLUSH]);
+            self.worker(Role::Reserve, Job::Flush, &[]);
         }
     }
 
@@ -188,7 +186,7 @@ impl Shell {
             return None;
         }
         self.kill(Role::Flush);
-        let failed = self.start_worker(Role::Flush, vec![FLUSH.to_owned()]);
+        let failed = self.start_worker(Role::Flush, Job::Flush, Vec::new());
         let told = if failed.is_none() { self.tell(Role::Flush, last) } else { self.tell(Role::Reserve, last) };
         if told { None } else { failed.or(Some(Event::NotStarted(Role::Flush))) }
     }
@@ -209,8 +207,8 @@ impl Shell {
         let Ok((ours, theirs)) = UnixStream::pair() else { return Some(Event::NotStarted(Role::Litestream)) };
         // Its stand-in starts by a path.
         let own = sys::own_file(&self.boot.own_path);
-        let stand_in = own.as_ref().map_or_else(|| self.boot.own_path.clone(), |_| sys::by_descriptor(OWN_FILE));
-        let Ok(command) = hold::command(&stand_in, CHANNEL) else { return Some(Event::NotStarted(Role::Litestream)) };
+        let path = own.as_ref().map_or_else(|| self.boot.own_path.clone(), |_| sys::by_descriptor(OWN_FILE));
+        let Ok(command) = stand_in(&path, CHANNEL) else { return Some(Event::NotStarted(Role::Litestream)) };
         let again = plan.config_again();
         let config = if self.pid_of(Role::App).is_some() { call::Config { path: &again, ..plan.config() } } else { plan.config() };
         let args = call::replicate(&plan.litestream, &config, command);
@@ -229,7 +227,7 @@ impl Shell {
         let identity = self.boot.identity.as_ref().map_or_else(|| SAME.into(), Identity::word);
         // Its number is free for the app, since all that is the app's has one here, too.
         let gate = gate.map(AsRawFd::as_raw_fd);
-        let mut args: Vec<OsString> = vec![path.into(), "__exec".into(), exec::when(gate), identity];
+        let mut args: Vec<OsString> = vec![path.into(), Job::Exec.word().into(), gate.map_or(When::AtOnce, When::Gated).word(), identity];
         args.extend(app.iter().cloned());
         let descriptors: Vec<_> = self.boot.inherited.iter().map(AsRawFd::as_raw_fd).chain(gate).map(|fd| (fd, fd)).collect();
         Program {

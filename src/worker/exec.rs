@@ -12,48 +12,26 @@ use nix::unistd::{Pid, execve, getpgrp, getppid, tcsetpgrp};
 
 use crate::exit;
 use crate::identity::Identity;
+use crate::protocol::{OPEN, SAME, When};
 use crate::report;
 use crate::rotation;
 use crate::sys::{self, Found};
-
-/// The word before the app's argv: become the app at once.
-const AT_ONCE: &str = "now";
-/// Or only when PID 1 opens the gate, a socket at the descriptor behind this.
-const GATED: &str = "gated=";
-/// Or at once, and it is one of our own helpers: the terminal is not for it.
-pub const HELPER: &str = "helper";
-/// The same, with the secrets that their files have now.
-pub const RENEWED: &str = "renewed";
-/// The same, and it is the Litestream that replicates.
-pub const RENEWED_LITESTREAM: &str = "renewed-litestream";
-/// In the place of an identity: stay who we are.
-pub const SAME: &str = "-";
-/// What opens the gate.
-pub const OPEN: &[u8] = b"o";
-
-/// The word for an app that waits at that gate, or for one that does not.
-pub fn when(gate: Option<RawFd>) -> OsString {
-    gate.map_or_else(|| AT_ONCE.into(), |gate| format!("{GATED}{gate}").into())
-}
 
 /// `WHEN IDENTITY APP…`: waits where it is told to, then becomes the app. PID 1 that is gone or does not want the app ends it.
 pub fn run(args: &[OsString]) -> u8 {
     // Before the gate, where there is time.
     let env = sys::raw_environment();
     let [when, identity, app @ ..] = args else { return exit::USAGE };
-    if let Some(gate) = when.to_str().and_then(|when| when.strip_prefix(GATED))
-        && !gate.parse().is_ok_and(opened)
-    {
-        return exit::SYSTEM;
-    }
-    let env = if when == HELPER {
-        env
-    } else if when == RENEWED || when == RENEWED_LITESTREAM {
+    let env = match When::parse(when) {
+        None => return exit::USAGE,
+        Some(When::Gated(gate)) if !opened(gate) => return exit::SYSTEM,
+        Some(When::Helper) => env,
         // As who we are: another user need not be let in to the files.
-        rotation::renewed(env, when == RENEWED_LITESTREAM)
-    } else {
-        take_terminal();
-        named_by_pid(env, getppid(), Pid::this())
+        Some(renewed @ (When::Renewed | When::RenewedLitestream)) => rotation::renewed(env, renewed == When::RenewedLitestream),
+        Some(When::AtOnce | When::Gated(_)) => {
+            take_terminal();
+            named_by_pid(env, getppid(), Pid::this())
+        }
     };
     match Identity::from_word(identity) {
         None if identity == SAME => become_app(app, &env),

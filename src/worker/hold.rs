@@ -3,22 +3,10 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::RawFd;
-use std::path::Path;
+use std::io::Write;
 use std::time::Duration;
 
-use crate::litestream::call;
 use crate::sys;
-
-/// The command for Litestream's `-exec`: this binary, by that path, with the descriptor of its socket.
-///
-/// # Errors
-/// `InvalidData` where go-shellwords could not pass it on.
-pub fn command(own: &Path, socket: RawFd) -> io::Result<OsString> {
-    let own = own.to_str().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this program's path is not UTF-8"))?;
-    Ok(format!("{} __hold {socket}", call::quote(own)).into())
-}
 
 /// Says hello (Litestream has accepted its configuration), waits for the socket's end, exits 0.
 pub fn run(args: &[OsString]) -> u8 {

@@ -8,9 +8,6 @@ use std::path::Path;
 use crate::sys::{self, CHANNEL};
 use crate::{exit, report};
 
-/// Its name.
-pub const NAME: &str = "__log";
-
 /// `PATH`: until PID 1 closes the channel, or is gone.
 pub fn run(args: &[OsString]) -> u8 {
     // `kill -1` is for others.

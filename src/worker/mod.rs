@@ -17,7 +17,7 @@ mod pulse;
 mod serve;
 mod watch;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -29,7 +29,7 @@ use crate::exit::{self, Failure};
 use crate::habits::Habit;
 use crate::plan::Plan;
 use crate::protocol::last_sync::{self, LastSync};
-use crate::protocol::{FAILED, Message, Preparation};
+use crate::protocol::{Job, Message, Preparation, Prepare};
 use crate::sys::CHANNEL;
 use crate::{interrupt, kept, report, sys, tenants};
 
@@ -95,34 +95,36 @@ impl Channel {
 }
 
 /// Runs one; its exit code.
-pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
-    match word.to_str() {
-        Some("__exec") => exec::run(args),
-        Some("__hold") => hold::run(args),
-        Some("__log") => log::run(args),
-        Some("__prepare") => with_plan(args, |plan, channel, rest| {
-            note_failure(plan, rest.last().is_some_and(|word| word == FAILED));
-            let preparation = rest.first().and_then(|word| Preparation::parse(word));
-            let _beats = (preparation == Some(Preparation::Ending)).then(|| channel.beat());
+pub fn run(job: Job, args: &[OsString]) -> u8 {
+    match job {
+        Job::Exec => exec::run(args),
+        Job::Hold => hold::run(args),
+        Job::Log => log::run(args),
+        // Above the workers.
+        Job::Keep => exit::USAGE,
+        Job::Prepare => with_plan(args, |plan, channel, rest| {
             let unknown = || Failure::new(exit::INTERNAL, "__prepare: no such preparation");
-            prepare::run(plan, channel, preparation.ok_or_else(unknown)?).map(|()| 0)
+            let Prepare { preparation, app_failed } = Prepare::parse(rest).ok_or_else(unknown)?;
+            note_failure(plan, app_failed);
+            let _beats = (preparation == Preparation::Ending).then(|| channel.beat());
+            prepare::run(plan, channel, preparation).map(|()| 0)
         }),
-        Some("__pulse") => with_plan(args, |plan, channel, _| {
+        Job::Pulse => with_plan(args, |plan, channel, _| {
             each(plan, |each| pulse::run(each, &plan.databases, channel));
             Ok(0)
         }),
-        Some("__check") => with_plan(args, |plan, channel, _| {
+        Job::Check => with_plan(args, |plan, channel, _| {
             interrupt::watch();
             let proved = each(plan, |plan| check::run(plan, channel));
             Ok(if proved { 0 } else { exit::DAMAGED })
         }),
-        Some("__forget") => with_plan(args, |plan, _, _| Ok(if each(plan, flush::forget) { 0 } else { exit::SYSTEM })),
-        Some("__serve") => with_plan(args, |plan, _, _| {
+        Job::Forget => with_plan(args, |plan, _, _| Ok(if each(plan, flush::forget) { 0 } else { exit::SYSTEM })),
+        Job::Serve => with_plan(args, |plan, _, _| {
             serve::run(plan);
             Ok(0)
         }),
-        Some("__watch") => with_plan(args, |plan, _, _| watch::run(plan)),
-        Some("__flush") => with_plan(args, |plan, channel, _| {
+        Job::Watch => with_plan(args, |plan, _, _| watch::run(plan)),
+        Job::Flush => with_plan(args, |plan, channel, _| {
             // It may be long until then.
             sys::drop_code_pages();
             while let Some(told) = channel.told() {
@@ -132,11 +134,7 @@ pub fn run(word: &OsStr, args: &[OsString]) -> u8 {
             }
             Ok(0)
         }),
-        Some("__probe") => with_plan(args, |plan, _, _| each(plan, probe::run).map(|()| 0)),
-        _ => {
-            report::line(format_args!("{}: no such command", word.to_string_lossy()));
-            exit::USAGE
-        }
+        Job::Probe => with_plan(args, |plan, _, _| each(plan, probe::run).map(|()| 0)),
     }
 }
 

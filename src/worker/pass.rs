@@ -12,12 +12,13 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Deserialize;
 
 use super::flush::PAUSE;
-use super::{full, hold};
+use super::full;
 use crate::laps::Lap;
 use crate::litestream::backup::Position;
 use crate::litestream::local;
 use crate::litestream::{Line, call, verdict};
 use crate::plan::{Database, Plan};
+use crate::protocol::stand_in;
 use crate::runtime::{pass_config, pass_file};
 use crate::sqlite::beside_app;
 use crate::sqlite::locks;
@@ -185,7 +186,7 @@ pub(super) fn start(plan: &Plan, database: &Database, config: &Path) -> Result<(
     let own = sys::own_file(&path);
     own.iter().try_for_each(sys::keep_on_exec).map_err(|e| e.to_string())?;
     let path = own.as_ref().map_or(path, |own| sys::by_descriptor(own.as_raw_fd()));
-    let command = hold::command(&path, theirs.as_raw_fd()).map_err(|e| e.to_string())?;
+    let command = stand_in(&path, theirs.as_raw_fd()).map_err(|e| e.to_string())?;
     let config = call::Config { path: config, expand: false };
     let args: Vec<OsString> = call::replicate(&plan.litestream, &config, command).into_iter().skip(1).collect();
     let running = call::start(&plan.litestream, &args, file).map_err(|e| e.to_string())?;
