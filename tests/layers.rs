@@ -1,6 +1,8 @@
 //! A file of `src` imports from its own folder and from what stands above it in [`ORDER`]: so nothing goes in a circle, and PID 1 imports
 //! nothing that opens a database, resolves a name or speaks HTTP. `docs/architecture.md` says what each layer is for.
 
+#![allow(clippy::arithmetic_side_effects, clippy::unwrap_used, reason = "a test: what it reads is the source itself")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
