@@ -54,6 +54,20 @@ fn pid_1_imports_nothing_that_opens_a_database_resolves_a_name_or_speaks_http() 
     assert!(wrong.is_empty(), "PID 1 must not import what opens a database or asks a network:\n{}", wrong.join("\n"));
 }
 
+#[test]
+fn the_map_of_the_source_names_every_module_and_only_files_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let quoted: Vec<&str> = map.split('`').skip(1).step_by(2).collect();
+    let is_named = |module: &str| quoted.iter().any(|word| word.trim_end_matches('/') == module);
+    let modules = ORDER.iter().flat_map(|line| line.split(' ')).filter(|module| !["lib", "main"].contains(module));
+    let unnamed: Vec<_> = modules.filter(|module| !is_named(module)).collect();
+    assert!(unnamed.is_empty(), "docs/architecture.md does not name {unnamed:?}");
+    let is_there = |path: &str| ["src/supervise", "src", "."].iter().any(|folder| root.join(folder).join(path).exists());
+    let gone: Vec<_> = quoted.iter().filter(|word| word.ends_with(".rs") && word.contains('/') && !is_there(word)).collect();
+    assert!(gone.is_empty(), "docs/architecture.md names {gone:?}, which are not there");
+}
+
 /// Every source file below, with its top-level module; those of tests alone left out.
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
