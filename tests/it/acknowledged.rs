@@ -75,9 +75,6 @@ fn child_that_goes_on_writing(line: Line) {
 }
 
 fn child_that_ignores_term(line: Line) {
-    if !namespaces() {
-        return;
-    }
     trials::run(trials::per_case(), |_, random| {
         let site = Site::new(line);
         let recipe = site.writing("--every 1000 --fork-writer --on-term ignore");
@@ -92,9 +89,6 @@ fn child_that_ignores_term(line: Line) {
 
 /// Behind a shell, which ends at once, the app is what was left behind: it has the time of an app, and one TERM.
 fn child_that_needs_seconds_after_term(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let app = "
 import os, signal, sqlite3, sys, time
 c = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -130,9 +124,6 @@ while True:
 }
 
 fn term_ignored(line: Line) {
-    if !namespaces() {
-        return;
-    }
     trials::run(trials::per_case(), |_, random| {
         let site = Site::new(line);
         let every = random.pick(&[500, 2_000, 20_000]);
@@ -154,9 +145,6 @@ fn term_ignored(line: Line) {
 /// not in the index, which `SQLite` goes by. It was never acknowledged, so the backup may have it or
 /// not; but from the next start on, backup and database have to be the same again.
 fn hot_writer_killed(line: Line) {
-    if !namespaces() {
-        return;
-    }
     trials::run(trials::per_case(), |_, random| {
         let site = Site::new(line);
         let mut container = site.writing("--every 0").start();
@@ -175,9 +163,6 @@ fn hot_writer_killed(line: Line) {
 
 /// What `docker exec` started is none of PID 1's descendants, and has to end before the last sync.
 fn writer_of_docker_exec(line: Line) {
-    if !namespaces() {
-        return;
-    }
     trials::run(trials::per_case(), |_, random| {
         let site = Site::new(line);
         let mut container = site.recipe().app(["/bin/sleep", "1000"]).start();
@@ -194,9 +179,6 @@ fn writer_of_docker_exec(line: Line) {
 
 /// TERM while the program still prepares, or has just started the app.
 fn term_while_starting(line: Line) {
-    if !namespaces() {
-        return;
-    }
     trials::run(2 * trials::per_case(), |_, random| {
         let site = Site::new(line);
         let mut container = site.writing("--every 1000").start();

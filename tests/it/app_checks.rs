@@ -9,7 +9,7 @@ use rusqlite::functions::FunctionFlags;
 
 use crate::support::container::{Recipe, said};
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     what_only_the_app_can_check_is_restored_in_full_and_said,
@@ -77,9 +77,6 @@ fn waiting(recipe: Recipe, site: &Site) -> Recipe {
 }
 
 fn what_only_the_app_can_check_is_restored_in_full_and_said(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for kind in KINDS {
         let site = Site::new(line);
         backed_up(&site, kind);
@@ -95,9 +92,6 @@ fn what_only_the_app_can_check_is_restored_in_full_and_said(line: Line) {
 }
 
 fn the_ladder_stays_at_the_newest_point_where_nothing_is_broken(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     backed_up(&site, ("CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT)", ""));
     let mut container = waiting(site.recipe(), &site).start();
@@ -115,9 +109,6 @@ fn the_ladder_stays_at_the_newest_point_where_nothing_is_broken(line: Line) {
 }
 
 fn the_ladder_does_not_leave_rows_that_can_be_read(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let missing = "PRAGMA writable_schema=on; UPDATE sqlite_schema SET sql = 'CREATE INDEX i ON t(id)' WHERE name = 'i'";
     backed_up(&site, ("CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); CREATE INDEX i ON t(v)", missing));
@@ -134,9 +125,6 @@ fn the_ladder_does_not_leave_rows_that_can_be_read(line: Line) {
 }
 
 fn a_broken_page_is_damage_whatever_else_cannot_be_checked(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let database = site.database();
     let app = open_as_the_app(database);

@@ -94,9 +94,6 @@ fn make_database(path: &Path) {
 }
 
 fn database_here_is_used(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for policy in POLICIES {
         let site = Site::new(line);
         make_database(site.database());
@@ -112,9 +109,6 @@ fn database_here_is_used(line: Line) {
 }
 
 fn missing_is_restored(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, before) = backed_up(line);
     for policy in ["auto", "required"] {
         lose(site.database());
@@ -151,9 +145,6 @@ fn restored_belongs_to_its_directorys_owner_or_to_who_is_named(line: Line) {
 }
 
 fn zero_bytes_are_restored(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, before) = backed_up(line);
     for policy in ["auto", "required"] {
         lose(site.database());
@@ -164,9 +155,6 @@ fn zero_bytes_are_restored(line: Line) {
 }
 
 fn never_starts_empty_although_there_is_a_backup(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, _) = backed_up(line);
     lose(site.database());
     let recipe = site.recipe().env("LITESTREAM_ENTRY_RESTORE", "never");
@@ -214,9 +202,6 @@ fn a_backup_under_an_earlier_path_is_not_passed_over(line: Line) {
 }
 
 fn no_backup_is_a_first_boot(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for policy in ["auto", "never"] {
         let site = Site::new(line);
         let recipe = site.writing("--live 100").env("LITESTREAM_ENTRY_RESTORE", policy);
@@ -229,9 +214,6 @@ fn no_backup_is_a_first_boot(line: Line) {
 }
 
 fn no_backup_and_required_is_refused(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     refused(&site, site.recipe().env("LITESTREAM_ENTRY_RESTORE", "required"), 66);
     assert!(!site.database().exists());
@@ -258,9 +240,6 @@ fn denied_is_refused_at_once_with_what_helps(line: Line) {
 }
 
 fn unreachable_and_missing_is_refused(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for policy in ["auto", "required"] {
         for zero_bytes in [false, true] {
             let site = Site::new(line);
@@ -274,9 +253,6 @@ fn unreachable_and_missing_is_refused(line: Line) {
 }
 
 fn unreachable_and_never_starts_empty(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let recipe = unreachable_s3(&site).env("LITESTREAM_ENTRY_RESTORE", "never");
     let recipe = recipe.env("LITESTREAM_ENTRY_STOP_TIMEOUT", "3s");
@@ -286,9 +262,6 @@ fn unreachable_and_never_starts_empty(line: Line) {
 
 /// Every file of the backup is cut off in the middle.
 fn broken_backup_is_refused(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, _) = backed_up(line);
     lose(site.database());
     let mut directories = vec![site.replica()];
@@ -312,9 +285,6 @@ fn broken_backup_is_refused(line: Line) {
 }
 
 fn not_a_database_is_refused(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, _) = backed_up(line);
     lose(site.database());
     for policy in POLICIES {
@@ -342,18 +312,12 @@ fn leave_stale_files(site: &Site) -> [Vec<u8>; 3] {
 }
 
 fn stale_files_are_moved_aside(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, before) = backed_up(line);
     lose(site.database());
     restore_beside_stale_files(&site, &before);
 }
 
 fn stale_files_beside_zero_bytes_are_moved_aside(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, before) = backed_up(line);
     lose(site.database());
     fs::write(site.database(), "").expect("an empty file");
@@ -372,9 +336,6 @@ fn restore_beside_stale_files(site: &Site, before: &Contents) {
 }
 
 fn sftp_down_and_database_here_starts(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     make_database(site.database());
     let recipe = site.recipe().env("LITESTREAM_REPLICA_URL", "sftp://u@127.0.0.1:1/x");
@@ -382,9 +343,6 @@ fn sftp_down_and_database_here_starts(line: Line) {
 }
 
 fn unreachable_and_database_here_starts(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     make_database(site.database());
     let recipe = unreachable_s3(&site);
@@ -402,9 +360,6 @@ fn starts_without_its_replica(site: &Site, recipe: Recipe) {
 /// The container is killed at random moments of a restore; the next boot restores all the same, and no litter grows.
 /// `KILLS=200` makes as many of them.
 fn killed_restore_leaves_nothing_to_mistake(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let kills: u64 = std::env::var("KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
     let (site, before) = backed_up(line);
     let names = || fs::read_dir(site.path("data")).unwrap().map(|e| e.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>();

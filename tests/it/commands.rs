@@ -62,9 +62,6 @@ fn a_single_pass_is_made_only_where_nothing_else_replicates() {
 
 /// Each finding has its place and what to write; at a boot it is a warning.
 fn a_file_of_the_users_own_is_linted(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let file = site.path("own.yml");
     let key = if line == Line::V05 { "retention: 72h" } else { "sync-interval: 1d" };
@@ -175,9 +172,6 @@ fn told(output: &Output) -> (Option<i32>, String, String) {
 }
 
 fn each_command_says_what_litestream_says(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = at_rest(&site);
     let own = if line == Line::V05 { V05 } else { V03 };
@@ -203,9 +197,6 @@ fn each_command_says_what_litestream_says(line: Line) {
 }
 
 fn a_name_that_is_no_databases_is_answered_with_those_that_there_are(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).with_two_databases();
     let mut container = site.writing("--every 5000").start();
     container.ready();
@@ -251,9 +242,6 @@ fn options_of_pid_1_and_files_of_secrets_hold_for_docker_exec(line: Line) {
 }
 
 fn sync_waits_until_everything_is_in_the_replica(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.writing("--every 3000").start();
     container.ready();
@@ -314,9 +302,6 @@ fn init_overwrites_only_what_it_wrote(line: Line) {
 }
 
 fn the_app_gets_its_paths_on_request(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).with_two_databases();
     let shown = |recipe: crate::support::container::Recipe| {
         let (code, container) = recipe.shell("env").run();

@@ -17,9 +17,6 @@ use crate::support::{Line, PATIENCE, eventually, namespaces, process, trials, wh
 both_lines!(ten_restarts_on_a_kept_volume, random_lives, apps_that_want_the_database_alone_start_each_time);
 
 fn ten_restarts_on_a_kept_volume(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     for boot in 1..=10 {
         let mut container = site.writing(lives::BOOT).start();
@@ -30,9 +27,6 @@ fn ten_restarts_on_a_kept_volume(line: Line) {
 }
 
 fn random_lives(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let stops = Mutex::new(0);
     trials::run(trials::series(), |_, random| {
         let lives = lives::series(random);
@@ -232,9 +226,6 @@ fn lives_well(site: &Site, pragmas: &str, rows: i64) -> String {
 
 /// What `SQLite` refuses an app while anybody else has the database open, a pin would refuse it at the second start.
 fn apps_that_want_the_database_alone_start_each_time(line: Line) {
-    if !namespaces() {
-        return;
-    }
     std::thread::scope(|scope| {
         for pragmas in ["journal_mode=DELETE", "journal_mode=MEMORY", "locking_mode=EXCLUSIVE;journal_mode=WAL"] {
             scope.spawn(move || {

@@ -133,9 +133,6 @@ fn fail_over(host: &Host) {
 }
 
 fn a_host_that_is_ahead_of_another_by_number_is_refused_and_every_way_on_keeps_what_it_says(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for way in ["restore", "keep"] {
         let site = Site::new(line);
         let [a, b] = hosts(&site);
@@ -192,9 +189,6 @@ fn a_host_that_is_ahead_of_another_by_number_is_refused_in_a_bucket(line: Line) 
 }
 
 fn a_host_that_comes_back_a_moment_after_its_end_asks_what_another_has_written(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let [a, b] = hosts(&site);
     let mut first = a.start();
@@ -246,9 +240,6 @@ fn a_host_is_behind_anothers_snapshot_before_its_transactions_are_there(line: Li
 }
 
 fn a_database_with_another_ones_replica_is_refused(line: Line) {
-    if !namespaces() {
-        return;
-    }
     // Of the same length, and longer.
     for rows in [20, 200] {
         let (ours, theirs) = (Site::new(line), Site::new(line));
@@ -270,9 +261,6 @@ fn a_database_with_another_ones_replica_is_refused(line: Line) {
 
 /// A copy of the database alone, as by `cp`.
 fn a_database_that_is_its_backup_is_gone_on_with_whatever_lies_beside_it(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let [a, _] = hosts(&site);
     let mut container = a.start();
@@ -289,9 +277,6 @@ fn a_database_that_is_its_backup_is_gone_on_with_whatever_lies_beside_it(line: L
 }
 
 fn a_host_none_of_whose_rows_arrived_is_refused_beside_anothers_backup(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let [a, b] = hosts(&site);
     fs::create_dir(site.replica()).unwrap();
@@ -310,9 +295,6 @@ fn a_host_none_of_whose_rows_arrived_is_refused_beside_anothers_backup(line: Lin
 }
 
 fn a_volume_that_is_killed_before_its_first_upload_after_a_restore_goes_on(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let [a, _] = hosts(&site);
     let mut first = a.start();
@@ -340,9 +322,6 @@ fn a_volume_that_is_killed_before_its_first_upload_after_a_restore_goes_on(line:
 }
 
 fn diff_shows_what_a_file_has_that_the_database_lacks(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let [a, _] = hosts(&site);
     let mut container = a.start();

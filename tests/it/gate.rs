@@ -135,9 +135,6 @@ fn worker(container: &Container, word: &str) -> i32 {
 }
 
 fn an_old_volume_on_two_containers_is_replicated_by_neither(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     live(&site, 100);
     let kept = keep_volume(&site);
@@ -157,9 +154,6 @@ fn an_old_volume_on_two_containers_is_replicated_by_neither(line: Line) {
 }
 
 fn a_take_over_of_a_volume_that_is_behind_stops_the_app_and_leaves_the_backup(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut first = site.writing("--every 1000").start();
     first.ready();
@@ -195,9 +189,6 @@ fn a_take_over_of_a_volume_that_is_behind_stops_the_app_and_leaves_the_backup(li
 }
 
 fn a_take_over_replicates_at_once(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut first = site.writing("--every 1000").start();
     first.ready();
@@ -221,9 +212,6 @@ fn a_take_over_replicates_at_once(line: Line) {
 
 /// The one that stands by leaves its last writes to the holder, which may be past its last sync.
 fn two_that_end_at_the_same_time_leave_nothing_unsaved_and_unsaid(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for delay in [0, 20, 40, 60, 90, 120, 160, 250] {
         let site = Site::new(line);
         let mut first = site.writing("--every 1000").start();
@@ -247,9 +235,6 @@ fn two_that_end_at_the_same_time_leave_nothing_unsaved_and_unsaid(line: Line) {
 }
 
 fn a_standby_waits_until_the_holder_has_decided(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     live(&site, 100);
     lose(site.database());
@@ -289,9 +274,6 @@ fn a_standby_waits_until_the_holder_has_decided(line: Line) {
 }
 
 fn a_standby_beside_a_sidecar_starts_and_its_first_database_is_saved(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     // A sidecar has no app, and there is no database yet.
     let mut sidecar = second(&site).arguments(["replicate"]).start();
@@ -305,9 +287,6 @@ fn a_standby_beside_a_sidecar_starts_and_its_first_database_is_saved(line: Line)
 }
 
 fn a_boot_that_is_stopped_saves_what_a_killed_life_left_or_says_that_it_did_not(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for delay in [0, 30, 60, 100, 150, 300, 600] {
         let site = Site::new(line);
         live(&site, 50);
@@ -400,9 +379,6 @@ fn a_worker_that_is_killed_is_started_again(line: Line) {
 }
 
 fn a_file_that_somebody_has_open_is_not_replaced(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     live(&site, 100);
     let kept = keep_volume(&site);

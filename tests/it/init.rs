@@ -7,7 +7,7 @@ use crate::support::container::said;
 use crate::support::contents::Contents;
 use crate::support::process::Process;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     a_crowd_of_orphans_leaves_no_zombies,
@@ -23,9 +23,6 @@ both_lines!(
 
 /// Each child forks one more and ends, so that the grandchild is an orphan. `ORPHANS=100000` makes as many.
 fn a_crowd_of_orphans_leaves_no_zombies(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let orphans: u64 = std::env::var("ORPHANS").ok().and_then(|n| n.parse().ok()).unwrap_or(3000);
     let site = Site::new(line);
     let script = "import os, sys, time
@@ -59,9 +56,6 @@ time.sleep(1000)";
 
 /// The app leaves a crowd that ignores TERM, forks as fast as it can up to a bound, and writes.
 fn those_who_fork_and_will_not_die_are_ended_before_the_last_sync(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let script = "import os, signal, sqlite3, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -114,9 +108,6 @@ fn cpu(pid: i32) -> f64 {
 }
 
 fn it_does_nothing_while_nothing_happens(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.recipe().shell(&format!("echo > {}; exec sleep 1000", site.ready_file().display())).start();
     container.ready();
@@ -138,9 +129,6 @@ fn it_does_nothing_while_nothing_happens(line: Line) {
 
 /// Orphans end with codes of their own all the time, one of them right before the app.
 fn the_apps_end_is_not_mistaken_for_an_orphans(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     for code in [0, 7] {
         let script = format!("i=0; while [ $i -lt 50 ]; do (sh -c 'exit 99' & ); i=$((i+1)); done; (sleep 0.2; exit 98) & exit {code}");
@@ -151,9 +139,6 @@ fn the_apps_end_is_not_mistaken_for_an_orphans(line: Line) {
 
 /// As under `docker run --init`, or Fly's own init.
 fn where_it_is_not_pid_1_it_reaps_its_own_and_ends_nobody_elses(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let program = crate::support::entry();
     let (app, left) = (site.path("app"), site.path("left"));
@@ -178,9 +163,6 @@ fn where_it_is_not_pid_1_it_reaps_its_own_and_ends_nobody_elses(line: Line) {
 
 /// Where it is not PID 1, the kernel does not end its workers with it; one that has just been started is told by the pipe to it.
 fn a_worker_that_starts_when_pid_1_is_gone_ends(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.recipe().shell(&format!("echo > {}; exec sleep 1000", site.ready_file().display())).start();
     container.ready();
@@ -202,9 +184,6 @@ os.execv(sys.argv[1], sys.argv[1:])";
 
 /// Options stand on the command line, which is not PID 1's.
 fn under_an_init_docker_exec_finds_the_one_that_runs(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let recipe = site.recipe().without("LITESTREAM_ENTRY_RUNTIME_DIR");
     let init = "trap 'kill $!' TERM; \"$@\" & wait; wait $!; exit $?";
@@ -226,9 +205,6 @@ fn under_an_init_docker_exec_finds_the_one_that_runs(line: Line) {
 
 /// As with `--pid=host`, or where the containers of a pod share their processes.
 fn of_several_containers_in_one_pid_namespace_docker_exec_finds_its_own(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let path = |name: &str| site.path(name).display().to_string();
     let one = |name: &str| {
@@ -265,9 +241,6 @@ fn of_several_containers_in_one_pid_namespace_docker_exec_finds_its_own(line: Li
 
 /// ENTRYPOINT and the command, or the start script, both name it.
 fn inside_another_one_it_runs_the_app_and_says_so(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let entry = crate::support::entry().display().to_string();
     let ways: [&[&str]; 4] = [
         &[&entry, "--"],

@@ -83,9 +83,6 @@ fn says_that_nothing_is_kept(container: &Container, from: &str) {
 }
 
 fn a_release_command_works_on_a_copy_and_leaves_nothing_in_productions_backup(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut production = site.writing("--every 2000").start();
     production.ready();
@@ -146,9 +143,6 @@ fn a_job_uploads_nothing_however_it_ends(line: Line) {
 }
 
 fn a_job_is_refused_as_a_boot_is_and_says_so(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let job = Job::on_its_own_disk(&site, "pass");
     let asked = || job.recipe().env("LITESTREAM_ENTRY_ROLE", "job");
@@ -166,9 +160,6 @@ fn a_job_is_refused_as_a_boot_is_and_says_so(line: Line) {
 }
 
 fn a_job_on_a_shared_volume_is_backed_up_by_the_app_beside_it(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut app = site.writing("--every 1000").start();
     app.ready();
@@ -187,9 +178,6 @@ fn a_job_on_a_shared_volume_is_backed_up_by_the_app_beside_it(line: Line) {
 }
 
 fn a_job_on_a_kept_volume_is_backed_up_by_the_apps_next_start(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for delay in [0, 1] {
         let site = Site::new(line);
         let run_app = || {
@@ -214,9 +202,6 @@ fn a_job_on_a_kept_volume_is_backed_up_by_the_apps_next_start(line: Line) {
 }
 
 fn a_role_that_is_none_is_refused_and_app_counts_more_than_the_platform(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (code, refused) = site.recipe().env("LITESTREAM_ENTRY_ROLE", "jbo").shell("true").run();
     assert!(code == 78 && refused.stderr().contains("LITESTREAM_ENTRY_ROLE"), "{code}: {}", refused.stderr());

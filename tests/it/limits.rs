@@ -185,9 +185,6 @@ fn so_it_does_where_it_is_the_containers(line: Line) {
 }
 
 fn verify_says_that_there_is_too_little_memory(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.writing("--every 2000").start();
     container.ready();

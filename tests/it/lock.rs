@@ -50,9 +50,6 @@ fn rows_of_other(site: &Site) -> i64 {
 
 /// Litestream hangs, so that the last sync begins on a long WAL, which it has to checkpoint while the other app does so every few commits.
 fn a_last_sync_beside_an_app_that_begins_the_wal_anew_leaves_a_whole_backup(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut first = site.writing("--every 1000").start();
     first.ready();
@@ -81,9 +78,6 @@ fn replicators(containers: &[&Container]) -> usize {
 }
 
 fn a_rolling_deploy_loses_no_row_of_either(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut first = site.writing("--every 1000").start();
     first.ready();
@@ -164,9 +158,6 @@ fn what_the_first_one_could_not_leave_whole_is_said_and_whole_after_the_next_sta
 }
 
 fn a_killed_replicator_is_taken_over_from(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut first = site.writing("--every 1000").start();
     first.ready();
@@ -182,9 +173,6 @@ fn a_killed_replicator_is_taken_over_from(line: Line) {
 
 /// As `docker run … manage.py shell` on a shared volume.
 fn a_command_beside_the_app_writes_what_is_saved(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut app = site.writing("--every 1000").start();
     app.ready();
@@ -202,9 +190,6 @@ fn a_command_beside_the_app_writes_what_is_saved(line: Line) {
 }
 
 fn waiting_starts_the_app_only_when_the_other_has_left(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut first = site.writing("--every 1000").start();
     first.ready();
@@ -227,9 +212,6 @@ fn waiting_starts_the_app_only_when_the_other_has_left(line: Line) {
 }
 
 fn refused_beside_another_and_off_does_not_look(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut first = site.writing("--every 1000").start();
     first.ready();

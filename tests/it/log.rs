@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use crate::support::container::{Container, Recipe};
 use crate::support::process;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, fill, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, fill, when};
 
 both_lines!(
     a_stderr_whose_reader_has_gone_stops_nothing,
@@ -56,9 +56,6 @@ fn pipe() -> (File, OwnedFd) {
 }
 
 fn a_stderr_whose_reader_has_gone_stops_nothing(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for from_the_start in [true, false] {
         let site = Site::new(line);
         let (reader, writer) = pipe();
@@ -100,9 +97,6 @@ fn a_stderr_whose_reader_has_gone_stops_nothing(line: Line) {
 }
 
 fn a_stderr_that_was_full_from_the_start_stops_nothing(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (_reader, writer) = pipe();
     fill(&writer);
     let (_peer, socket) = UnixStream::pair().unwrap();
@@ -118,9 +112,6 @@ fn a_stderr_that_was_full_from_the_start_stops_nothing(line: Line) {
 }
 
 fn a_stderr_that_takes_nothing_stops_nothing(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = talking(&site).behind(&["sh", "-c", "exec \"$@\" 2>&-", "sh"]).start();
     container.ready();
@@ -143,9 +134,6 @@ fn a_stderr_that_takes_nothing_stops_nothing(line: Line) {
 
 /// Nobody reads it, as where it was stopped (Ctrl-S), or its reader has gone.
 fn a_terminal_that_takes_nothing_stops_nothing(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for gone in [false, true] {
         let site = Site::new(line);
         let pty = openpty(None, None).unwrap();
@@ -159,9 +147,6 @@ fn a_terminal_that_takes_nothing_stops_nothing(line: Line) {
 }
 
 fn what_is_dropped_is_counted_and_said(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (mut reader, writer) = pipe();
     fill(&writer);
@@ -193,9 +178,6 @@ fn what_is_dropped_is_counted_and_said(line: Line) {
 
 /// The app says lines to the same pipe, all the time, and the reader is slow.
 fn lines_arrive_whole_beside_the_apps(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (mut reader, writer) = pipe();
     let script = format!(
@@ -250,9 +232,6 @@ fn litestream_with(site: &Site, script: &str) -> std::path::PathBuf {
 
 /// Tens of thousands of lines a second, long lines among them: all arrive, nothing waits for them, and PID 1 is not busy.
 fn a_flood_is_carried_and_starves_nothing(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let flood = format!(
         "if [ \"$1\" = replicate ]; then (i=0; long=$(head -c 20000 /dev/zero | tr '\\0' z); while [ ! -e {} ]; do echo flood $i some words more; i=$((i+1)); [ $((i%1000)) = 0 ] && echo long $long end; done; echo counted $i) & fi",
@@ -283,9 +262,6 @@ fn a_flood_is_carried_and_starves_nothing(line: Line) {
 
 /// A Litestream that ends says why before we say that it has ended, also in a line without end.
 fn the_last_words_come_before_ours(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let gone = site.path("gone");
     let dies = format!(
@@ -304,9 +280,6 @@ fn the_last_words_come_before_ours(line: Line) {
 }
 
 fn stderr_is_the_apps_alone_where_that_is_asked_for(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (log, old) = (site.path("entry.log"), site.path("entry.log.1"));
     for place in ["none".to_owned(), log.display().to_string()] {
@@ -336,9 +309,6 @@ fn stderr_is_the_apps_alone_where_that_is_asked_for(line: Line) {
 
 /// Whoever sees nothing but the exit code and stderr is told, once the app has no more use for it.
 fn why_it_ends_is_on_stderr_wherever_the_log_is(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for place in ["none", "./entry.log"] {
         let site = Site::new(line);
         let refused = site.recipe().env("LITESTREAM_ENTRY_LOG", place).env("LITESTREAM_ENTRY_RESTORE", "required").shell("echo ran");
@@ -366,9 +336,6 @@ fn why_it_ends_is_on_stderr_wherever_the_log_is(line: Line) {
 }
 
 fn a_log_that_cannot_be_is_refused(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (symlink, target, twin) = (site.path("link.log"), site.path("target"), site.path("twin.log"));
     fs::write(&target, "").unwrap();

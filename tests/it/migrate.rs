@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::support::container::Recipe;
 use crate::support::contents::Contents;
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, process, when};
+use crate::support::{Line, PATIENCE, eventually, process, when};
 
 both_lines!(
     a_migration_runs_once_before_the_app_and_is_in_the_backup,
@@ -42,9 +42,6 @@ fn log(site: &Site) -> String {
 }
 
 fn a_migration_runs_once_before_the_app_and_is_in_the_backup(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, before) = with_rows(line);
     // On an empty disk: it sees what was restored.
     lose(site.database());
@@ -66,9 +63,6 @@ fn a_migration_runs_once_before_the_app_and_is_in_the_backup(line: Line) {
 }
 
 fn a_migration_that_fails_ends_the_start_with_its_code(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, before) = with_rows(line);
     let migrate = format!("{}; exit 9", migration(&site, "CREATE TABLE half(id INTEGER PRIMARY KEY)"));
     let (code, container) = noting(&site, &migrate).run();
@@ -84,9 +78,6 @@ fn a_migration_that_fails_ends_the_start_with_its_code(line: Line) {
 }
 
 fn a_failed_migration_is_undone_where_that_is_asked_for(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, before) = with_rows(line);
     let migrate = format!("{}; sleep 1.5; exit 9", migration(&site, "CREATE TABLE half(id INTEGER PRIMARY KEY); DELETE FROM t"));
     let (code, container) = noting(&site, &migrate).env("LITESTREAM_ENTRY_MIGRATE_ROLLBACK", "true").run();
@@ -106,9 +97,6 @@ fn a_failed_migration_is_undone_where_that_is_asked_for(line: Line) {
 }
 
 fn what_a_killed_life_left_is_saved_after_a_rollback(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, _) = with_rows(line);
     let mut killed = site.writing("--every 500").start();
     killed.ready();
@@ -125,9 +113,6 @@ fn what_a_killed_life_left_is_saved_after_a_rollback(line: Line) {
 }
 
 fn a_migration_that_takes_too_long_or_is_stopped_ends_the_start(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, _) = with_rows(line);
     let (code, container) = noting(&site, "exec sleep 1000").env("LITESTREAM_ENTRY_MIGRATE_TIMEOUT", "1s").run();
     assert!(code == 143 && container.stderr().contains("LITESTREAM_ENTRY_MIGRATE_TIMEOUT"), "{code}: {}", container.stderr());

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::support::container::{Container, Recipe};
 use crate::support::contents::Contents;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     a_migration_that_is_rolled_back_waits_for_the_lock_and_rolls_back_nothing_of_the_others,
@@ -75,9 +75,6 @@ fn tables(database: &Path) -> Vec<String> {
 }
 
 fn a_migration_that_is_rolled_back_waits_for_the_lock_and_rolls_back_nothing_of_the_others(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = with_rows(line);
     let mut first = site.writing("--every 500").start();
     first.ready();
@@ -96,9 +93,6 @@ fn a_migration_that_is_rolled_back_waits_for_the_lock_and_rolls_back_nothing_of_
 }
 
 fn an_app_starts_only_when_the_holders_migration_is_over(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = with_rows(line);
     let migrate = format!(
         "{}; while [ ! -e {} ]; do sleep 0.05; done; {}; exit 5",
@@ -122,9 +116,6 @@ fn an_app_starts_only_when_the_holders_migration_is_over(line: Line) {
 }
 
 fn two_migrations_at_once_are_one_after_the_other(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = with_rows(line);
     // As most tools write it: the second one fails.
     let migrate = sql(&site, "CREATE TABLE other(id INTEGER PRIMARY KEY)");
@@ -158,9 +149,6 @@ fn kill_in_migration(site: &Site) {
 }
 
 fn a_copy_of_a_killed_boot_is_not_put_over_what_was_written_since(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = with_rows(line);
     kill_in_migration(&site);
     // An app works with what there is, and acknowledges rows.
@@ -177,9 +165,6 @@ fn a_copy_of_a_killed_boot_is_not_put_over_what_was_written_since(line: Line) {
 }
 
 fn a_killed_migration_is_rolled_back_by_the_next_boot_that_rolls_back(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = with_rows(line);
     let before = Contents::of(site.database());
     kill_in_migration(&site);
@@ -191,9 +176,6 @@ fn a_killed_migration_is_rolled_back_by_the_next_boot_that_rolls_back(line: Line
 }
 
 fn a_boot_that_does_not_roll_back_keeps_the_copy_of_a_killed_migration_aside(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = with_rows(line);
     kill_in_migration(&site);
     let (code, next) = site.recipe().shell("true").run();
@@ -207,9 +189,6 @@ fn a_boot_that_does_not_roll_back_keeps_the_copy_of_a_killed_migration_aside(lin
 }
 
 fn a_stop_anywhere_in_a_migrating_boot_leaves_nothing_to_go_back_to_later(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = with_rows(line);
     for delay in [5, 20, 40, 60, 80, 120, 200, 400] {
         let mut stopped = rolling_back(site.recipe(), "sleep 0.1").app(site.writer("--every 500")).start();
@@ -229,9 +208,6 @@ fn a_stop_anywhere_in_a_migrating_boot_leaves_nothing_to_go_back_to_later(line: 
 }
 
 fn what_somebody_has_open_is_not_rolled_back(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = with_rows(line);
     let script = "import sqlite3,sys; c=sqlite3.connect(sys.argv[1],isolation_level=None); c.execute('SELECT * FROM t').fetchall(); open(sys.argv[2],'w').write('x'); sys.stdin.read(); c.execute('INSERT INTO other VALUES(7)')";
     // One that is in no container of ours: a sidecar, a shell on the host.
@@ -262,9 +238,6 @@ fn what_somebody_has_open_is_not_rolled_back(line: Line) {
 }
 
 fn after_a_rollback_the_backup_follows(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = with_rows(line);
     // Litestream has read the migration's writes, or not yet, or is at it.
     for pause in ["0", "0.9", "1.2", "2.2"] {

@@ -53,9 +53,6 @@ fn refused(site: &Site, recipe: Recipe, codes: &[i32], words: &[&str]) {
 }
 
 fn no_command(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     for words in [&[][..], &["--"]] {
         let (code, container) = site.recipe().arguments(words).run();
@@ -66,9 +63,6 @@ fn no_command(line: Line) {
 }
 
 fn unknown_option(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     for words in [&["--no-such-option", "true"][..], &["verify", "--no-such-option"], &["restore"]] {
         let (code, container) = site.recipe().arguments(words).run();
@@ -79,9 +73,6 @@ fn unknown_option(line: Line) {
 }
 
 fn database_path_is_a_directory(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     fs::create_dir(site.database()).expect("a directory");
     let (code, container) = app(&site, site.recipe()).run();
@@ -93,9 +84,6 @@ fn database_path_is_a_directory(line: Line) {
 }
 
 fn database_in_a_directory_that_is_a_file(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     fs::write(site.path("file"), "").expect("a file");
     let recipe = site.recipe().env("DATABASE_PATH", site.path("file/app.db"));
@@ -109,9 +97,6 @@ fn database_in_a_directory_that_is_a_file(line: Line) {
 }
 
 fn unparsable_url(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     for url in ["not a url", "s3//bucket/path", "://bucket", "s3://", "file://"] {
         let recipe = app(&site, site.recipe().env("LITESTREAM_REPLICA_URL", url));
@@ -171,9 +156,6 @@ fn unknown_setting(line: Line) {
 }
 
 fn bad_values(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let values = [
         ("LITESTREAM_ENTRY_STOP_TIMEOUT", "soon"),
@@ -190,9 +172,6 @@ fn bad_values(line: Line) {
 
 /// Each of them is named.
 fn all_mistakes_at_once(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let recipe = site.recipe().env("LITESTREAM_ENTRY_STOP_TIMEOUT", "soon");
     let recipe = recipe.env("LITESTREAM_ENTRY_RESTORE", "perhaps").env("LITESTREAM_REPLICA_URL", "gopher://h");
@@ -205,9 +184,6 @@ fn all_mistakes_at_once(line: Line) {
 }
 
 fn secrets_are_not_shown(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let recipe = site.recipe().without("DATABASE_PATH");
     let recipe = recipe.env("LITESTREAM_REPLICA_URL", "sftp://user:hunter2@host/path?secret=hunter2");
@@ -236,9 +212,6 @@ fn litestream_not_executable(line: Line) {
 }
 
 fn litestream_is_another_program(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let talker = site.path("talker");
     fs::write(&talker, "#!/bin/sh\necho hello\n").expect("a script");
@@ -251,9 +224,6 @@ fn litestream_is_another_program(line: Line) {
 
 /// Then it is a plain init, and says so.
 fn nothing_configured(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (code, container) = site.plain_recipe().shell("exit 9").run();
     let stderr = container.stderr();
@@ -272,9 +242,6 @@ fn nothing_configured_but_required(line: Line) {
 
 /// 0.5 has no encryption: a replica that was to have one gets nothing, wherever that was written. On 0.3 what is malformed is refused.
 fn what_was_to_be_encrypted_is_never_uploaded_in_plain_text(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let recipient = match line {
         Line::V05 => "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
         Line::V03 => "age1malformed",
@@ -308,9 +275,6 @@ fn what_was_to_be_encrypted_is_never_uploaded_in_plain_text(line: Line) {
 
 /// The rest of such a path is an option or an escape to Litestream's driver, which then holds its lock on another file.
 fn a_path_by_which_litestream_opens_another_file_is_refused(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let names: &[&str] = if line == Line::V05 { &["a?b.db", "a#b.db", "a%41.db", "d?x/app.db"] } else { &["a?b.db", "d?x/app.db"] };
     for name in names {
         let site = Site::new(line);
@@ -334,9 +298,6 @@ fn a_path_by_which_litestream_opens_another_file_is_refused(line: Line) {
 }
 
 fn a_path_that_only_looks_odd_is_saved(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let names: &[&str] = if line == Line::V05 { &["100%.db", "a&b; c'd.db"] } else { &["a#b.db", "a%41.db"] };
     for name in names {
         let site = Site::new(line).with_databases(&[name]);

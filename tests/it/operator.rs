@@ -56,9 +56,6 @@ fn assert_disproved(output: &Output) {
 }
 
 fn verify_says_what_it_proved(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 5000");
     for name in ["default", site.database().to_str().expect("a name")] {
@@ -72,9 +69,6 @@ fn verify_says_what_it_proved(line: Line) {
 }
 
 fn verify_twice_and_four_at_once(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 5000");
     let verify = || container.exec(["verify", "default"]);
@@ -90,9 +84,6 @@ fn verify_twice_and_four_at_once(line: Line) {
 }
 
 fn verify_of_a_hot_writer(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 300");
     let target = site.acknowledged() + 2_000;
@@ -103,9 +94,6 @@ fn verify_of_a_hot_writer(line: Line) {
 }
 
 fn verify_of_one_of_two_databases(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).with_two_databases();
     let mut container = running(&site, "--every 5000");
     for name in ["app", "jobs"] {
@@ -122,9 +110,6 @@ fn verify_of_one_of_two_databases(line: Line) {
 }
 
 fn verify_as_json(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let container = running(&site, "--every 5000");
     let output = container.exec(["verify", "--json", "default"]);
@@ -136,9 +121,6 @@ fn verify_as_json(line: Line) {
 }
 
 fn verify_finds_a_stopped_litestream(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 5000");
     assert_proved(&container.exec(["verify", "default"]));
@@ -152,9 +134,6 @@ fn verify_finds_a_stopped_litestream(line: Line) {
 }
 
 fn verify_finds_a_lost_replica(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let container = running(&site, "--every 5000");
     assert_proved(&container.exec(["verify", "default"]));
@@ -165,9 +144,6 @@ fn verify_finds_a_lost_replica(line: Line) {
 }
 
 fn verify_finds_an_unreachable_replica(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let container = running(&site, "--every 5000");
     assert_proved(&container.exec(["verify", "default"]));
@@ -183,9 +159,6 @@ fn verify_finds_an_unreachable_replica(line: Line) {
 
 /// Most of the pages of a database that is hardly written to; "equal" without any proves nothing.
 fn verify_compares_pages(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut filler = running(&site, "--every 0 --rows 5000");
     eventually("a database of some size", PATIENCE, || when(site.acknowledged() == 5_000));
@@ -203,9 +176,6 @@ fn verify_compares_pages(line: Line) {
 }
 
 fn verify_leaves_nothing_behind(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 5000");
     assert_proved(&container.exec(["verify", "default"]));
@@ -221,9 +191,6 @@ fn verify_leaves_nothing_behind(line: Line) {
 
 /// Beside a writer, where replication is cut, and without anybody who has the database open.
 fn verify_read_only_writes_nothing(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 5000");
     assert_proved(&container.exec(["verify", "--read-only", "default"]));
@@ -285,9 +252,6 @@ fn names(site: &Site) -> Vec<String> {
 }
 
 fn restore_to_another_path(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 2000");
     assert_proved(&container.exec(["verify", "default"]));
@@ -307,9 +271,6 @@ fn restore_to_another_path(line: Line) {
 }
 
 fn restore_of_a_live_database_is_refused(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 2000");
     assert_proved(&container.exec(["verify", "default"]));
@@ -328,9 +289,6 @@ fn restore_of_a_live_database_is_refused(line: Line) {
 }
 
 fn restore_does_not_overwrite(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let container = running(&site, "--every 2000");
     assert_proved(&container.exec(["verify", "default"]));
@@ -342,9 +300,6 @@ fn restore_does_not_overwrite(line: Line) {
 }
 
 fn unknown_database(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let container = running(&site, "--every 5000");
     for command in ["verify", "restore"] {

@@ -102,9 +102,6 @@ fn lives(line: Line, place: impl Fn(Recipe) -> Recipe) {
 
 /// Longer than the whole stop timeout, as a frozen cgroup or a paused machine may.
 fn a_container_that_stands_still_in_its_stop_goes_on_where_it_was(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (told, done) = (site.path("told"), site.path("done"));
     let script = format!(
@@ -157,9 +154,6 @@ fn a_log_at_its_size_limit_is_no_signal_to_the_app() {
 
 /// What lies beside it would be in the container's own layer, and go with it.
 fn a_database_that_is_mounted_without_its_directory_is_refused(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let elsewhere = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let beside = site.path("on the host.db");
@@ -191,9 +185,6 @@ fn a_database_that_is_mounted_without_its_directory_is_refused(line: Line) {
 }
 
 fn a_mounted_directory_is_a_good_place(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let data = site.path("data").display().to_string();
     let mut container = after(site.writing("--every 2000"), &format!("mount --bind '{data}' '{data}';")).start();
@@ -235,9 +226,6 @@ fn without_prctl(line: Line) {
 }
 
 fn without_file_locks_it_says_how_to_go_on_and_does(line: Line) {
-    if !namespaces() {
-        return;
-    }
     // ENOLCK, ENOSYS
     for call in ["flock=37", "flock=38"] {
         let site = Site::new(line);
@@ -258,9 +246,6 @@ fn without_file_locks_it_says_how_to_go_on_and_does(line: Line) {
 
 /// By EPERM: one line, and 71.
 fn what_a_sandbox_forbids_is_named(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for (call, named) in [("signalfd4=1", "signalfd"), ("setsid=1", "setsid"), ("setpgid=1", "setpgid")] {
         let site = Site::new(line);
         let (code, container) = denied(site.recipe().shell(&format!("echo ran > {}", site.path("ran").display())), call).run();
@@ -272,9 +257,6 @@ fn what_a_sandbox_forbids_is_named(line: Line) {
 }
 
 fn a_limit_that_is_too_low_is_named(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let app = || site.recipe().shell(&format!("echo ran > {}", site.path("ran").display()));
     for number in ["10", "13", "16"] {

@@ -228,9 +228,6 @@ const CHURNS: [&str; 12] = [
 
 /// Two proofs beside each app; half of the apps are verified without a write.
 fn no_false_alarm(line: Line) {
-    if !namespaces() {
-        return;
-    }
     trials::run(trials::proofs().div_ceil(2), |number, random| {
         let site = Site::new(line);
         let (what, words) = app(&site, number, random);

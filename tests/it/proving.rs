@@ -12,7 +12,7 @@ use crate::support::container::{Container, said};
 use crate::support::contents::Contents;
 use crate::support::process;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     a_backup_that_differs_is_begun_anew_on_schedule_and_said,
@@ -83,9 +83,6 @@ fn started(site: &Site, variables: &[(&str, &str)]) -> Container {
 }
 
 fn a_backup_that_differs_is_begun_anew_on_schedule_and_said(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = kept_volume(line);
     let mut container = started(&site, &[("LITESTREAM_ENTRY_VERIFY_INTERVAL", "2s")]);
     eventually("the first check", PATIENCE, || when(container.stderr().contains("default: verified in ")));
@@ -110,9 +107,6 @@ fn a_backup_that_differs_is_begun_anew_on_schedule_and_said(line: Line) {
 }
 
 fn resnapshot_makes_a_backup_whole_while_the_app_runs(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = kept_volume(line);
     let mut container = started(&site, &[]);
     assert!(container.exec(["verify", "default"]).status.success());
@@ -155,9 +149,6 @@ fn damage_the_newest_snapshot(site: &Site) {
 }
 
 fn resnapshot_makes_a_backup_whole_whose_newest_snapshot_is_damaged(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = kept_volume(line);
     let mut container = started(&site, &[]);
     damage_the_newest_snapshot(&site);
@@ -169,9 +160,6 @@ fn resnapshot_makes_a_backup_whole_whose_newest_snapshot_is_damaged(line: Line) 
 }
 
 fn a_backup_that_cannot_be_restored_is_begun_anew_on_schedule(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = kept_volume(line);
     let mut container = started(&site, &[("LITESTREAM_ENTRY_VERIFY_INTERVAL", "2s")]);
     eventually("the first check", PATIENCE, || when(container.stderr().contains("default: verified in ")));
@@ -186,9 +174,6 @@ fn a_backup_that_cannot_be_restored_is_begun_anew_on_schedule(line: Line) {
 }
 
 fn resnapshot_without_a_running_boot_says_so(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (code, alone) = site.recipe().arguments(["resnapshot", "default"]).run();
     assert_eq!(code, 71, "{}", alone.stderr());
@@ -196,9 +181,6 @@ fn resnapshot_without_a_running_boot_says_so(line: Line) {
 }
 
 fn a_scheduled_check_leaves_nothing_behind_at_the_end(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     for trial in 0..4 {
         let _ = fs::remove_file(site.ready_file());
@@ -216,9 +198,6 @@ fn a_scheduled_check_leaves_nothing_behind_at_the_end(line: Line) {
 }
 
 fn a_scheduled_check_that_fails_is_said_and_unhealthy(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = started(&site, &[("LITESTREAM_ENTRY_VERIFY_INTERVAL", "1s")]);
     eventually("the first check", PATIENCE, || when(container.stderr().contains("default: verified in ")));
@@ -260,9 +239,6 @@ fn called() -> (u16, std::sync::mpsc::Receiver<String>) {
 }
 
 fn who_is_to_know_is_told_what_is_wrong_and_hears_a_beat_while_all_is_proved(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = kept_volume(line);
     let (port, calls) = called();
     let (alert, beat) = (format!("http://127.0.0.1:{port}/alert/s3cret"), format!("http://127.0.0.1:{port}/beat/s3cret"));
@@ -292,9 +268,6 @@ fn who_is_to_know_is_told_what_is_wrong_and_hears_a_beat_while_all_is_proved(lin
 }
 
 fn a_url_that_nobody_answers_harms_nothing(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let beat = format!("http://127.0.0.1:{}/beat", silent.local_addr().expect("its address").port());

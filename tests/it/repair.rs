@@ -91,9 +91,6 @@ fn goes_on(site: &Site, recipe: Recipe) -> String {
 }
 
 fn the_ladder_goes_down_many_steps(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, all) = backed_up(line);
     only_level_0(&site);
     let parts = parts(&site);
@@ -110,9 +107,6 @@ fn the_ladder_goes_down_many_steps(line: Line) {
 }
 
 fn going_back_beside_a_damaged_newest_file_leaves_a_whole_backup(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, _) = backed_up(line);
     only_level_0(&site);
     let parts = parts(&site);
@@ -132,9 +126,6 @@ fn going_back_beside_a_damaged_newest_file_leaves_a_whole_backup(line: Line) {
 }
 
 fn a_ladder_of_the_operators_leaves_a_whole_backup(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, _) = backed_up(line);
     only_level_0(&site);
     let parts = parts(&site);
@@ -148,9 +139,6 @@ fn a_ladder_of_the_operators_leaves_a_whole_backup(line: Line) {
 }
 
 fn a_crash_after_the_ladder_does_not_forget_the_snapshot_that_is_owed(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let (site, _) = backed_up(line);
     only_level_0(&site);
     let parts = parts(&site);
@@ -166,9 +154,6 @@ fn a_crash_after_the_ladder_does_not_forget_the_snapshot_that_is_owed(line: Line
 }
 
 fn a_database_with_a_meta_path_is_not_refused_after_a_crash(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let meta = |recipe: Recipe| recipe.env("LITESTREAM_META_PATH", site.path("meta"));
     for _ in 0..2 {
@@ -182,9 +167,6 @@ fn a_database_with_a_meta_path_is_not_refused_after_a_crash(line: Line) {
 }
 
 fn a_symbolic_link_is_refused_with_what_it_leads_to(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     std::os::unix::fs::symlink("../elsewhere/real.db", site.database()).unwrap();
     let (code, refused) = site.recipe().app(["true"]).run();
@@ -192,9 +174,6 @@ fn a_symbolic_link_is_refused_with_what_it_leads_to(line: Line) {
 }
 
 fn flags_that_cannot_be_are_mistakes_of_the_command(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let lacking = if line == Line::V05 { ["-generation", "abc"] } else { ["-txid", "000000000000002a"] };
     for flags in [

@@ -214,9 +214,6 @@ fn two_databases_with_one_nats_bucket_are_refused() {
 /// No server of Azure's storage can be had from `PyPI` or Debian: what is tested is that Litestream takes what the
 /// program makes of the settings, and that the app starts.
 fn abs_configuration_is_accepted(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let endpoint = format!("http://127.0.0.1:{}/account", closed_port());
     // Azure's keys are Base64.
     let keys = [("type", "abs"), ("account-name", "account"), ("account-key", "a2V5"), ("bucket", "container"), ("path", "a")];

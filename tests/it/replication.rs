@@ -49,9 +49,6 @@ fn comes_back_again_and_again(line: Line) {
 
 /// Stopped is not dead: it is found out, killed, and replaced, and what it missed is in the backup.
 fn comes_back_after_a_hang(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.writing("--every 4000").start();
     container.ready();
@@ -72,9 +69,6 @@ fn comes_back_after_a_hang(line: Line) {
 
 /// One that is started again and hangs in its start, as in a call without a time limit, is not there for ever.
 fn comes_back_after_a_hang_in_its_start(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (wrapper, hang) = (site.path("litestream"), site.path("hang"));
     let text = format!(
@@ -176,9 +170,6 @@ while True:
 }
 
 fn its_end_stops_the_app_or_is_ignored_where_that_is_asked_for(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let killed = |policy: &str| {
         let site = Site::new(line);
         let mut container = site.writing("--every 4000").env("LITESTREAM_ENTRY_ON_REPLICATION_FAILURE", policy).start();
@@ -214,9 +205,6 @@ fn with_own_litestream(site: &Site, script: Option<&str>) -> std::path::PathBuf 
 
 /// An upgrade in place takes the binary away for a moment: it is tried again until there is one.
 fn comes_back_when_its_binary_does(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let own = with_own_litestream(&site, None);
     let mut container = site.writing("--every 4000").env("LITESTREAM_BIN", &own).start();
@@ -238,9 +226,6 @@ fn comes_back_when_its_binary_does(line: Line) {
 
 /// A Litestream that gets no memory from the kernel ends by itself, with a page of text on stderr.
 fn comes_back_when_it_has_memory_again(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let scarce = site.path("scarce");
     let own = with_own_litestream(&site, Some(&format!("[ -e {} ] && [ \"$1\" = replicate ] && ulimit -v 40000", scarce.display())));
@@ -261,9 +246,6 @@ fn comes_back_when_it_has_memory_again(line: Line) {
 
 /// An app that keeps its database to itself (`locking_mode=EXCLUSIVE`) shuts Litestream out for as long as it lives.
 fn a_database_that_it_cannot_open_is_saved_at_the_end(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let script = "import signal, sqlite3, sys, time
 database, ready = sys.argv[1:]
@@ -294,9 +276,6 @@ fn keep_stopped(pid: i32, name: &str) {
 
 /// It was sound until then, so that nobody has found it out yet.
 fn a_litestream_that_hangs_at_the_stop_is_replaced_by_a_pass(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for for_good in [false, true] {
         let site = Site::new(line);
         let mut container = site.writing("--every 2000").env("LITESTREAM_ENTRY_STOP_TIMEOUT", "8s").start();
@@ -321,9 +300,6 @@ fn a_litestream_that_hangs_at_the_stop_is_replaced_by_a_pass(line: Line) {
 
 /// In the moment before the stop, and long before it: there is another soon.
 fn a_worker_in_reserve_that_is_killed_or_stopped_costs_nothing(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let is_it = |process: &Process| process.arguments.iter().any(|word| word == b"__flush");
     for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
@@ -342,9 +318,6 @@ fn a_worker_in_reserve_that_is_killed_or_stopped_costs_nothing(line: Line) {
 
 /// Litestream hangs, too, so that there is time to stop the worker.
 fn a_worker_of_the_last_sync_that_hangs_is_replaced(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.writing("--every 2000").env("LITESTREAM_ENTRY_STOP_TIMEOUT", "10s").start();
     container.ready();

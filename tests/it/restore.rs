@@ -87,9 +87,6 @@ fn aside(site: &Site) -> PathBuf {
 }
 
 fn an_old_volume_is_refused_and_both_ways_on_work(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let old = live(&site, 300);
     copy(&site.path("data"), &site.path("old"));
@@ -124,9 +121,6 @@ fn an_old_volume_is_refused_and_both_ways_on_work(line: Line) {
 }
 
 fn a_volume_behind_another_host_is_refused_however_short_its_pause_was(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     live(&site, 300);
     fs::rename(site.path("data"), site.path("first-host")).unwrap();
@@ -147,9 +141,6 @@ fn a_volume_behind_another_host_is_refused_however_short_its_pause_was(line: Lin
 
 /// As a bare `litestream restore` leaves it: the file alone.
 fn a_database_without_a_position_is_compared_with_its_backup(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let before = live(&site, 300);
     let (output, _scratch, restored) = site.try_restore(site.database());
@@ -172,9 +163,6 @@ fn a_database_without_a_position_is_compared_with_its_backup(line: Line) {
 }
 
 fn a_restart_beside_a_replica_in_a_folder_runs_no_litestream_but_the_one_that_replicates(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).with_two_databases();
     let (wrapper, log) = (site.path("litestream"), site.path("calls"));
     fs::write(&wrapper, format!("#!/bin/sh\necho \"$1\" >> {}\nexec {} \"$@\"\n", log.display(), line.binary().display())).unwrap();
@@ -203,9 +191,6 @@ fn a_restart_beside_a_replica_in_a_folder_runs_no_litestream_but_the_one_that_re
 
 /// Litestream has no position of its own yet, and the app has written already.
 fn a_crash_right_after_a_restore_does_not_make_it_stale(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     live(&site, 300);
     lose(site.database());
@@ -218,9 +203,6 @@ fn a_crash_right_after_a_restore_does_not_make_it_stale(line: Line) {
 }
 
 fn a_boot_goes_back_in_time_once(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let then = live(&site, 300);
     // Times are whole seconds on 0.3.
@@ -279,9 +261,6 @@ fn backup_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn a_damaged_backup_is_refused_or_stepped_back_from(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     // Over several seconds: 0.3 knows no other points.
     let mut container = site.writing("--every 2000").start();
@@ -317,9 +296,6 @@ fn a_damaged_backup_is_refused_or_stepped_back_from(line: Line) {
 }
 
 fn a_dry_run_says_what_and_changes_nothing(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let dry = |recipe: Recipe| recipe.arguments(["restore", "--dry-run", "--all"]).run();
     let (code, container) = dry(site.recipe());
@@ -342,9 +318,6 @@ fn a_dry_run_says_what_and_changes_nothing(line: Line) {
 }
 
 fn what_is_replaced_is_kept_unless_it_is_to_be_discarded(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let before = live(&site, 300);
     let restore = |words: &[&str]| {
@@ -667,9 +640,6 @@ fn a_clock_that_was_set_back_makes_no_old_generation_the_newest() {
 
 /// Whatever can be begun with can be come back to.
 fn a_database_with_a_long_name_comes_back_or_is_refused_at_its_first_start(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let at = |length: usize| {
         let site = Site::new(line);
         let room = length - site.path("data").as_os_str().len() - 3;

@@ -236,9 +236,6 @@ fn a_file_that_cannot_be_read_costs_no_secret(line: Line) {
 
 /// A URL may be a secret, too. Where it leads elsewhere, nobody has decided whether this is the database to go on with there.
 fn a_file_with_another_place_moves_no_backup(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let url = |place: &str| format!("file://{}", site.path(place).display());
     rotate(&site.path("secret"), &url("replica"));

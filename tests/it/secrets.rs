@@ -144,9 +144,6 @@ fn keys_of_any_bytes_work_and_are_nowhere(line: Line) {
 }
 
 fn canaries_in_every_variable_are_nowhere(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut recipe = site.writing("--every 5000");
     let canary = |name: &str| format!("canary{}", name.to_lowercase().replace('_', ""));
@@ -179,9 +176,6 @@ fn canaries_in_every_variable_are_nowhere(line: Line) {
 }
 
 fn a_secret_for_one_database_is_in_a_private_file(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).with_two_databases();
     let stem = site.databases()[1].file_stem().unwrap().to_string_lossy().to_uppercase();
     let recipe = site
@@ -199,9 +193,6 @@ fn a_secret_for_one_database_is_in_a_private_file(line: Line) {
 }
 
 fn the_app_does_not_see_the_replicas_credentials_where_it_need_not(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let recipe = site
         .writing("--every 5000")
@@ -224,9 +215,6 @@ fn the_app_does_not_see_the_replicas_credentials_where_it_need_not(line: Line) {
 
 /// The runtime directory is in the container's layer, which a restart keeps.
 fn keys_that_a_killed_life_left_are_gone_at_the_next_start(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let run = site.path("run");
     fs::create_dir(&run).unwrap();
@@ -290,9 +278,6 @@ fn a_password_in_an_endpoint_is_refused_by_the_name_of_its_variable(line: Line) 
 }
 
 fn what_stands_behind_a_misspelt_key_is_nowhere(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let replica = site.replica().display().to_string();
     let mistakes = "\"secret-acess-key\": \"canary1\", \"pasword\": 424242424242, \"credentials\": {\"path\": \"canary2\"}, \"keys\": [\"canary3\"], \"canary4/+\": true";

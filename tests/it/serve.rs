@@ -10,7 +10,7 @@ use crate::support::container::Container;
 use crate::support::process;
 use crate::support::server::{connect, free_ports};
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     health_ready_metrics_and_the_page_are_served,
@@ -53,9 +53,6 @@ pub(crate) fn get(port: u16, path: &str) -> (u16, String) {
 }
 
 fn health_ready_metrics_and_the_page_are_served(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let secret = "s3cr3t-of-the-store";
     let site = Site::new(line).with_two_databases();
     let (mut container, port) =
@@ -97,9 +94,6 @@ fn health_ready_metrics_and_the_page_are_served(line: Line) {
 }
 
 fn health_over_http_fails_when_health_does(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (mut container, port) = serving(&site, &[("LITESTREAM_ENTRY_ON_REPLICATION_FAILURE", "ignore")]);
     eventually("all is well", PATIENCE, || when(get(port, "/health").0 == 200));
@@ -115,9 +109,6 @@ fn health_over_http_fails_when_health_does(line: Line) {
 }
 
 fn a_flood_and_a_slow_client_leave_the_boot_untouched(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (mut container, port) = serving(&site, &[]);
     // More than are served at once say nothing, or a byte now and then.
@@ -139,9 +130,6 @@ fn a_flood_and_a_slow_client_leave_the_boot_untouched(line: Line) {
 }
 
 fn who_asks_is_answered_beside_many_who_only_connect(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (mut container, port) = serving(&site, &[]);
     let idle: Vec<_> = (0..200).map(|_| connect(port).unwrap()).collect();
@@ -162,9 +150,6 @@ fn threads(pid: i32) -> usize {
 }
 
 fn a_server_that_dies_comes_back(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (mut container, port) = serving(&site, &[]);
     let is_it = |p: &process::Process| p.arguments.iter().any(|word| word == b"__serve");
@@ -178,9 +163,6 @@ fn a_server_that_dies_comes_back(line: Line) {
 }
 
 fn what_is_not_understood_is_refused(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (mut container, port) = serving(&site, &[]);
     let status = |bytes: &[u8]| ask(port, bytes).map(|(status, ..)| status);

@@ -10,7 +10,7 @@ use crate::support::contents::Contents;
 use crate::support::logger::{self, Log};
 use crate::support::process;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     orphans_are_reaped,
@@ -38,9 +38,6 @@ const END: i32 = 12;
 const C_LIBRARYS: [i32; 2] = [32, 33];
 
 fn orphans_are_reaped(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     // Each inner shell ends at once, so its child becomes PID 1's; the children end a little later.
     let script =
@@ -73,9 +70,6 @@ fn send(container: &Container, number: i32) {
 }
 
 fn each_signal_arrives_once(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (mut container, log) = signal_logger(&site);
     let litestream = container.running_litestream().pid;
@@ -93,9 +87,6 @@ fn each_signal_arrives_once(line: Line) {
 }
 
 fn a_flood_of_queued_signals_arrives(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (mut container, log) = signal_logger(&site);
     let pid = container.pid1();
@@ -109,9 +100,6 @@ fn a_flood_of_queued_signals_arrives(line: Line) {
 }
 
 fn litestream_has_a_group_of_its_own(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.writing("").start();
     container.ready();
@@ -124,9 +112,6 @@ fn litestream_has_a_group_of_its_own(line: Line) {
 }
 
 fn a_stopped_app_is_not_a_dead_one(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.writing("--every 1000").start();
     container.ready();
@@ -142,9 +127,6 @@ fn a_stopped_app_is_not_a_dead_one(line: Line) {
 
 /// A stopped process takes no TERM before it goes on.
 fn a_stopped_app_can_be_asked_to_end(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for whole in ["false", "true"] {
         let site = Site::new(line);
         // Behind a shell, too, as one that a terminal's Ctrl-Z has stopped with the whole group.
@@ -166,9 +148,6 @@ fn a_stopped_app_can_be_asked_to_end(line: Line) {
 
 /// It has joined its child's.
 fn an_app_that_has_left_its_group_is_signalled(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let script = "import os, signal, subprocess, sys, time
 child = subprocess.Popen(['sleep', '1000'], process_group=0)
@@ -192,9 +171,6 @@ while True: time.sleep(1)";
 }
 
 fn second_term_reaches_the_app(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (mut container, log) = signal_logger(&site);
     for count in 1..=2 {
@@ -206,9 +182,6 @@ fn second_term_reaches_the_app(line: Line) {
 }
 
 fn what_the_app_left_behind_is_ended(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let log = site.path("left");
     // A daemon in a session of its own that says so when it is told to end.
@@ -221,9 +194,6 @@ fn what_the_app_left_behind_is_ended(line: Line) {
 }
 
 fn an_app_that_daemonizes_is_told_to_stay(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     // As php-fpm does: its name is its own from the beginning.
     let daemon = "import os, sys, time; os.fork() and os._exit(0); os.setsid(); time.sleep(1000)";
@@ -236,9 +206,6 @@ fn an_app_that_daemonizes_is_told_to_stay(line: Line) {
 }
 
 fn a_signal_is_rewritten_and_the_stop_timeout_holds_all_the_same(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     // An app that ends on QUIT alone, as some servers do to finish what they are at.
     let script = format!(
@@ -258,9 +225,6 @@ fn a_signal_is_rewritten_and_the_stop_timeout_holds_all_the_same(line: Line) {
 /// `STOPSIGNAL WINCH` (httpd, php:apache), `USR1` (haproxy), `RTMIN+3` (systemd). An app that is too slow is killed while there is
 /// time for the last sync.
 fn the_images_own_stop_signal_starts_the_clock(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let ways = [
         ("LITESTREAM_ENTRY_SIGNAL_REWRITE", "WINCH:TERM", 28),
         ("LITESTREAM_ENTRY_STOP_SIGNAL", "WINCH", 28),
@@ -297,9 +261,6 @@ while True:
 }
 
 fn a_storm_while_it_starts_and_while_it_ends_loses_nothing(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.writing("--every 500").start();
     container.running();

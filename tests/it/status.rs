@@ -10,7 +10,7 @@ use crate::support::container::{Container, said};
 use crate::support::process;
 use crate::support::s3::Server;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     status_tells_of_each_database,
@@ -62,9 +62,6 @@ fn assert_fits(output: &Output) -> String {
 }
 
 fn status_tells_of_each_database(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).with_two_databases();
     let mut container = running(&site, "--every 20000");
     assert!(container.exec(["verify", "app"]).status.success());
@@ -101,9 +98,6 @@ fn status_tells_of_each_database(line: Line) {
 }
 
 fn a_verify_that_is_interrupted_says_nothing_of_the_backup(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 20000");
     eventually("all is well", PATIENCE, || when(health(&container, &[]).0 == 0));
@@ -114,9 +108,6 @@ fn a_verify_that_is_interrupted_says_nothing_of_the_backup(line: Line) {
 }
 
 fn a_watch_that_nobody_reads_ends(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 20000");
     let watch = container.exec_by(&["timeout", "30", "sh", "-c", "\"$@\" | head -n 1", "sh"], ["status", "--watch"]);
@@ -125,9 +116,6 @@ fn a_watch_that_nobody_reads_ends(line: Line) {
 }
 
 fn status_without_a_running_boot_says_so(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 20000");
     assert!(container.exec(["verify", "default"]).status.success());
@@ -143,9 +131,6 @@ fn status_without_a_running_boot_says_so(line: Line) {
 
 /// The server takes connections and never answers: Litestream's own status goes on to say that all is well.
 fn a_replica_that_takes_nothing_lags_and_is_unhealthy(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let Some(server) = Server::start() else { return };
     let site = Site::new(line).in_bucket_of(&server, "hole");
     let mut container = running(&site, "--every 20000");
@@ -167,9 +152,6 @@ fn a_replica_that_takes_nothing_lags_and_is_unhealthy(line: Line) {
 }
 
 fn health_is_starting_while_databases_are_restored(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let Some(server) = Server::start() else { return };
     let site = Site::new(line).in_bucket_of(&server, "slow");
     let mut first = running(&site, "--every 0 --rows 400");
@@ -194,9 +176,6 @@ fn health_is_starting_while_databases_are_restored(line: Line) {
 }
 
 fn health_fails_while_litestream_is_down_and_status_counts_its_restarts(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 20000");
     process::send(container.running_litestream().pid, Signal::SIGKILL);
@@ -221,9 +200,6 @@ fn health_fails_while_litestream_is_down_and_status_counts_its_restarts(line: Li
 }
 
 fn a_failed_verify_is_unhealthy_until_one_succeeds(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = running(&site, "--every 20000");
     eventually("all is well", PATIENCE, || when(health(&container, &["--require-verified-within", "1h"]).0 == 0));
@@ -249,9 +225,6 @@ fn a_failed_verify_is_unhealthy_until_one_succeeds(line: Line) {
 }
 
 fn health_of_nothing_that_is_replicated_is_good(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let (code, alone) = site.plain_recipe().arguments(["health"]).run();
     assert_eq!(code, 0, "{}", alone.stderr());

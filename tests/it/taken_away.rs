@@ -70,9 +70,6 @@ fn assert_well(container: &Container) {
 }
 
 fn a_runtime_directory_that_is_wiped_is_made_anew(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for whole in [true, false] {
         let site = Site::new(line);
         let mut container = site.writing("--every 2000").start();
@@ -92,9 +89,6 @@ fn a_runtime_directory_that_is_wiped_is_made_anew(line: Line) {
 }
 
 fn one_that_is_wiped_right_before_the_stop_costs_nothing(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.writing("--every 2000").start();
     container.ready();
@@ -144,9 +138,6 @@ fn copied(program: &Path, to: &Path) {
 
 /// An upgrade in place, or an installer that tidies up.
 fn the_programs_own_file_may_be_deleted_or_replaced(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for other in [None, Some("#!/bin/sh\necho another version; exit 42\n")] {
         let site = Site::new(line);
         let own = site.path("litestream-entry");
@@ -168,9 +159,6 @@ fn the_programs_own_file_may_be_deleted_or_replaced(line: Line) {
 
 /// What is executed by then is another version, which need not know what PID 1 has left.
 fn docker_exec_after_an_upgrade_is_what_pid_1_is(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let own = site.path("litestream-entry");
     let mut program = fs::read(crate::support::entry()).unwrap();
@@ -202,9 +190,6 @@ fn keeper(container: &Container, before: Option<i32>) -> i32 {
 
 /// Again and again, and beside a second container that would take over.
 fn a_keeper_that_is_killed_is_followed_by_another_and_its_locks_stay(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.recipe().app(site.writer("--every 2000")).start();
     container.ready();

@@ -7,7 +7,7 @@ use crate::support::logger::{self, Log};
 use crate::support::process;
 use crate::support::pty::Terminal;
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     control_c_arrives_once,
@@ -17,9 +17,6 @@ both_lines!(
 );
 
 fn control_c_arrives_once(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut terminal = Terminal::new();
     let (mut container, log) = signal_logger(&site, &terminal);
@@ -35,9 +32,6 @@ fn control_c_arrives_once(line: Line) {
 }
 
 fn a_new_window_size_arrives_once(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let terminal = Terminal::new();
     let (mut container, log) = signal_logger(&site, &terminal);
@@ -50,9 +44,6 @@ fn a_new_window_size_arrives_once(line: Line) {
 }
 
 fn a_shell_has_job_control(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut terminal = Terminal::new();
     let mut container = site.recipe().env("PS1", "ready> ").app(["/bin/sh", "-i"]).start_on(&terminal.line);
@@ -87,9 +78,6 @@ fn end(container: &mut Container) {
 
 /// `stty tostop`, by the app while it runs or on a terminal that is used again. Litestream says much, and the workers, too.
 fn a_terminal_that_stops_the_background_stops_no_helper(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     for before in [false, true] {
         // The second time there is something to restore, which is said by a worker.

@@ -10,7 +10,7 @@ use crate::support::container::{Container, said};
 use crate::support::s3::Server;
 use crate::support::server::closed_port;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     commands_end_within_their_limit,
@@ -123,9 +123,6 @@ fn a_boot_ends_within_the_limit_of_its_restore(line: Line) {
 
 /// The replica stops answering while an app runs.
 fn commands_beside_an_app_end_within_their_limit(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let Some(server) = Server::start() else { return };
     let site = Site::new(line).in_bucket_of(&server, "limits");
     let mut container: Container = site.writing("--every 1000").env("LITESTREAM_ENTRY_RESTORE_TIMEOUT", "2s").start();

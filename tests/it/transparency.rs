@@ -52,9 +52,6 @@ fn assert_same(line: Line, app: impl Fn(Recipe) -> Recipe) -> String {
 }
 
 fn arguments_byte_for_byte(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let long = "x".repeat(100_000);
     let words: Vec<&OsStr> = [
         b"".as_slice(),
@@ -99,9 +96,6 @@ fn arguments_byte_for_byte(line: Line) {
 }
 
 fn environment_byte_for_byte(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let app = |recipe: Recipe| {
         let recipe = recipe.env("EMPTY", "").env("ODD", OsStr::from_bytes(b"\xff = $HOME\n'\""));
         let recipe = recipe.env("odd.name-1", "x").env("LOG_LEVEL", "debug").env("AWS_CA_BUNDLE", "/ca.pem");
@@ -123,9 +117,6 @@ fn working_directory(line: Line) {
 }
 
 fn stdin(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(40_000).collect();
     let (wrapped, unwrapped) = both_outputs(line, |recipe| recipe.stdin(&bytes).app(["/bin/cat"]));
     assert_eq!(unwrapped, bytes);
@@ -140,9 +131,6 @@ fn stdout_is_the_apps_alone(line: Line) {
 }
 
 fn signal_mask_and_dispositions(line: Line) {
-    if !namespaces() {
-        return;
-    }
     // glibc's posix_spawn makes its own signals, 32 and 33, ignored, in the test process too, and its sigaction does not touch them;
     // Python ignores two more.
     let clean = "import ctypes, os, platform, sys
@@ -198,9 +186,6 @@ fn no_stray_descriptors(line: Line) {
 const GIVING_DESCRIPTORS: [&str; 4] = ["bash", "-c", "exec 3<>given-3 4<>given-4 9<>given-9 200<>given-200; exec \"$@\"", "bash"];
 
 fn what_it_is_given_is_the_apps_alone(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.writing("--every 1000").behind(&GIVING_DESCRIPTORS).start();
     container.ready();
@@ -226,9 +211,6 @@ fn what_it_is_given_is_the_apps_alone(line: Line) {
 
 /// `sd_listen_fds(3)`: a socket is somebody's who has the number that a variable names, which is PID 1's where nothing wraps the app.
 fn a_socket_that_was_opened_for_the_app_is_the_apps(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let opener = "import os, socket, sys
 listener = socket.socket(); listener.bind(('127.0.0.1', 0)); listener.listen()
@@ -250,9 +232,6 @@ print(named, os.environ['LISTEN_FDS'], os.environ['LISTEN_FDNAMES'], client.recv
 }
 
 fn exit_codes(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     for code in [0, 1, 2, 42, 64, 74, 78, 125, 126, 127, 128, 130, 137, 143, 200, 255] {
         let (ended_with, container) = site.recipe().shell(&format!("exit {code}")).run();
@@ -261,9 +240,6 @@ fn exit_codes(line: Line) {
 }
 
 fn deaths_by_signal(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     for signal in [1, 2, 3, 6, 8, 9, 10, 11, 13, 14, 15, 24, 31, 34, 64] {
         let (ended_with, container) = site.recipe().shell(&format!("kill -{signal} $$")).run();
@@ -272,9 +248,6 @@ fn deaths_by_signal(line: Line) {
 }
 
 fn not_found_is_127(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     for command in ["no-such-command", "/no/such/command", "./missing"] {
         assert_refused(&site, &[command.into()], 127, command);
@@ -282,9 +255,6 @@ fn not_found_is_127(line: Line) {
 }
 
 fn not_executable_is_126(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let plain = site.path("plain-file");
     fs::write(&plain, "text").expect("a file");

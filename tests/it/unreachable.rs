@@ -46,9 +46,6 @@ fn stop_without_the_replica(site: &Site, options: &str, code: i32) {
 }
 
 fn one_replica_of_two_gone(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).with_two_databases();
     let mut container = site.writing("--every 1000").start();
     container.ready();
@@ -64,9 +61,6 @@ fn one_replica_of_two_gone(line: Line) {
 }
 
 fn s3_server_gone(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let Some(mut server) = Server::start() else {
         return;
     };
@@ -83,9 +77,6 @@ fn s3_server_gone(line: Line) {
 /// Fly's five seconds, Docker's ten, Kubernetes' thirty: an app that ignores TERM or drains, a replica that is gone, a second and a
 /// third signal. The whole is over before who stops us would kill.
 fn the_stop_budget_holds_whatever_the_app_does_and_the_replica_does_not(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = |gone: bool, budget: u64, options: &str| {
         let site = Site::new(line);
         let mut container =

@@ -208,9 +208,6 @@ fn rows_of_checks(site: &Site) -> i64 {
 }
 
 fn an_interrupted_check(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = filled(line);
     for words in [&["verify", "--read-only", "default"][..], &["verify", "--timeout", "1s", "default"]] {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
@@ -228,9 +225,6 @@ fn an_interrupted_check(line: Line) {
 
 /// It cannot clean up: its Litestream ends with it, and the next check or boot does the rest.
 fn a_killed_check(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = filled(line);
     let kill = || {
         let (container, mut child, check) = restoring(&site, &["verify", "--read-only", "default"]);
@@ -269,9 +263,6 @@ fn peak(container: &Container, words: &[&str]) -> u64 {
 
 /// `benches/verify --megabytes 1024` does it with more.
 fn memory_does_not_grow_with_the_database(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let peaks = [1, 50].map(|megabytes| {
         let site = Site::new(line);
         let connection = rusqlite::Connection::open(site.database()).unwrap();

@@ -173,9 +173,6 @@ fn empty(site: &Site) {
 }
 
 fn a_replica_that_is_emptied_under_load_is_made_whole_by_a_snapshot(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let app = App::start(&site, &[]);
     empty(&site);
@@ -188,9 +185,6 @@ fn a_replica_that_is_emptied_under_load_is_made_whole_by_a_snapshot(line: Line) 
 }
 
 fn a_replica_that_is_emptied_while_the_app_is_idle_is_made_whole(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let app = App::start(&site, &[]);
     app.is_backed_up();
@@ -203,9 +197,6 @@ fn a_replica_that_is_emptied_while_the_app_is_idle_is_made_whole(line: Line) {
 }
 
 fn a_replica_that_loses_its_newest_files_is_made_whole(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let app = App::start(&site, &[]);
     let newest = || -> Vec<PathBuf> {
@@ -236,9 +227,6 @@ fn a_replica_that_loses_its_newest_files_is_made_whole(line: Line) {
 }
 
 fn a_bucket_that_is_emptied_is_made_whole(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let Some(server) = Server::start() else { return };
     let site = Site::new(line).in_bucket_of(&server, "p");
     let app = App::start(&site, &[]);
@@ -255,9 +243,6 @@ fn a_bucket_that_is_emptied_is_made_whole(line: Line) {
 }
 
 fn a_replica_that_is_emptied_before_the_stop_is_whole_after_it_or_the_stop_says_that_it_is_not(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let app = App::start(&site, &[]);
     empty(&site);
@@ -288,9 +273,6 @@ fn replaced(line: Line, page_size: u32) {
 }
 
 fn a_database_that_is_replaced_right_before_the_stop_is_saved_by_a_pass(line: Line) {
-    if !namespaces() {
-        return;
-    }
     for page_size in [4096, 8192] {
         let site = Site::new(line);
         let app = App::start(&site, &[]);
@@ -301,9 +283,6 @@ fn a_database_that_is_replaced_right_before_the_stop_is_saved_by_a_pass(line: Li
 }
 
 fn a_database_that_is_deleted_is_said_to_be_and_its_backup_stays(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut app = App::start(&site, &[]);
     app.is_backed_up();
@@ -317,9 +296,6 @@ fn a_database_that_is_deleted_is_said_to_be_and_its_backup_stays(line: Line) {
 }
 
 fn a_database_that_the_app_never_makes_is_well_and_said_to_be_missing(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site
         .recipe()
@@ -349,9 +325,6 @@ fn a_database_that_the_app_never_makes_is_well_and_said_to_be_missing(line: Line
 }
 
 fn a_check_that_finds_nothing_there_begins_the_backup_anew(line: Line) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let app = App::start(&site, &[("LITESTREAM_ENTRY_VERIFY_INTERVAL", "2s")]);
     empty(&site);
