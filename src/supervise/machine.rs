@@ -487,4 +487,6 @@ impl Machine {
 }
 
 #[cfg(test)]
+mod liveness;
+#[cfg(test)]
 mod tests;

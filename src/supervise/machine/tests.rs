@@ -6,7 +6,7 @@ use super::*;
 use crate::protocol::Check;
 use crate::settings::OnFailure;
 
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     Rules {
         replicates: true,
         job: false,
@@ -705,17 +705,23 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Role::Pulse),
         Just(Role::Watch),
         Just(Role::Check),
-        Just(Role::Forget)
+        Just(Role::Forget),
+        Just(Role::Serve),
+        Just(Role::Look)
     ];
     let ended = prop_oneof![Just(ZERO), Just(Ended::Code(78)), Just(Ended::Signal(9))];
     let message = prop_oneof![
         any::<(bool, bool)>().prop_map(|(held, unproven)| Message::Ready { held, unproven }),
+        Just(Message::Held),
         Just(Message::Released),
         Just(Message::Reopen),
         Just(Message::Waits),
         Just(Message::Refused(65)),
         Just(Message::Refused(69)),
         Just(Message::Unsaved("x".into())),
+        Just(Message::Saved("default".into())),
+        Just(Message::Beat),
+        Just(Message::Unheard),
         Just(Message::Flushed),
         Just(Message::Hung("x".into())),
         Just(Message::Begin("x".into())),
@@ -725,7 +731,8 @@ fn any_event() -> impl Strategy<Value = Event> {
     ];
     prop_oneof![
         (1..=64_i32).prop_map(Event::Signal),
-        (role, ended).prop_map(|(r, e)| Event::Ended(r, e)),
+        (role.clone(), ended).prop_map(|(r, e)| Event::Ended(r, e)),
+        role.prop_map(Event::NotStarted),
         message.prop_map(Event::Said),
         Just(Event::Hello),
         (0..3_usize).prop_map(Event::Left),
