@@ -213,7 +213,7 @@ impl Around<'_> {
             container.kill();
             return (true, false);
         }
-        until(READY, || container.would_see(Signal::SIGTERM) || container.ended().is_some());
+        until(READY, || process::has_begun(self.pid1) || container.ended().is_some());
         self.tell("TERM");
         container.signal_if_any(Signal::SIGTERM);
         if until(stop + GRACE, || container.ended().is_some()) {
@@ -266,6 +266,8 @@ impl Around<'_> {
                 let _ = fs::remove_dir_all(self.start.place.runtime(&self.start.name));
             }
             Fault::Program { replaced } => {
+                // What cannot be started is no fault of its own.
+                until(READY, || process::has_begun(self.pid1) || self.is_over());
                 self.tell(if replaced { "the program is replaced" } else { "the program is removed" });
                 let _ = fs::remove_file(&self.program);
                 if replaced {

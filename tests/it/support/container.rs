@@ -212,19 +212,6 @@ impl Container {
         }
     }
 
-    /// Whether the program has begun as PID 1, and would see this signal: the kernel drops one that the first process of a namespace neither
-    /// blocks nor catches.
-    #[allow(dead_code, reason = "of the fault harness alone")]
-    pub(crate) fn would_see(&self, signal: Signal) -> bool {
-        let Some(status) = self.first_process().and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok()) else {
-            return false;
-        };
-        let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let blocked = of("SigBlk:").and_then(|set| u64::from_str_radix(set, 16).ok()).unwrap_or_default();
-        // The kernel keeps 15 bytes of a name (proc(5), `comm`).
-        of("Name:") == Some("litestream-entr") && blocked & (1 << (signal as u64 - 1)) != 0
-    }
-
     pub(crate) fn stdout(&self) -> Vec<u8> {
         fs::read(self.log.with_extension("out")).unwrap_or_default()
     }

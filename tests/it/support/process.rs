@@ -78,3 +78,14 @@ pub(crate) fn descendants(pid: i32) -> Vec<Process> {
 pub(crate) fn send(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
 }
+
+/// Whether the program has begun as this process, and would see a TERM: the kernel drops a signal that the first process of a namespace neither
+/// blocks nor catches.
+#[allow(dead_code, reason = "of the fault harness alone")]
+pub(crate) fn has_begun(pid: i32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let blocked = of("SigBlk:").and_then(|set| u64::from_str_radix(set, 16).ok()).unwrap_or_default();
+    // The kernel keeps 15 bytes of a name (proc(5), `comm`).
+    of("Name:") == Some("litestream-entr") && blocked & (1 << (Signal::SIGTERM as u64 - 1)) != 0
+}
