@@ -31,7 +31,7 @@ pub enum Message {
     Beat,
     /// One that cannot say so, since it has got no thread for that.
     Unheard,
-    /// `__check`, or an operator by way of [`CONTROL_FILE`]: a backup is different, begin it anew.
+    /// `__check`, or an operator by way of the socket `control`: a backup is different, begin it anew.
     Resnapshot,
     /// `__check`: something to be said.
     Note(String),

@@ -4,7 +4,7 @@ use super::replicator::Replicator;
 use super::{Action, Actions, DRAIN_EVERY, KILL, Machine, Named, Now, PULSE_AGAIN, Phase, Role, TERM};
 
 impl Machine {
-    /// When [`Event::Tick`] is due; none while there is nothing to wait for.
+    /// When [`super::Event::Tick`] is due; none while there is nothing to wait for.
     pub fn deadline(&self) -> Option<Now> {
         let standby = if let Replicator::Standby(at) = self.replicator { Some(at) } else { None };
         let replicator = match self.replicator {
