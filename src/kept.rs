@@ -98,7 +98,7 @@ pub fn inherit() {
     OURS.get_or_init(|| sys::take_fd(KEPT).ok().map(File::from));
 }
 
-/// The same, as it is now.
+/// What is kept now.
 pub fn ours() -> Option<Kept> {
     Kept::read(OURS.get()?.as_ref()?)
 }

@@ -7,13 +7,12 @@
 //! begins it that has emptied none before: then the salts are random, and say nothing.
 
 use std::fmt;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use crate::files;
 use crate::litestream::local;
+use crate::sqlite::wal::salts_at;
 
 /// One of 0.3's copies of a WAL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +34,8 @@ impl Lap {
     pub fn newest(database: &Path) -> Option<Self> {
         let copy = local::shadow_wal(database)?;
         let (generation, index) = local::place_of(&copy)?;
-        let mut salt = [0; 4];
-        files::open(&copy).ok()?.read_exact_at(&mut salt, 16).ok()?;
-        Some(Self { generation, index: u32::try_from(index).ok()?, salt: u32::from_be_bytes(salt) })
+        let [a, b, c, d, ..] = salts_at(&copy, 16)?;
+        Some(Self { generation, index: u32::try_from(index).ok()?, salt: u32::from_be_bytes([a, b, c, d]) })
     }
 
     /// The same, waited for where there is none yet: what is left out is known by what was there at the beginning.

@@ -13,7 +13,7 @@ use crate::files::{self, name_of};
 use crate::layout::meta_dir;
 use crate::sqlite::wal::{Salts, salts_at};
 
-/// An LTX file's header has the WAL's salts at byte 64, after the magic `LTX1` at 0.
+/// The WAL's salts in an LTX file's header: at byte 64, after the magic `LTX1` at 0.
 pub fn ltx_salts(file: &Path) -> Option<Salts> {
     let mut magic = [0; 4];
     files::open(file).ok()?.read_exact_at(&mut magic, 0).ok()?;
@@ -29,7 +29,7 @@ pub struct Ltx {
     pub txid: u64,
 }
 
-/// The newest of 0.5's own records beside a database.
+/// Where the newest of 0.5's own records is.
 pub fn newest_ltx_path(database: &Path) -> Option<PathBuf> {
     newest_ltx(database).map(|ltx| ltx.path)
 }
@@ -54,12 +54,12 @@ impl Ltx {
     }
 }
 
-/// The last transaction in it.
+/// The last transaction in the newest of 0.5's own records.
 pub fn newest_txid(database: &Path) -> Option<u64> {
     newest_ltx(database).map(|ltx| ltx.txid)
 }
 
-/// The same, with its path.
+/// The newest of 0.5's own records.
 pub fn newest_ltx(database: &Path) -> Option<Ltx> {
     every_ltx(database).max_by_key(|ltx| ltx.txid)
 }
@@ -72,7 +72,7 @@ pub fn has_flags(database: &Path) -> bool {
     newest_ltx(database).map(read).is_some_and(|read| read.is_ok()) && flags != [0; 2]
 }
 
-/// All of them; `0000000000000001-000000000000002a.ltx`: first and last transaction in hexadecimal.
+/// All of 0.5's own records: `0000000000000001-000000000000002a.ltx`: first and last transaction in hexadecimal.
 pub fn every_ltx(database: &Path) -> impl Iterator<Item = Ltx> {
     let entries = std::fs::read_dir(meta_dir(database).join("ltx/0")).into_iter().flatten();
     entries.filter_map(|entry| {

@@ -9,12 +9,12 @@ use crate::layout::beside;
 /// A WAL's salts: they change whenever it is restarted (SQLite's file format, section 4.1).
 pub type Salts = [u8; 8];
 
-/// Its WAL's; none where it is empty or missing. Must not be called while this process has it open.
+/// The salts of a database's WAL; none where that is empty or missing. Must not be called while this process has it open.
 pub fn salts(database: &Path) -> Option<Salts> {
     salts_at(&beside(database, "-wal"), 16)
 }
 
-/// The same of a file that has them at this place.
+/// The salts that a file has at this place: a WAL or a copy of one at 16.
 pub fn salts_at(file: &Path, offset: u64) -> Option<Salts> {
     let mut salts = Salts::default();
     files::open(file).ok()?.read_exact_at(&mut salts, offset).ok()?;

@@ -1,4 +1,4 @@
-//! Whether the newest generation of 0.3's in a replica lacks whole laps of the WAL: an app begun it anew more than once while 0.3 had let go of its
+//! Whether the newest generation of 0.3's in a replica lacks whole laps of the WAL: an app has begun it anew more than once while 0.3 had let go of its
 //! lock for a checkpoint. A bare one leaves such a backup for good; the program looks for it every five seconds, and makes a new snapshot.
 
 use std::fs;
