@@ -132,7 +132,7 @@ impl<'a> Place<'a> {
     /// Whether 0.3 has only just begun a generation in a bucket: its snapshot is there, and nothing yet of the WAL that belongs to it. A
     /// bare one leaves it so where it is killed then, and goes on with the next.
     pub(crate) fn only_begins_a_generation(&self) -> bool {
-        let writes = fs::read_to_string(self.path("writes")).unwrap_or_default();
+        let writes = self.writes();
         let last = writes.lines().rfind(|line| line.contains(" PUT ") && line.contains("/generations/"));
         last.is_some_and(|line| line.contains("/snapshots/")) || self.newest_generation_has_no_wal()
     }
@@ -147,10 +147,16 @@ impl<'a> Place<'a> {
         newest.is_some_and(|newest| !files(&newest.join("wal")).iter().any(|part| part.extension().is_some_and(|end| end == "lz4")))
     }
 
+    /// What the store may have taken, a request a line: not what the proxy answered in its place, or kept to itself.
+    fn writes(&self) -> String {
+        let all = fs::read_to_string(self.path("writes")).unwrap_or_default();
+        let kept = |line: &&str| [", Answer(", "the client has gone"].iter().any(|word| line.contains(word));
+        all.lines().filter(|line| !kept(line)).flat_map(|line| [line, "\n"]).collect()
+    }
+
     /// Whether 0.3 has left out laps of the WAL in its newest generation.
     pub(crate) fn lacks_laps(&self) -> bool {
-        let writes = fs::read_to_string(self.path("writes")).unwrap_or_default();
-        laps::in_bucket(&writes) || laps::in_folder(&self.path("replica"))
+        laps::in_bucket(&self.writes()) || laps::in_folder(&self.path("replica"))
     }
 
     pub(crate) fn runtime(&self, name: &str) -> PathBuf {
