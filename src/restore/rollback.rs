@@ -187,6 +187,14 @@ pub fn resume(database: &Path, entry: &Entry) -> io::Result<bool> {
     Ok(true)
 }
 
+/// The copy that an older release was putting back when it died, with the database itself already put aside: what is in that copy may be
+/// nowhere else. A copy of this release's is put back by [`resume`].
+pub fn stranded(database: &Path) -> Option<PathBuf> {
+    let copy = layout::hidden(database, COPY);
+    let is_left = !database.exists() && matches!(look(&copy), Ok(Local::Sqlite));
+    is_left.then_some(copy)
+}
+
 /// What a boot does, with the lock, about copies that an earlier one has left. Only where that one died in its migration, nothing has
 /// been started since, and this boot is to roll back, too (`may_undo`), the copy is put back; any other is kept aside. Whether one
 /// was put back.
@@ -277,6 +285,16 @@ mod tests {
             let names = fs::read_dir(self.path.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
             names.filter(|name| name.contains(COPY) || name.contains("aside")).collect()
         }
+    }
+
+    #[test]
+    fn a_copy_that_an_older_release_was_putting_back_is_seen_where_there_is_no_database() {
+        let place = Place::new();
+        let copy = layout::hidden(&place.path, COPY);
+        fs::copy(&place.path, &copy).unwrap();
+        assert_eq!(stranded(&place.path), None);
+        fs::remove_file(&place.path).unwrap();
+        assert_eq!(stranded(&place.path), Some(copy));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::report;
 use crate::restore::present::{self, Known};
 use crate::restore::snapshot;
 use crate::restore::{self, Local, rollback, standing};
-use crate::settings::RestorePolicy;
+use crate::settings::{RestorePolicy, StalePolicy};
 use crate::sqlite::beside_app;
 use crate::sqlite::wal;
 use crate::watched::Owed;
@@ -140,6 +140,7 @@ fn say_what_is_not_saved(plan: &Plan, channel: &Channel) {
 fn bring_back(plan: &Plan) -> Result<(Plan, Vec<(Database, String)>), Failure> {
     let mut undecided = Vec::new();
     let mut each = tenants::expand(plan.clone(), &[]);
+    refuse_stranded(&each)?;
     about_copies(&each, |path| rollback::resume(path, &plan.entry))?;
     if !plan.directories.is_empty() && plan.entry.restore != RestorePolicy::Never {
         // The lists first: they say what else is missing. One that never was is no backup that is required.
@@ -161,6 +162,22 @@ fn bring_back(plan: &Plan) -> Result<(Plan, Vec<(Database, String)>), Failure> {
         }
     }
     Ok((each, undecided))
+}
+
+/// Never restores in the place of what an older release had begun to put back, unless that is asked for.
+fn refuse_stranded(plan: &Plan) -> Result<(), Failure> {
+    let takes_replicas = plan.entry.stale == StalePolicy::Restore;
+    for Database { alias, path, .. } in plan.databases.iter().filter(|_| !takes_replicas) {
+        if let Some(copy) = rollback::stranded(path) {
+            let (path, copy) = (path.display(), copy.display());
+            let what = format!(
+                "{alias}: {path} is missing, and an older release died while it was putting back {copy}, which may have what the replica lacks; go \
+                 on with it by `mv {copy} {path}`, or restore from the replica with LITESTREAM_ENTRY_STALE=restore (the copy is kept aside)"
+            );
+            return Err(Failure::new(exit::DAMAGED, what));
+        }
+    }
+    Ok(())
 }
 
 /// Sees to what an earlier boot has left of its migration.

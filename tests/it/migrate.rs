@@ -12,6 +12,7 @@ use crate::support::{Line, PATIENCE, eventually, process, when};
 both_lines!(
     a_migration_runs_once_before_the_app_and_is_in_the_backup,
     a_migration_that_fails_ends_the_start_with_its_code,
+    a_copy_that_an_older_release_was_putting_back_is_not_passed_over,
     a_failed_migration_is_undone_where_that_is_asked_for,
     what_a_killed_life_left_is_saved_after_a_rollback,
     a_migration_that_takes_too_long_or_is_stopped_ends_the_start,
@@ -75,6 +76,25 @@ fn a_migration_that_fails_ends_the_start_with_its_code(line: Line) {
     let after = Contents::of(site.database());
     assert!(before.difference(&after).is_some_and(|what| what.contains("half")));
     assert_eq!(site.backup_of(site.database()).difference(&after), None, "what it did is saved");
+}
+
+fn a_copy_that_an_older_release_was_putting_back_is_not_passed_over(line: Line) {
+    let (site, before) = with_rows(line);
+    let copy = site.path("data/.app.db-before-migration");
+    let connection = rusqlite::Connection::open(site.database()).unwrap();
+    connection.execute_batch("CREATE TABLE only_here(id INTEGER PRIMARY KEY); PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    drop(connection);
+    fs::rename(site.database(), &copy).unwrap();
+    let (code, container) = noting(&site, "true").run();
+    assert!(code == 65 && container.stderr().contains(".app.db-before-migration"), "{code}: {}", container.stderr());
+    assert!(!site.database().exists() && copy.exists());
+    // One of the two ways on that the line says.
+    fs::rename(&copy, site.database()).unwrap();
+    let (code, container) = noting(&site, "true").run();
+    assert_eq!(code, 0, "{}", container.stderr());
+    let after = Contents::of(site.database());
+    assert!(before.difference(&after).is_some_and(|what| what.contains("only_here")), "what was only there");
+    assert_eq!(site.backup_of(site.database()).difference(&after), None);
 }
 
 fn a_failed_migration_is_undone_where_that_is_asked_for(line: Line) {
