@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
 
-use crate::litestream::Line;
 use crate::litestream::expand::expand;
 use crate::litestream::schema::shown_key;
 use crate::litestream::schema::{KEYS, Lines, Section, find, is_grave, is_known};
+use crate::litestream::{Format, Line};
 use crate::model::Directory;
 use crate::settings::{Database, Replica, Tuning};
 use crate::{lint, pattern};
@@ -49,14 +49,14 @@ pub fn render(databases: &[Database], tuning: &[Tuning], line: Line, socket: Opt
     let mut document = Document { top: Mapping::new(), origins: BTreeMap::new() };
     // The app's stdout stays the app's.
     document.set(Section::Logging, "stderr", true.into(), "");
-    if line == Line::V05 {
+    if line.format() == Format::Ltx {
         document.set(Section::Top, "shutdown-sync-timeout", format!("{}ms", last_sync.as_millis()).into(), "");
         if let Some(path) = socket {
             document.set(Section::Socket, "enabled", true.into(), "");
             document.set(Section::Socket, "path", path.to_string_lossy().into_owned().into(), "");
         }
     }
-    if line == Line::V03 {
+    if line.format() == Format::Generations {
         // Its metrics alone tell how far a replica is. The kernel chooses a port, which `status` finds.
         document.set(Section::Top, "addr", ANY_PORT.into(), "");
     }
@@ -97,7 +97,7 @@ pub fn ignored(databases: &[Database], tuning: &[Tuning], line: Line) -> Result<
         if meant.is_some_and(|v| KEYS.iter().any(|k| k.variable == Some(v) && k.is_known_to(line))) {
             continue;
         }
-        let (ours, theirs) = if line == Line::V05 { ("0.5", "0.3") } else { ("0.3", "0.5") };
+        let (ours, theirs) = if line.format() == Format::Ltx { ("0.5", "0.3") } else { ("0.3", "0.5") };
         let known = match find(section, key).map(|k| k.lines) {
             Some(Lines::Both) | None => "neither line".to_owned(),
             Some(_) => format!("Litestream {theirs}"),
@@ -121,7 +121,7 @@ pub fn ignored(databases: &[Database], tuning: &[Tuning], line: Line) -> Result<
 
 /// The lines name Google's storage differently.
 fn for_line(key: &str, value: &Value, line: Line) -> Value {
-    let (theirs, ours) = if line == Line::V03 { ("gs", "gcs") } else { ("gcs", "gs") };
+    let (theirs, ours) = if line.format() == Format::Generations { ("gs", "gcs") } else { ("gcs", "gs") };
     match (key, value.as_str()) {
         ("type", Some(text)) if text == theirs => ours.into(),
         ("url", Some(text)) => match text.strip_prefix(theirs).filter(|rest| rest.starts_with("://")) {
@@ -183,7 +183,7 @@ impl Document {
             return entry;
         }
         // 0.3 ignores `replica:` silently.
-        let place = if line == Line::V03 { format!("dbs.{at}.replicas.0") } else { format!("dbs.{at}.replica") };
+        let place = if line.format() == Format::Generations { format!("dbs.{at}.replicas.0") } else { format!("dbs.{at}.replica") };
         let mut replica = Mapping::new();
         for (key, value) in database.replica.keys() {
             if is_known(Section::Replica, key, line) || find(Section::Replica, key).is_none() {
@@ -191,9 +191,9 @@ impl Document {
                 self.origins.insert(format!("{place}.{key}"), database.replica.from(key).unwrap_or_default().to_owned());
             }
         }
-        match line {
-            Line::V03 => put(&mut entry, "replicas", vec![Value::Mapping(replica)]),
-            Line::V05 => put(&mut entry, "replica", replica),
+        match line.format() {
+            Format::Generations => put(&mut entry, "replicas", vec![Value::Mapping(replica)]),
+            Format::Ltx => put(&mut entry, "replica", replica),
         }
         entry
     }
@@ -309,10 +309,10 @@ impl Document {
     /// that an upload may just miss what was found. An upload clock that ticks more often costs nothing: there
     /// is one file a second either way.
     #[must_use]
-    pub fn again(&self, line: Line) -> Self {
+    pub fn again(&self, format: Format) -> Self {
         let mut top = self.top.clone();
         let entries = top.get_mut("dbs").and_then(Value::as_sequence_mut).into_iter().flatten();
-        for replica in entries.filter(|_| line == Line::V05).flat_map(replicas).filter(|r| !r.contains_key("sync-interval")) {
+        for replica in entries.filter(|_| format == Format::Ltx).flat_map(replicas).filter(|r| !r.contains_key("sync-interval")) {
             put(replica, "sync-interval", "250ms".to_owned());
         }
         Self { top, origins: BTreeMap::new() }
@@ -452,7 +452,7 @@ mod tests {
             database("/d/b.db", replica(&[("type", "file"), ("path", "/r/b")])),
         ];
         let all = render(&dbs, &[], Line::V03, None, Duration::from_secs(3));
-        let pass = all.last_pass(Line::V03, Path::new("/d/b.db"), None);
+        let pass = all.last_pass(Format::Generations, Path::new("/d/b.db"), None);
         assert_eq!(pass.databases().iter().map(|d| d.path.clone()).collect::<Vec<_>>(), [PathBuf::from("/d/b.db")]);
         assert!(pass.text().contains("monitor-interval: \"20ms\"") && pass.text().contains("sync-interval: \"20ms\""));
     }
@@ -464,7 +464,7 @@ mod tests {
             if let Some(interval) = interval {
                 replica.set("sync-interval", interval, "LITESTREAM_SYNC_INTERVAL");
             }
-            render(&[database("/d/a.db", replica)], &[], line, None, Duration::from_secs(3)).again(line).text()
+            render(&[database("/d/a.db", replica)], &[], line, None, Duration::from_secs(3)).again(line.format()).text()
         };
         assert!(with(None, Line::V05).contains("sync-interval: \"250ms\"") && !with(None, Line::V03).contains("sync-interval"));
         assert!(with(Some("9s"), Line::V05).contains("sync-interval: \"9s\""));

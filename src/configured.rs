@@ -132,7 +132,7 @@ pub fn leave_plan(plan: &Plan, document: &Document) -> Result<(), Failure> {
     let text = serde_yaml::to_string(plan).map_err(|e| Failure::new(exit::INTERNAL, format!("the plan cannot be written: {e}")))?;
     let mut written = runtime::write(&plan.runtime.join(plan::PLAN_FILE), &text);
     if !plan.users_file {
-        written = written.and_then(|()| runtime::write(&plan.config_again(), &document.again(plan.litestream.line).text()));
+        written = written.and_then(|()| runtime::write(&plan.config_again(), &document.again(plan.litestream.format()).text()));
     }
     written.map_err(|e| unwritten(plan, &e))
 }

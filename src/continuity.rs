@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 
 use crate::files::Dir;
-use crate::litestream::Line;
+use crate::litestream::Format;
 use crate::litestream::backup::Position;
 use crate::litestream::local::{begun_at, ltx_salts, newest_ltx, own_position, shadow_position};
 use crate::mark::{self, Mark, mark_path, note_generation, note_origin};
@@ -107,8 +107,8 @@ fn note_past(database: &Path, mark: &Mark) -> io::Result<()> {
 }
 
 /// Litestream's own position beside a database, or the one that we have restored: `None` where nothing is known.
-pub fn position(database: &Path, line: Line) -> Option<Position> {
-    own_position(database, line).or_else(|| match Mark::read(database) {
+pub fn position(database: &Path, format: Format) -> Option<Position> {
+    own_position(database, format).or_else(|| match Mark::read(database) {
         Mark::Restored(position) | Mark::Rewound(position) => Some(position),
         _ => None,
     })

@@ -16,7 +16,7 @@ use crate::facilities::Facilities;
 use crate::layout;
 use crate::lint;
 use crate::litestream::call::Config;
-use crate::litestream::{Ability, Line, Litestream};
+use crate::litestream::{Ability, Format, Litestream};
 pub use crate::model::{Database, Directory};
 use crate::settings::{self, Entry, Secrets, Settings, Source};
 
@@ -203,7 +203,7 @@ pub fn make(
 fn refuse_unusable_paths(plan: &Plan) -> Result<(), Failure> {
     let wrong = plan.locked().into_iter().filter_map(|database| {
         let misread = |mark| format!("has a {mark} in it, by which Litestream opens another file; rename it");
-        let mark = plan.litestream.line.misread(database.path.as_os_str().as_bytes());
+        let mark = plan.litestream.format().misread(database.path.as_os_str().as_bytes());
         let why = mark.map(misread).or_else(|| layout::too_long(&database.path))?;
         let from = database.from.first().cloned().unwrap_or_else(|| plan.config.display().to_string());
         Some(format!("{from}: {} {why}", database.path.display()))
@@ -274,7 +274,7 @@ fn directory(database: &settings::Database, secrets: &Secrets) -> Directory {
 
 /// Replica types and directories that only 0.5 has.
 fn refuse_what_the_line_lacks(databases: &[settings::Database], litestream: &Litestream) -> Result<(), Failure> {
-    if litestream.line == Line::V05 {
+    if litestream.format() == Format::Ltx {
         let several = databases.iter().find(|d| d.extra.contains_key("replicas"));
         let refused = |d: &settings::Database| {
             format!("{}: {} has several replicas; Litestream 0.5 takes one: `replica: {{…}}`", d.named_by, d.alias)
@@ -331,7 +331,7 @@ fn notes(settings: &Settings, litestream: &Litestream) -> Vec<String> {
              proved and made whole with LITESTREAM_ENTRY_VERIFY_INTERVAL"
         ));
     }
-    if litestream.line == Line::V05 && !litestream.can(Ability::Status) {
+    if litestream.format() == Format::Ltx && !litestream.can(Ability::Status) {
         notes.push(format!("Litestream {version}: every start makes a full snapshot; 0.5.12 and later do not need it"));
     }
     notes
@@ -382,6 +382,7 @@ pub fn litestream_environment(app: &[CString], secrets: &Secrets, google: Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::litestream::Line;
     use crate::settings::{self, Environment};
 
     fn litestream(line: Line) -> Litestream {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::files;
-use crate::litestream::Line;
+use crate::litestream::Format;
 use crate::litestream::backup::{self, Position};
 use crate::litestream::local;
 use crate::sqlite::wal::{Place, Salts};
@@ -22,24 +22,24 @@ pub struct Read {
 }
 
 /// How far Litestream has read a database; none where it never has.
-pub fn read(database: &Path, line: Line) -> Option<Read> {
-    let position = local::own_position(database, line)?;
-    let file = newest_file(database, line)?;
+pub fn read(database: &Path, format: Format) -> Option<Read> {
+    let position = local::own_position(database, format)?;
+    let file = newest_file(database, format)?;
     let at = std::fs::metadata(&file).and_then(|m| m.modified()).ok()?;
-    let place = match line {
-        Line::V05 => ltx_place(&file),
-        Line::V03 => shadow_place(&file),
+    let place = match format {
+        Format::Ltx => ltx_place(&file),
+        Format::Generations => shadow_place(&file),
     };
     Some(Read { position, place, at })
 }
 
 /// The same where it matters that there is none: a file that is looked for may just be replaced by the next.
-pub fn read_patiently(database: &Path, line: Line) -> Option<Read> {
+pub fn read_patiently(database: &Path, format: Format) -> Option<Read> {
     (0..TRIES).find_map(|tried| {
         if tried > 0 {
             std::thread::sleep(PAUSE);
         }
-        read(database, line)
+        read(database, format)
     })
 }
 
@@ -47,10 +47,10 @@ pub fn read_patiently(database: &Path, line: Line) -> Option<Read> {
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(10);
 
-fn newest_file(database: &Path, line: Line) -> Option<PathBuf> {
-    match line {
-        Line::V05 => local::newest_ltx_path(database),
-        Line::V03 => local::shadow_wal(database),
+fn newest_file(database: &Path, format: Format) -> Option<PathBuf> {
+    match format {
+        Format::Ltx => local::newest_ltx_path(database),
+        Format::Generations => local::shadow_wal(database),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::exit::{self, Failure};
 use crate::litestream::local;
-use crate::litestream::{Line, chain};
+use crate::litestream::{Format, chain};
 use crate::plan::{Database, Plan};
 use crate::protocol::Message;
 use crate::restore::install::go_on_from_here;
@@ -37,9 +37,9 @@ pub fn begin(plan: &Plan, databases: &[Database], within: Duration, ask: impl Fn
         Some(_) => return Err(failed("litestream is not up; it takes one by itself when it comes back")),
         None => return Err(failed("no litestream-entry runs here as a container's entrypoint")),
     }
-    match plan.litestream.line {
-        Line::V03 => databases.iter().try_for_each(|database| begin_generation(database, by).map_err(|why| failed(&why))),
-        Line::V05 => {
+    match plan.litestream.format() {
+        Format::Generations => databases.iter().try_for_each(|database| begin_generation(database, by).map_err(|why| failed(&why))),
+        Format::Ltx => {
             // A snapshot of the lowest level alone would leave a restore to begin with a damaged one of the highest.
             for Database { path, alias, .. } in databases {
                 Owed::note(plan, path, &format!("{alias}: a new snapshot was asked for"));
@@ -90,7 +90,7 @@ fn until(by: Instant, is_so: impl Fn() -> bool) -> Result<bool, Failure> {
 /// What was in the way.
 pub fn clear_the_way(plan: &Plan, database: &Database) -> Result<(), String> {
     let path = &database.path;
-    if plan.litestream.line == Line::V03 {
+    if plan.litestream.format() == Format::Generations {
         return continuity::begin_anew(path).map_err(|error| error.to_string());
     }
     // Its own files are elsewhere; on an empty WAL it takes one by itself.

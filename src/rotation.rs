@@ -175,7 +175,7 @@ fn take(kept: &Kept, values: &Values, own: &[CString]) -> Result<Taken, String> 
             return Err("a secret that has changed names another place for a backup: start the container again for that".to_owned());
         }
         leave(&old, &old.config, &made.document.text()).map_err(io)?;
-        leave(&old, &old.config_again(), &made.document.again(old.litestream.line).text()).map_err(io)?;
+        leave(&old, &old.config_again(), &made.document.again(old.litestream.format()).text()).map_err(io)?;
     }
     if let Some(google) = &secrets.google {
         leave(&old, &kept.runtime.join(plan::GOOGLE_FILE), google).map_err(io)?;

@@ -345,7 +345,7 @@ fn replace(path: &Path, text: &str, share: impl FnOnce(&File) -> io::Result<()>)
 /// # Errors
 /// Why it cannot be written.
 pub fn pass_config(plan: &Plan, database: &Database, meta: Option<&Path>) -> Result<Handed, String> {
-    let text = document(plan)?.last_pass(plan.litestream.line, &database.path, meta).text();
+    let text = document(plan)?.last_pass(plan.litestream.format(), &database.path, meta).text();
     Handed::write(plan, pass_file(plan, database, "yml"), &text)
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use crate::litestream::Line;
+use crate::litestream::Format;
 use crate::pattern::{LIST, matches, takes_list};
 use crate::plan::{Database, Directory, Plan};
 use crate::{files, layout, report, runtime, sqlite};
@@ -126,7 +126,7 @@ fn oddity(path: &Path) -> Option<&'static str> {
     match path.to_str() {
         None => Some("is not UTF-8, which makes Litestream fall over again and again"),
         Some(_) if layout::too_long(path).is_some() => Some("is too long for what lies beside a database"),
-        Some(text) => Line::V05.misread(text.as_bytes()).map(|_| "has a character (?, #, %) by which Litestream opens another file"),
+        Some(text) => Format::Ltx.misread(text.as_bytes()).map(|_| "has a character (?, #, %) by which Litestream opens another file"),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::laps::Lap;
 use crate::litestream::backup::Position;
 use crate::litestream::chain::{self, Part};
 use crate::litestream::local;
-use crate::litestream::{Ability, Line, socket};
+use crate::litestream::{Ability, Format, socket};
 use crate::plan::{Database, Plan};
 use crate::state::State;
 use crate::status::{self, Uploaded};
@@ -52,14 +52,14 @@ pub fn look(plan: &Plan, databases: &[Database]) -> Vec<Finding> {
     for database in databases {
         let mut watched = Watched::read(plan, &database.path);
         let before = watched.clone();
-        match look_at_file(database, plan.litestream.line, &mut watched, state.as_ref()) {
+        match look_at_file(database, plan.litestream.format(), &mut watched, state.as_ref()) {
             Some(finding) => {
                 if let Finding::Begin(why) = &finding {
                     Owed::note(plan, &database.path, why);
                 }
                 findings.push(finding);
             }
-            None if let Some(why) = left_out(database, plan.litestream.line, &mut watched, by)
+            None if let Some(why) = left_out(database, plan.litestream.format(), &mut watched, by)
                 && Owed::read(plan, &database.path).is_none() =>
             {
                 Owed::note(plan, &database.path, &why);
@@ -80,11 +80,11 @@ pub fn look(plan: &Plan, databases: &[Database]) -> Vec<Finding> {
 }
 
 /// What has become of the database's file.
-fn look_at_file(database: &Database, line: Line, watched: &mut Watched, state: Option<&State>) -> Option<Finding> {
+fn look_at_file(database: &Database, format: Format, watched: &mut Watched, state: Option<&State>) -> Option<Finding> {
     let (alias, path) = (&database.alias, database.path.display());
     let Some(now) = Identity::of(&database.path) else {
         // What Litestream has read was there.
-        let was_here = watched.file.is_some() || local::own_position(&database.path, line).is_some();
+        let was_here = watched.file.is_some() || local::own_position(&database.path, format).is_some();
         if was_here && !std::mem::replace(&mut watched.deleted, true) {
             return Some(Finding::Note(format!("{alias}: {path} was deleted while it was replicated; what its replica has of it stays")));
         }
@@ -105,9 +105,9 @@ fn look_at_file(database: &Database, line: Line, watched: &mut Watched, state: O
 }
 
 /// What 0.3 has left out of its generation, in words. It is looked for from the first copy of the WAL on that was seen.
-fn left_out(database: &Database, line: Line, watched: &mut Watched, by: Instant) -> Option<String> {
+fn left_out(database: &Database, format: Format, watched: &mut Watched, by: Instant) -> Option<String> {
     // Nothing is waited for that is in a place of the user's, or that Litestream has nothing to read for.
-    if line != Line::V03 || database.has_own_meta || watched.file.is_none() {
+    if format != Format::Generations || database.has_own_meta || watched.file.is_none() {
         return None;
     }
     let now = Lap::awaited(&database.path, by)?;
@@ -124,7 +124,7 @@ fn left_out(database: &Database, line: Line, watched: &mut Watched, by: Instant)
 
 /// What it has left out since the last look, where there was one.
 pub fn has_left_out(plan: &Plan, database: &Database) -> Option<String> {
-    left_out(database, plan.litestream.line, &mut Watched::read(plan, &database.path), Instant::now())
+    left_out(database, plan.litestream.format(), &mut Watched::read(plan, &database.path), Instant::now())
 }
 
 fn named(alias: &str, finding: Finding) -> Finding {
@@ -209,7 +209,7 @@ fn look_at_replica(plan: &Plan, database: &Database, watched: &mut Watched, want
         return None;
     }
     let owed = Owed::read(plan, &database.path);
-    let here = local::own_position(&database.path, plan.litestream.line);
+    let here = local::own_position(&database.path, plan.litestream.format());
     if !is_due(watched, here.as_ref(), chain::folder(&database.replica).is_some(), owed.is_some(), asked) {
         return None;
     }
@@ -258,7 +258,7 @@ fn is_due(watched: &Watched, here: Option<&Position>, folder: bool, owed: bool, 
 /// What of the backup is missing up to that position, of what was seen there before, too.
 fn lacks(plan: &Plan, database: &Database, wanted: &Position, watched: &mut Watched) -> Result<Option<String>, String> {
     let parts = list(plan, database, Instant::now() + ANSWER)?;
-    let lacks = chain::lacks(&parts, plan.litestream.line, Some(wanted)).or_else(|| hole(database, &parts, wanted, watched));
+    let lacks = chain::lacks(&parts, plan.litestream.format(), Some(wanted)).or_else(|| hole(database, &parts, wanted, watched));
     Ok(lacks.or_else(|| is_gone(&parts, wanted, watched)))
 }
 
@@ -296,13 +296,13 @@ fn list(plan: &Plan, database: &Database, by: Instant) -> Result<Vec<Part>, Stri
 
 /// Whether this Litestream can list what the replica holds; a folder is looked at without it.
 pub fn can_look(plan: &Plan, database: &Database) -> bool {
-    plan.litestream.line == Line::V03 || plan.litestream.can(Ability::Socket) || chain::folder(&database.replica).is_some()
+    plan.litestream.format() == Format::Generations || plan.litestream.can(Ability::Socket) || chain::folder(&database.replica).is_some()
 }
 
 /// Whether the file is another one than Litestream has open: before a last sync by that Litestream.
 pub fn is_another_file(plan: &Plan, database: &Database) -> Option<String> {
     let mut watched = Watched::read(plan, &database.path);
-    match look_at_file(database, plan.litestream.line, &mut watched, State::read(&plan.runtime).as_ref()) {
+    match look_at_file(database, plan.litestream.format(), &mut watched, State::read(&plan.runtime).as_ref()) {
         Some(Finding::Begin(why)) => Some(why),
         Some(Finding::Note(_)) | None => None,
     }
@@ -313,14 +313,14 @@ pub fn is_another_file(plan: &Plan, database: &Database) -> Option<String> {
 /// # Errors
 /// What kept it from being looked at.
 pub fn lacks_after_the_last_sync(plan: &Plan, database: &Database, by: Instant) -> Result<Option<String>, String> {
-    let line = plan.litestream.line;
-    if let Some(why) = left_out(database, line, &mut Watched::read(plan, &database.path), Instant::now()) {
+    let format = plan.litestream.format();
+    if let Some(why) = left_out(database, format, &mut Watched::read(plan, &database.path), Instant::now()) {
         return Ok(Some(why));
     }
     let parts = list(plan, database, by)?;
-    let wanted = local::own_position(&database.path, line);
+    let wanted = local::own_position(&database.path, format);
     let hole = || hole(database, &parts, wanted.as_ref()?, &Watched::read(plan, &database.path));
-    Ok(chain::lacks(&parts, line, wanted.as_ref()).or_else(hole))
+    Ok(chain::lacks(&parts, format, wanted.as_ref()).or_else(hole))
 }
 
 #[cfg(test)]

@@ -69,6 +69,15 @@ fn the_map_of_the_source_names_every_module_and_only_files_that_are_there() {
     assert!(gone.is_empty(), "docs/architecture.md names {gone:?}, which are not there");
 }
 
+#[test]
+fn only_what_speaks_to_litestream_asks_which_line_it_is() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let elsewhere = sources(&src).into_iter().filter(|(_, module)| module != "litestream");
+    let asks = |text: &str| without_tests(text).lines().position(|line| line.contains("Line::V0"));
+    let asking: Vec<_> = elsewhere.filter_map(|(path, _)| Some((asks(&fs::read_to_string(&path).unwrap())? + 1, path))).collect();
+    assert!(asking.is_empty(), "these ask for a line by its number instead of by its `Format` or an `Ability`: {asking:?}");
+}
+
 /// Every source file below, with its top-level module; those of tests alone left out.
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_yaml::{Mapping, Value};
 
 use super::{Document, put, replicas};
-use crate::litestream::Line;
+use crate::litestream::Format;
 
 impl Document {
     /// With one database at another path.
@@ -27,7 +27,7 @@ impl Document {
 
     /// For a pass after the app's end: one database (0.5's `-once` stops at the first that fails), no port and no socket of its own, and on 0.3 intervals that do not wait.
     #[must_use]
-    pub fn last_pass(&self, line: Line, database: &Path, meta: Option<&Path>) -> Self {
+    pub fn last_pass(&self, format: Format, database: &Path, meta: Option<&Path>) -> Self {
         let mut top = self.top.clone();
         for key in ["addr", "socket", "exec", "mcp-addr", "dbs"] {
             top.remove(key);
@@ -41,14 +41,14 @@ impl Document {
                 if let Some(meta) = meta.and_then(Path::to_str) {
                     put(entry, "meta-path", meta.to_owned());
                 }
-                if meta.is_some() || line == Line::V03 {
-                    without_checkpoints(entry, line);
+                if meta.is_some() || format == Format::Generations {
+                    without_checkpoints(entry, format);
                 }
-                if line == Line::V03 {
+                if format == Format::Generations {
                     put(entry, "monitor-interval", "20ms".to_owned());
                 }
             }
-            if line == Line::V03 {
+            if format == Format::Generations {
                 for replica in replicas(&mut entry) {
                     put(replica, "sync-interval", "20ms".to_owned());
                 }
@@ -57,7 +57,7 @@ impl Document {
         });
         let dbs: Vec<Value> = dbs.collect();
         put(&mut top, "dbs", dbs);
-        if line == Line::V03 {
+        if format == Format::Generations {
             let mut logging = Mapping::new();
             put(&mut logging, "level", "debug".to_owned());
             put(&mut logging, "type", "json".to_owned());
@@ -70,10 +70,10 @@ impl Document {
 
 /// A checkpoint would write to the database, which may be full; and for each, 0.3 lets go of its lock: an app that writes in that moment may begin
 /// the WAL anew before the end of it is copied.
-fn without_checkpoints(entry: &mut Mapping, line: Line) {
-    let counts = match line {
-        Line::V05 => ["min-checkpoint-page-count", "truncate-page-n"],
-        Line::V03 => ["min-checkpoint-page-count", "max-checkpoint-page-count"],
+fn without_checkpoints(entry: &mut Mapping, format: Format) {
+    let counts = match format {
+        Format::Ltx => ["min-checkpoint-page-count", "truncate-page-n"],
+        Format::Generations => ["min-checkpoint-page-count", "max-checkpoint-page-count"],
     };
     for key in counts {
         put(entry, key, i32::MAX);

@@ -8,7 +8,7 @@ use crate::exit::{self, Failure};
 use crate::facilities::Facilities;
 use crate::files::{self, Owner};
 use crate::identity::Identity;
-use crate::litestream::{self, Line};
+use crate::litestream::{self, Format};
 use crate::lock::{self, Locks};
 use crate::plan::{Plan, Planned};
 use crate::protocol::{Check, Rules};
@@ -142,7 +142,7 @@ fn replicate_by(rules: &mut Rules, plan: &Plan, locked: bool) {
     rules.wait = entry.lock == LockPolicy::Wait || alone;
     rules.wait_for = (alone && entry.lock != LockPolicy::Wait).then_some(ALONE_WITHIN);
     rules.confirms = plan.socket.is_some() && plan.litestream.can(litestream::Ability::Sync);
-    rules.repairs = plan.litestream.line == Line::V05;
+    rules.repairs = plan.litestream.format() == Format::Ltx;
     rules.watches = plan.directories.iter().any(|d| tenants::is_listed(plan, d));
     rules.reserve = plan.reserve();
     let replicated = plan.locked();

@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use super::tree::{Body, Node, Scalar};
 use super::{Context, Part, is_key, is_variable, shown};
-use crate::litestream::Line;
 use crate::litestream::duration;
 use crate::litestream::schema::shown_key;
 use crate::litestream::schema::{self, KEYS, Key, Kind, Section};
+use crate::litestream::{Format, Line};
 use crate::text::nearest;
 
 pub(super) fn check(part: &Part, context: &mut Context) {
@@ -47,33 +47,33 @@ fn safe(name: &str) -> &str {
 /// What stands elsewhere, or is done otherwise, on the running line.
 fn moved(part: &Part, name: &str, value: &Rc<Node>, context: &Context) -> Option<String> {
     let this = context.this();
-    Some(match (context.line, part.section, name) {
+    Some(match (context.line.format(), part.section, name) {
         _ if value.is_null() => return None,
-        (Line::V05, Section::Replica, "retention" | "snapshot-interval") => {
+        (Format::Ltx, Section::Replica, "retention" | "snapshot-interval") => {
             format!("{this} ignores it under a replica; write `{}` at the top of the file", snapshot(&part.node))
         }
-        (Line::V05, Section::Replica, "validation-interval") => {
+        (Format::Ltx, Section::Replica, "validation-interval") => {
             format!("{this} ignores it under a replica; write `validation: {{interval: {}}}` at the top of the file", written(name, value))
         }
-        (Line::V05, Section::Replica, "retention-check-interval") => {
+        (Format::Ltx, Section::Replica, "retention-check-interval") => {
             format!("{this} ignores it, since it looks for what is too old with every snapshot; remove it")
         }
-        (Line::V05, Section::Top, "retention") if value.scalar().is_some() && !is_variable(value) => {
+        (Format::Ltx, Section::Top, "retention") if value.scalar().is_some() && !is_variable(value) => {
             format!("{this} refuses a duration here; write `snapshot: {{retention: {}}}` in its place", written(name, value))
         }
-        (Line::V05, Section::Database, "max-checkpoint-page-count") => {
+        (Format::Ltx, Section::Database, "max-checkpoint-page-count") => {
             format!(
                 "{this} ignores it, since it has another limit for the WAL; remove it, or write `truncate-page-n: {}`",
                 shown(name, value)
             )
         }
-        (Line::V05, Section::Replica, "age") => {
+        (Format::Ltx, Section::Replica, "age") => {
             format!("{this} cannot encrypt and refuses it; remove it and let the bucket encrypt, or run Litestream 0.3.13")
         }
-        (Line::V03, Section::Database, "replica") if part.node.get("replicas").is_none() => {
+        (Format::Generations, Section::Database, "replica") if part.node.get("replicas").is_none() => {
             format!("{this} ignores it, so that NOTHING IS BACKED UP; write `replicas: [{{{}}}]`", outline(value))
         }
-        (Line::V03, Section::Top | Section::Database, "snapshot") => {
+        (Format::Generations, Section::Top | Section::Database, "snapshot") => {
             let keys = [("interval", "snapshot-interval"), ("retention", "retention")];
             let keys = keys.iter().filter_map(|(k, new)| Some(format!("`{new}: {}`", written(k, value.get(k)?))));
             let keys: Vec<String> = keys.collect();
@@ -82,11 +82,11 @@ fn moved(part: &Part, name: &str, value: &Rc<Node>, context: &Context) -> Option
                 if keys.is_empty() { "`retention: 24h`".to_owned() } else { keys.join(" and ") }
             )
         }
-        (Line::V03, Section::Top, "validation") => {
+        (Format::Generations, Section::Top, "validation") => {
             let interval = value.get("interval").map_or("6h".to_owned(), |v| written("interval", v));
             format!("{this} ignores it; write `validation-interval: {interval}` under each replica")
         }
-        (Line::V03, Section::Database, "dir" | "pattern") => {
+        (Format::Generations, Section::Database, "dir" | "pattern") => {
             format!("{this} ignores it, since it has no directories; write an entry `- path: …` for each database")
         }
         _ => return None,
@@ -127,7 +127,7 @@ fn unknown(section: Section, name: &str, value: &Node, context: &Context) -> Str
         return format!("{name}: {this} ignores it {}; write it {}", inside(section), inside(key.section));
     }
     if other.is_some() {
-        let other = super::name(if context.line == Line::V03 { Line::V05 } else { Line::V03 });
+        let other = Line::ALL.into_iter().find(|line| *line != context.line).map_or("another", Line::name);
         return format!("{name}: only {other} knows it, {this} ignores it; remove it");
     }
     let near = nearest(name, KEYS.iter().filter(ours).filter(|k| k.section == section).map(|k| k.name));
@@ -217,7 +217,7 @@ fn wrong_duration(name: &str, section: Section, scalar: &Scalar, value: &Node, c
     let is_number = scalar.plain && digits.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit());
     let bare = is_number.then(|| digits.parse::<f64>().ok()).flatten();
     let nanos = bare.or_else(|| duration::parse(&scalar.text));
-    let least = LEAST.iter().find(|(s, n, ..)| context.line == Line::V05 && *s == section && *n == name);
+    let least = LEAST.iter().find(|(s, n, ..)| context.line.format() == Format::Ltx && *s == section && *n == name);
     // What the variable holds is not shown, and is put right where it is set.
     let at = |right: &str| match scalar.references.as_slice() {
         [] => format!("write `{name}: {right}`"),

@@ -14,9 +14,9 @@ use std::rc::Rc;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::litestream::Line;
 use crate::litestream::expand;
 use crate::litestream::schema::{self, KEYS, Kind, Section};
+use crate::litestream::{Format, Line};
 use references::Reference;
 use tree::{Body, Node, Place, Scalar};
 
@@ -36,7 +36,7 @@ pub struct Finding {
 /// Lints a file's text, as Litestream would read it with this environment, in the order of its lines.
 pub fn lint(text: &str, line: Line, env: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
     // 0.5 has a variable of its own.
-    let env = |name: &str| if line == Line::V05 && name == "PID" { Some("1".to_owned()) } else { env(name) };
+    let env = |name: &str| if line.format() == Format::Ltx && name == "PID" { Some("1".to_owned()) } else { env(name) };
     let mut context = Context { line, findings: Vec::new() };
     let references = references::find(text, &env);
     if references.iter().any(Reference::swallows_lines) {
@@ -155,14 +155,7 @@ impl Context {
 
     /// The running line's name.
     fn this(&self) -> &'static str {
-        name(self.line)
-    }
-}
-
-fn name(line: Line) -> &'static str {
-    match line {
-        Line::V03 => "Litestream 0.3",
-        Line::V05 => "Litestream 0.5",
+        self.line.name()
     }
 }
 

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use super::tree::{Node, Place, Scalar};
 use super::{Context, Part, is_variable, shown};
-use crate::litestream::Line;
 use crate::litestream::schema::Section;
+use crate::litestream::{Format, Line};
 use crate::text::nearest;
 
 /// A check of one mapping: itself, the file, and what to add to.
@@ -42,9 +42,9 @@ pub(super) fn check(part: &Part, root: &Rc<Node>, context: &mut Context) {
 
 /// The least that is a configuration.
 pub(super) fn example(line: Line) -> &'static str {
-    match line {
-        Line::V03 => "dbs: [{path: /data/app.db, replicas: [{url: s3://BUCKET/app.db}]}]",
-        Line::V05 => "dbs: [{path: /data/app.db, replica: {url: s3://BUCKET/app.db}}]",
+    match line.format() {
+        Format::Generations => "dbs: [{path: /data/app.db, replicas: [{url: s3://BUCKET/app.db}]}]",
+        Format::Ltx => "dbs: [{path: /data/app.db, replica: {url: s3://BUCKET/app.db}}]",
     }
 }
 
@@ -75,7 +75,7 @@ fn addr(top: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
 }
 
 fn socket(top: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
-    if context.line == Line::V03 || top.get("socket").is_some_and(|v| is_variable(v)) {
+    if context.line.format() == Format::Generations || top.get("socket").is_some_and(|v| is_variable(v)) {
         return;
     }
     let enabled = top.get("socket").and_then(|socket| socket.get("enabled")).and_then(|v| v.scalar());
@@ -98,7 +98,7 @@ fn no_databases(top: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
 }
 
 fn log_type(logging: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
-    let known: &[&str] = if context.line == Line::V03 { &["text", "json"] } else { &["text", "json", "pretty"] };
+    let known: &[&str] = if context.line.format() == Format::Generations { &["text", "json"] } else { &["text", "json", "pretty"] };
     if let Some(kind) = logging.text("type").filter(|kind| !known.contains(kind)) {
         let what = format!("type: {} crashes on this kind of log; write `type: {}`", context.this(), nearest(kind, known.iter().copied()));
         context.say(place(logging, "type"), what);
@@ -107,7 +107,7 @@ fn log_type(logging: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
 
 fn heartbeat_url(top: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
     let wrong = |url: &str| !url.starts_with("http://") && !url.starts_with("https://");
-    if context.line == Line::V05 && top.text("heartbeat-url").is_some_and(wrong) {
+    if context.line.format() == Format::Ltx && top.text("heartbeat-url").is_some_and(wrong) {
         let what = "heartbeat-url: Litestream refuses what is not http or https; write `heartbeat-url: https://…`";
         context.say(place(top, "heartbeat-url"), what);
     }
@@ -130,7 +130,7 @@ fn level_interval(level: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
 
 /// What 0.5 refuses beside `path`.
 fn directory_keys(database: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
-    if context.line == Line::V03 || database.text("path").is_none() || database.text("dir").is_some() {
+    if context.line.format() == Format::Generations || database.text("path").is_none() || database.text("dir").is_some() {
         return;
     }
     for key in ["watch", "meta-dir"] {
@@ -144,7 +144,7 @@ fn directory_keys(database: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
 
 fn database_path(database: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
     let has = |key: &str| database.text(key).is_some();
-    let dirs = context.line == Line::V05;
+    let dirs = context.line.format() == Format::Ltx;
     // An unset variable has its own finding.
     let meant = |key: &str| database.get(key).is_some_and(|v| is_variable(v));
     if !has("path") && !meant("path") && !(dirs && (has("dir") || meant("dir"))) {
@@ -161,7 +161,7 @@ fn database_path(database: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
 /// Nothing shows it once Litestream runs.
 fn misread_path(database: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
     for key in ["path", "dir"] {
-        if let Some(mark) = database.text(key).and_then(|path| context.line.misread(path.as_bytes())) {
+        if let Some(mark) = database.text(key).and_then(|path| context.line.format().misread(path.as_bytes())) {
             let what =
                 format!("{key}: it has a {mark} in it, by which Litestream opens another file; rename it, and write the new name here");
             context.find(place(database, key), what, true);
@@ -172,7 +172,11 @@ fn misread_path(database: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
 fn replica_count(database: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
     let (one, several) = (database.get("replica").filter(|v| !v.is_null()), database.get("replicas").filter(|v| !v.is_null()));
     let count = several.map_or(0, |v| v.mappings().count());
-    let write = if context.line == Line::V03 { "replicas: [{url: s3://BUCKET/app.db}]" } else { "replica: {url: s3://BUCKET/app.db}" };
+    let write = if context.line.format() == Format::Generations {
+        "replicas: [{url: s3://BUCKET/app.db}]"
+    } else {
+        "replica: {url: s3://BUCKET/app.db}"
+    };
     match (one, several) {
         (None, None) => {
             let unset = ["replica", "replicas"].iter().any(|k| database.get(k).is_some_and(|v| is_variable(v)));
@@ -183,11 +187,11 @@ fn replica_count(database: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
         (None, Some(list)) if count == 0 && list.scalar().is_none() => {
             context.say(place(database, "replicas"), format!("replicas: the list is empty, so that nothing is backed up; write `{write}`"));
         }
-        (Some(_), Some(_)) if context.line == Line::V05 => {
+        (Some(_), Some(_)) if context.line.format() == Format::Ltx => {
             let what = "replicas: Litestream 0.5 refuses it beside `replica`; remove the `replicas:`";
             context.say(place(database, "replicas"), what);
         }
-        (None, Some(_)) if context.line == Line::V05 && count > 1 => {
+        (None, Some(_)) if context.line.format() == Format::Ltx && count > 1 => {
             let what = "replicas: Litestream 0.5 refuses more than one; leave one and write it as `replica: {…}`";
             context.say(place(database, "replicas"), what);
         }
@@ -199,7 +203,7 @@ const TYPES_03: [&str; 5] = ["s3", "gcs", "abs", "sftp", "file"];
 const TYPES_05: [&str; 8] = ["s3", "gs", "abs", "sftp", "file", "nats", "webdav", "oss"];
 
 fn types(line: Line) -> &'static [&'static str] {
-    if line == Line::V03 { &TYPES_03 } else { &TYPES_05 }
+    if line.format() == Format::Generations { &TYPES_03 } else { &TYPES_05 }
 }
 
 fn scheme(url: &str) -> Option<String> {
@@ -211,7 +215,7 @@ fn scheme(url: &str) -> Option<String> {
 /// As Litestream decides it: the URL's scheme, else `type`, else a file.
 fn kind(replica: &Node, line: Line) -> String {
     match replica.text("url").and_then(scheme) {
-        Some(scheme) if scheme == "webdavs" && line == Line::V05 => "webdav".to_owned(),
+        Some(scheme) if scheme == "webdavs" && line.format() == Format::Ltx => "webdav".to_owned(),
         Some(scheme) => scheme,
         None => replica.text("type").unwrap_or("file").to_owned(),
     }
@@ -233,13 +237,13 @@ fn replica_type(replica: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
     let (key, write): (_, &dyn Fn(&str) -> String) =
         if url.is_some() { ("url", &|k| format!("`url: {k}://…`")) } else { ("type", &|k| format!("`type: {k}`")) };
     let lower = kind.to_ascii_lowercase();
-    let what = match (context.line, lower.as_str()) {
+    let what = match (context.line.format(), lower.as_str()) {
         _ if replica.get(key).is_some_and(|v| is_variable(v)) => {
             format!("what its variable holds is none of {this}'s types of replica; set it to one of {}", known.join(", "))
         }
-        (Line::V03, "gs") => format!("{this} has `gcs` for it; write {}", write("gcs")),
-        (Line::V05, "gcs") => format!("{this} has `gs` for it; write {}", write("gs")),
-        (Line::V03, other) if TYPES_05.contains(&other) || other == "webdavs" => {
+        (Format::Generations, "gs") => format!("{this} has `gcs` for it; write {}", write("gcs")),
+        (Format::Ltx, "gcs") => format!("{this} has `gs` for it; write {}", write("gs")),
+        (Format::Generations, other) if TYPES_05.contains(&other) || other == "webdavs" => {
             format!("{this} has no {other} replicas; write {} or another of {}, or run Litestream 0.5", write("s3"), known.join(", "))
         }
         (_, other) => format!("{this} has no such type of replica; write {}", write(nearest(other, known.iter().copied()))),
@@ -280,7 +284,7 @@ fn url_and_parts(replica: &Rc<Node>, root: &Rc<Node>, context: &mut Context) {
 
 /// What 0.5 takes from the top of the file where a replica does not have it.
 fn default<'a>(root: &'a Node, part: &str, line: Line) -> Option<&'a str> {
-    if line == Line::V05 && matches!(part, "bucket" | "host" | "user") { root.text(part) } else { None }
+    if line.format() == Format::Ltx && matches!(part, "bucket" | "host" | "user") { root.text(part) } else { None }
 }
 
 /// What Litestream refuses to be without: the parts of a type, and the last of them as a URL has it.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Deserialize;
 
 use super::call::{self, Config};
-use super::{Ability, Line, Litestream};
+use super::{Ability, Format, Litestream};
 use crate::time;
 
 /// A place in the history of a database.
@@ -90,10 +90,10 @@ pub fn list(litestream: &Litestream, config: &Config<'_>, database: &Path, depth
         args.push(database.into());
         answer(litestream, &args, by)
     };
-    match litestream.line {
+    match litestream.format() {
         // Before it had levels, it listed the lowest alone.
-        Line::V05 if !litestream.can(Ability::Socket) => Ok(table(&ask(&["ltx"])?)),
-        Line::V05 => {
+        Format::Ltx if !litestream.can(Ability::Socket) => Ok(table(&ask(&["ltx"])?)),
+        Format::Ltx => {
             let level = |level: &str| ask(&["ltx", "-level", level]).map(|said| table(&said));
             match depth {
                 Depth::Newest => level(TRANSACTIONS),
@@ -109,7 +109,7 @@ pub fn list(litestream: &Litestream, config: &Config<'_>, database: &Path, depth
                 }),
             }
         }
-        Line::V03 => {
+        Format::Generations => {
             let mut files = table(&ask(&["snapshots"])?);
             files.extend(table(&ask(&["wal"])?));
             Ok(files)
@@ -285,7 +285,7 @@ pub fn needed(
     flags: &[OsString],
     by: Instant,
 ) -> Result<Option<Needed>, String> {
-    if litestream.line == Line::V03 {
+    if litestream.format() == Format::Generations {
         return list(litestream, config, database, Depth::All, by).map(|files| newest_restore(&files, flags));
     }
     if !litestream.can(Ability::Status) {
@@ -358,14 +358,14 @@ pub enum Ended {
 }
 
 /// Where a restore ended, from what it said: 0.5's `-json`, 0.3's log.
-pub fn ended(line: Line, said: &str) -> Ended {
-    match line {
-        Line::V05 => match said.split_once("\"txid\": \"").and_then(|(_, rest)| rest.split_once('"')) {
+pub fn ended(format: Format, said: &str) -> Ended {
+    match format {
+        Format::Ltx => match said.split_once("\"txid\": \"").and_then(|(_, rest)| rest.split_once('"')) {
             Some(("", _)) => Ended::Of03,
             Some((txid, _)) => u64::from_str_radix(txid, 16).map_or(Ended::Unsaid, |txid| Ended::At(Position::Txid(txid))),
             None => Ended::Unsaid,
         },
-        Line::V03 => {
+        Format::Generations => {
             let value = |line: &str, key: &str| Some(line.split_once(key)?.1.split_whitespace().next()?.to_owned());
             let last = said.lines().rev().find(|l| l.contains("msg=\"applied wal\"") || l.contains("msg=\"restoring snapshot\""));
             let position = last.and_then(|l| {
@@ -459,12 +459,12 @@ file     97c593a864339cab  0      12       2026-11-25T02:28:10Z
     #[test]
     fn where_a_restore_ended_is_read_from_what_it_said() {
         let json = |txid: &str| format!("{{\n  \"replica\": \"file\",\n  \"txid\": \"{txid}\",\n}}\n");
-        assert_eq!(ended(Line::V05, &json("0000000000000005")), Ended::At(Position::Txid(5)));
-        assert_eq!(ended(Line::V05, &json("")), Ended::Of03);
-        assert_eq!(ended(Line::V05, ""), Ended::Unsaid);
+        assert_eq!(ended(Format::Ltx, &json("0000000000000005")), Ended::At(Position::Txid(5)));
+        assert_eq!(ended(Format::Ltx, &json("")), Ended::Of03);
+        assert_eq!(ended(Format::Ltx, ""), Ended::Unsaid);
         let log = "level=INFO msg=\"restoring snapshot\" db=/a replica=file generation=97c5 index=1 path=o\n\
                    level=INFO msg=\"applied wal\" db=/a replica=file generation=97c5 index=3 elapsed=3ms\n";
         let at = Position::Wal { generation: "97c5".into(), index: 3, offset: u64::MAX };
-        assert_eq!(ended(Line::V03, log), Ended::At(at));
+        assert_eq!(ended(Format::Generations, log), Ended::At(at));
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
-use super::{Line, Litestream};
+use super::{Format, Litestream};
 use crate::exit::Ended;
 use crate::sys::{self, limits};
 use crate::{interrupt, kept};
@@ -288,10 +288,10 @@ fn ended(status: std::process::ExitStatus) -> Ended {
 }
 
 /// What lists a replica's content: it changes whenever anything arrives there.
-pub fn listing(line: Line, config: &Config<'_>, database: &Path) -> Vec<OsString> {
-    let mut args: Vec<OsString> = match line {
-        Line::V05 => vec!["ltx".into()],
-        Line::V03 => vec!["wal".into()],
+pub fn listing(format: Format, config: &Config<'_>, database: &Path) -> Vec<OsString> {
+    let mut args: Vec<OsString> = match format {
+        Format::Ltx => vec!["ltx".into()],
+        Format::Generations => vec!["wal".into()],
     };
     args.extend(config.flags());
     args.push(database.into());

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::backup::{self, Position};
 use super::call::Config;
-use super::{Line, Litestream, lz4};
+use super::{Format, Litestream, lz4};
 use crate::files;
 
 /// A file of a backup.
@@ -47,12 +47,12 @@ const SNAPSHOTS: u8 = 9;
 
 /// What of a backup is missing for a restore of everything up to `wanted`, in words; none where nothing is. Without a position,
 /// whether anything can be restored at all.
-pub fn lacks(parts: &[Part], line: Line, wanted: Option<&Position>) -> Option<String> {
+pub fn lacks(parts: &[Part], format: Format, wanted: Option<&Position>) -> Option<String> {
     if parts.is_empty() {
         return Some("the replica has nothing".to_owned());
     }
-    match (line, wanted) {
-        (Line::V05, wanted) => {
+    match (format, wanted) {
+        (Format::Ltx, wanted) => {
             let wanted = if let Some(Position::Txid(txid)) = wanted { *txid } else { 1 };
             match reach(parts) {
                 0 => Some("the replica has no snapshot to begin with".to_owned()),
@@ -60,8 +60,8 @@ pub fn lacks(parts: &[Part], line: Line, wanted: Option<&Position>) -> Option<St
                 _ => None,
             }
         }
-        (Line::V03, Some(Position::Wal { generation, index, offset })) => generation_lacks(parts, generation, (*index, *offset)),
-        (Line::V03, _) => {
+        (Format::Generations, Some(Position::Wal { generation, index, offset })) => generation_lacks(parts, generation, (*index, *offset)),
+        (Format::Generations, _) => {
             let any = parts.iter().any(|part| matches!(part, Part::Snapshot { .. }));
             (!any).then(|| "the replica has no snapshot to begin with".to_owned())
         }
@@ -143,16 +143,16 @@ pub fn newest_segment(parts: &[Part], of: &str) -> Option<(u64, u64)> {
 /// What kept it from being listed: that says nothing of what it holds.
 pub fn list(litestream: &Litestream, config: &Config<'_>, database: &Path, replica: &str, by: Instant) -> Result<Vec<Part>, String> {
     if let Some(folder) = folder(replica) {
-        return in_folder(folder, litestream.line).map_err(|error| format!("{}: {error}", folder.display()));
+        return in_folder(folder, litestream.format()).map_err(|error| format!("{}: {error}", folder.display()));
     }
-    match litestream.line {
-        Line::V05 => {
+    match litestream.format() {
+        Format::Ltx => {
             let mut args: Vec<OsString> = vec!["ltx".into()];
             args.extend(config.flags());
             args.extend(["-level".into(), "all".into(), database.into()]);
             Ok(ltx(&backup::answer(litestream, &args, by)?))
         }
-        Line::V03 => {
+        Format::Generations => {
             let files = backup::list(litestream, config, database, backup::Depth::All, by)?;
             Ok(files.into_iter().filter_map(part).collect())
         }
@@ -184,10 +184,10 @@ fn ltx(table: &str) -> Vec<Part> {
 }
 
 /// The lower levels first: what is compacted meanwhile is on a higher one before it goes.
-fn in_folder(folder: &Path, line: Line) -> io::Result<Vec<Part>> {
+fn in_folder(folder: &Path, format: Format) -> io::Result<Vec<Part>> {
     let mut parts = Vec::new();
-    match line {
-        Line::V05 => {
+    match format {
+        Format::Ltx => {
             for level in 0..=SNAPSHOTS {
                 let of_level = |name: &str| {
                     let (min, max) = transactions(name)?;
@@ -196,7 +196,7 @@ fn in_folder(folder: &Path, line: Line) -> io::Result<Vec<Part>> {
                 parts.extend(names(&folder.join("ltx").join(level.to_string()))?.iter().filter_map(|name| of_level(name)));
             }
         }
-        Line::V03 => {
+        Format::Generations => {
             let generations = folder.join("generations");
             for generation in names(&generations)? {
                 let folder = generations.join(&generation);
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_restore_ends_where_the_files_from_a_snapshot_on_do_not_join_any_more() {
-        let lacks = |of: &[(u8, u64, u64)], wanted| lacks(&files(of), Line::V05, Some(&Position::Txid(wanted)));
+        let lacks = |of: &[(u8, u64, u64)], wanted| lacks(&files(of), Format::Ltx, Some(&Position::Txid(wanted)));
         assert_eq!(lacks(&[(0, 1, 1), (0, 2, 2), (0, 3, 3)], 3), None, "the first file is a snapshot");
         assert_eq!(lacks(&[(0, 9, 9), (1, 3, 8), (9, 1, 2)], 9), None);
         assert_eq!(lacks(&[(0, 8, 8), (0, 9, 9), (1, 3, 9), (9, 1, 5)], 9), None, "levels overlap");
@@ -256,8 +256,8 @@ mod tests {
         assert!(lacks(&[(0, 1, 1), (0, 2, 2)], 3).unwrap().contains("transaction 2 of 3"), "the newest is gone");
         assert!(lacks(&[(0, 5, 5), (1, 4, 5)], 5).unwrap().contains("no snapshot"));
         assert!(lacks(&[], 1).unwrap().contains("nothing"));
-        assert_eq!(super::lacks(&files(&[(9, 1, 7)]), Line::V05, None), None);
-        assert!(super::lacks(&files(&[(0, 2, 7)]), Line::V05, None).is_some());
+        assert_eq!(super::lacks(&files(&[(9, 1, 7)]), Format::Ltx, None), None);
+        assert!(super::lacks(&files(&[(0, 2, 7)]), Format::Ltx, None).is_some());
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
         let snapshot = |index| Part::Snapshot { generation: "a".into(), index };
         let segment = |index, offset| Part::Segment { generation: "a".into(), index, offset };
         let wanted = |index, offset| Some(Position::Wal { generation: "a".into(), index, offset });
-        let lacks = |parts: &[Part], wanted: Option<Position>| lacks(parts, Line::V03, wanted.as_ref());
+        let lacks = |parts: &[Part], wanted: Option<Position>| lacks(parts, Format::Generations, wanted.as_ref());
         let whole = [snapshot(0), segment(0, 0), segment(0, 4152), segment(1, 0)];
         assert_eq!((lacks(&whole, wanted(1, 999)), lacks(&whole, wanted(2, 0))), (None, None));
         assert!(lacks(&whole, wanted(2, 32)).unwrap().contains("WAL 2"));
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn a_folder_and_a_list_are_read_alike() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(in_folder(&dir.path().join("none"), Line::V05).unwrap(), []);
+        assert_eq!(in_folder(&dir.path().join("none"), Format::Ltx).unwrap(), []);
         for name in ["ltx/0/0000000000000002-0000000000000002.ltx", "ltx/9/0000000000000001-000000000000001f.ltx", "ltx/0/x.ltx.tmp"] {
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -310,7 +310,7 @@ mod tests {
         let table = "level  min_txid          max_txid          size  created\n\
                      0      0000000000000002  0000000000000002  7     2026-11-28T08:04:17Z\n\
                      9      0000000000000001  000000000000001f  7     2026-11-28T08:04:17Z\n";
-        assert_eq!(in_folder(dir.path(), Line::V05).unwrap(), ltx(table));
+        assert_eq!(in_folder(dir.path(), Format::Ltx).unwrap(), ltx(table));
         for name in ["generations/ab/snapshots/00000002.snapshot.lz4", "generations/ab/wal/0000002a_00005098.wal.lz4"] {
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -321,7 +321,7 @@ mod tests {
             Part::Snapshot { generation: generation(), index: 2 },
             Part::Segment { generation: generation(), index: 0x2a, offset: 0x5098 },
         ];
-        assert_eq!(in_folder(dir.path(), Line::V03).unwrap(), parts);
+        assert_eq!(in_folder(dir.path(), Format::Generations).unwrap(), parts);
         assert_eq!((folder("file:///r/a"), folder("s3://b/a"), folder("file://r")), (Some(Path::new("/r/a")), None, None));
     }
 }

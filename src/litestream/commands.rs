@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use super::schema::Lines;
-use super::{Ability, Line, Version};
+use super::{Ability, Format, Line, Version};
 use crate::exit::{self, Failure};
 
 /// One of Litestream's commands.
@@ -92,7 +92,7 @@ pub fn argv(
     socket: Option<OsString>,
     resolve: &dyn Fn(&str) -> Result<OsString, Failure>,
 ) -> Result<Vec<OsString>, Failure> {
-    let is_05 = version.line() == Some(Line::V05);
+    let is_05 = version.line().map(Line::format) == Some(Format::Ltx);
     // 0.5 calls its snapshots the files of level 9.
     let snapshots = native.name == "snapshots" && is_05;
     let refused = |why: &str| Err(Failure::new(exit::USAGE, format!("{}: {why}", native.name)));

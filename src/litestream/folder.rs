@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::Line;
+use super::Format;
 use super::backup::{File, Position};
 use crate::{files, time};
 
@@ -24,31 +24,31 @@ impl<'a> Folder<'a> {
     ///
     /// # Errors
     /// What the kernel says; a folder that is not there is an empty one.
-    pub fn newest(self, line: Line) -> io::Result<Vec<File>> {
-        Ok(listed(self.parts(line)?))
+    pub fn newest(self, format: Format) -> io::Result<Vec<File>> {
+        Ok(listed(self.parts(format)?))
     }
 
     /// The same of where it ends.
     ///
     /// # Errors
     /// As [`Self::newest`].
-    pub fn end(self, line: Line) -> io::Result<Vec<File>> {
-        let mut all = self.parts(line)?;
-        if line == Line::V05 {
+    pub fn end(self, format: Format) -> io::Result<Vec<File>> {
+        let mut all = self.parts(format)?;
+        if format == Format::Ltx {
             all.extend(parts(&self.0.join("ltx/9"), |name| ltx(name).map(|(position, _)| (position, true)))?);
         }
         Ok(listed(all))
     }
 
     /// When its newest file of this line was written, as exactly as the file system knows; none where none can be seen.
-    pub fn written(self, line: Line) -> Option<SystemTime> {
-        self.parts(line).unwrap_or_default().iter().filter_map(|part| part.about.modified().ok()).max()
+    pub fn written(self, format: Format) -> Option<SystemTime> {
+        self.parts(format).unwrap_or_default().iter().filter_map(|part| part.about.modified().ok()).max()
     }
 
-    fn parts(self, line: Line) -> io::Result<Vec<Part>> {
-        match line {
-            Line::V05 => parts(&self.0.join("ltx/0"), ltx),
-            Line::V03 => {
+    fn parts(self, format: Format) -> io::Result<Vec<Part>> {
+        match format {
+            Format::Ltx => parts(&self.0.join("ltx/0"), ltx),
+            Format::Generations => {
                 let mut all = Vec::new();
                 for generation in entries(&self.0.join("generations"))? {
                     let name = generation.file_name().to_string_lossy().into_owned();

@@ -16,6 +16,16 @@ pub enum Line {
     V05,
 }
 
+/// How a line keeps what it replicates, beside the database and in the replica, and what follows from that. All that depends on it asks for this
+/// and not for the line, so that a line with the same files is handled as those are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Generations of a snapshot and WAL segments; a copy of the WAL beside the database, which has to fit before anything goes on.
+    Generations,
+    /// LTX files, numbered by transaction, in one history.
+    Ltx,
+}
+
 /// What a release of 0.5 has or lacks. None of it is in 0.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ability {
@@ -87,20 +97,46 @@ impl Version {
 }
 
 impl Line {
-    /// What in a path makes its SQLite open another file: the driver takes all behind a `?` for options, and 0.5 gives it a URI, in which a `#`
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::V03, Self::V05];
+
+    /// For a line that is said.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V03 => "Litestream 0.3",
+            Self::V05 => "Litestream 0.5",
+        }
+    }
+
+    /// Its files.
+    pub fn format(self) -> Format {
+        match self {
+            Self::V03 => Format::Generations,
+            Self::V05 => Format::Ltx,
+        }
+    }
+}
+
+impl Format {
+    /// What in a path makes its SQLite open another file: the driver takes all behind a `?` for options, and 0.5, whose files are LTX, gives it a URI, in which a `#`
     /// ends the path and an escape is a character.
     pub fn misread(self, path: &[u8]) -> Option<&'static str> {
         let hex = |at: usize| path.get(at).is_some_and(u8::is_ascii_hexdigit);
         path.iter().enumerate().find_map(|(at, byte)| match (byte, self) {
             (b'?', _) => Some("?"),
-            (b'#', Self::V05) => Some("#"),
-            (b'%', Self::V05) if hex(at.saturating_add(1)) && hex(at.saturating_add(2)) => Some("%"),
+            (b'#', Self::Ltx) => Some("#"),
+            (b'%', Self::Ltx) if hex(at.saturating_add(1)) && hex(at.saturating_add(2)) => Some("%"),
             _ => None,
         })
     }
 }
 
 impl Litestream {
+    /// Its files.
+    pub fn format(&self) -> Format {
+        self.line.format()
+    }
+
     /// Whether it has that.
     pub fn can(&self, ability: Ability) -> bool {
         self.version.can(ability)
@@ -127,7 +163,7 @@ mod tests {
             ("/d/100%.db", None, None),
             ("/d/%4", None, None),
         ] {
-            assert_eq!((Line::V03.misread(path.as_bytes()), Line::V05.misread(path.as_bytes())), (v03, v05), "{path}");
+            assert_eq!((Format::Generations.misread(path.as_bytes()), Format::Ltx.misread(path.as_bytes())), (v03, v05), "{path}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::backup::Position;
-use super::{Line, ltx};
+use super::{Format, ltx};
 use crate::files::{self, name_of};
 use crate::layout::meta_dir;
 use crate::sqlite::wal::{Salts, salts_at};
@@ -84,10 +84,10 @@ pub fn every_ltx(database: &Path) -> impl Iterator<Item = Ltx> {
 }
 
 /// Litestream's own position beside a database: `None` where it has none.
-pub fn own_position(database: &Path, line: Line) -> Option<Position> {
-    match line {
-        Line::V05 => newest_ltx(database).map(|ltx| Position::Txid(ltx.txid)),
-        Line::V03 => shadow_position(database),
+pub fn own_position(database: &Path, format: Format) -> Option<Position> {
+    match format {
+        Format::Ltx => newest_ltx(database).map(|ltx| Position::Txid(ltx.txid)),
+        Format::Generations => shadow_position(database),
     }
 }
 

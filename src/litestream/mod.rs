@@ -17,7 +17,7 @@ pub mod silence;
 pub mod socket;
 pub mod verdict;
 
-pub use line::{Ability, Line};
+pub use line::{Ability, Format, Line};
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

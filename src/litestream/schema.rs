@@ -1,7 +1,7 @@
 //! Every key of both lines' configuration, as their sources have it (`cmd/litestream/main.go` of v0.3.13 and
 //! v0.5.17). The one list that variables, rendering and lint go by. Must never hold a value.
 
-use super::Line;
+use super::{Format, Line};
 
 /// A mapping in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,8 +102,8 @@ impl Key {
     pub fn is_known_to(&self, line: Line) -> bool {
         match self.lines {
             Lines::Both => true,
-            Lines::Only03 => line == Line::V03,
-            Lines::Only05 => line == Line::V05,
+            Lines::Only03 => line.format() == Format::Generations,
+            Lines::Only05 => line.format() == Format::Ltx,
         }
     }
 }
@@ -283,7 +283,7 @@ pub fn is_known(section: Section, name: &str, line: Line) -> bool {
     let known = |section| find(section, name).is_some_and(|k| k.is_known_to(line));
     // A replica's place and name are its own (`ReplicaConfig`); the rest is shared (`ReplicaSettings`).
     let shared = !matches!(name, "type" | "name" | "path" | "url");
-    known(section) || section == Section::Top && line == Line::V05 && shared && known(Section::Replica)
+    known(section) || section == Section::Top && line.format() == Format::Ltx && shared && known(Section::Replica)
 }
 
 /// A key that is none may be a value that got into its place.

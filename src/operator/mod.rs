@@ -20,7 +20,7 @@ use crate::exit::{self, Ended, Failure};
 use crate::facilities::Facilities;
 use crate::litestream::commands::{self, Native};
 use crate::litestream::silence::Silence;
-use crate::litestream::{Ability, Line};
+use crate::litestream::{Ability, Format};
 use crate::lock;
 use crate::mark::Mark;
 use crate::parallel::in_parallel;
@@ -206,10 +206,10 @@ pub fn run_native(native: &Native, args: &[OsString], flags: Vec<(String, String
 /// `reset` takes away Litestream's own position: where the database stood is noted, so that the next start knows it.
 fn reset(plan: &Plan, words: &[OsString]) -> Result<u8, Failure> {
     let named: Vec<&Database> = plan.databases.iter().filter(|d| words.iter().any(|w| *w == d.path)).collect();
-    let stood: Vec<_> = named.iter().map(|d| continuity::position(&d.path, plan.litestream.line)).collect();
+    let stood: Vec<_> = named.iter().map(|d| continuity::position(&d.path, plan.litestream.format())).collect();
     let code = hand_over(plan, words)?;
     for (database, position) in named.iter().zip(stood) {
-        let gone = continuity::position(&database.path, plan.litestream.line).is_none();
+        let gone = continuity::position(&database.path, plan.litestream.format()).is_none();
         if let Some(position) = position.filter(|_| gone && !lock::is_held(&database.path)) {
             let written = Mark::Restored(position).write(&database.path);
             written.map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", database.alias)))?;
@@ -237,7 +237,7 @@ fn hand_over(plan: &Plan, words: &[OsString]) -> Result<u8, Failure> {
 pub fn replicate_once(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
     let context = context(flags, &[])?;
     let plan = &context.plan;
-    if plan.litestream.line == Line::V03 {
+    if plan.litestream.format() == Format::Generations {
         return Err(Failure::new(exit::USAGE, "replicate -once: Litestream 0.3 has no such thing; `sync DB` waits for the replica"));
     }
     if !plan.litestream.can(Ability::Once) {

@@ -12,7 +12,7 @@ use super::{Context, not_live, print};
 use crate::exit::{self, Failure};
 use crate::litestream::backup::{self, Needed};
 use crate::litestream::socket::json_string;
-use crate::litestream::{Ability, Line};
+use crate::litestream::{Ability, Format, Line};
 use crate::plan::{Database, Plan};
 use crate::restore::install::{Old, install, note_end, note_position};
 use crate::restore::{self, Fetched, Local, Restored, Source, ladder, rollback};
@@ -53,12 +53,12 @@ fn output(matches: &ArgMatches) -> Option<PathBuf> {
 fn check_flags(matches: &ArgMatches, line: Line) -> Result<(), Failure> {
     let wrong = |what: String| Err(Failure::new(exit::USAGE, what));
     let given = |name: &str| matches.get_one::<String>(name);
-    let (lacking, line) = match line {
-        Line::V05 => (&["generation", "index", "replica"][..], "0.5"),
-        Line::V03 => (&["txid"][..], "0.3"),
+    let lacking = match line.format() {
+        Format::Ltx => &["generation", "index", "replica"][..],
+        Format::Generations => &["txid"],
     };
     if let Some(name) = lacking.iter().find(|name| given(name).is_some()) {
-        return wrong(format!("-{name}: Litestream {line} has no such thing; -timestamp goes back in time on both"));
+        return wrong(format!("-{name}: {} has no such thing; -timestamp goes back in time on both", line.name()));
     }
     if given("timestamp").is_some() && given("txid").is_some() {
         return wrong("-timestamp contradicts -txid; give one".to_owned());
@@ -93,7 +93,7 @@ pub(super) fn run(context: &Context, databases: &[Database], matches: &ArgMatche
         return Err(Failure::new(exit::USAGE, "-o: not the path of a file in UTF-8"));
     }
     let line = context.plan.litestream.line;
-    if let Some(mark) = output(matches).and_then(|path| line.misread(path.as_os_str().as_bytes())) {
+    if let Some(mark) = output(matches).and_then(|path| line.format().misread(path.as_os_str().as_bytes())) {
         return Err(Failure::new(exit::USAGE, format!("-o: it has a {mark} in it, by which Litestream opens another file; name another")));
     }
     check_flags(matches, line)?;
@@ -208,7 +208,7 @@ impl Command<'_> {
         let plan = self.plan;
         let limit = plan.entry.restore_timeout;
         let by = Instant::now() + limit;
-        if plan.litestream.line == Line::V05 && !plan.litestream.can(Ability::Status) {
+        if plan.litestream.format() == Format::Ltx && !plan.litestream.can(Ability::Status) {
             return Err(Failure::new(exit::USAGE, plan.litestream.lacks("dry run of a restore", Ability::Status)));
         }
         let needed = backup::needed(&plan.litestream, &plan.config(), &database.path, &self.flags, by).map_err(|why| {

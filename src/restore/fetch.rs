@@ -18,7 +18,7 @@ use crate::litestream::backup::{self, Depth, Ended, Position};
 use crate::litestream::call::{self, Config, Running};
 use crate::litestream::folder::Folder;
 use crate::litestream::verdict::{self, Kind};
-use crate::litestream::{Ability, Line, Litestream};
+use crate::litestream::{Ability, Format, Litestream};
 use crate::plan::{Database, Plan};
 use crate::progress::Meter;
 use crate::report;
@@ -119,7 +119,7 @@ impl<'a> Source<'a> {
     pub fn fetch_past(&self, folder: &Path) -> Result<Fetched, Failure> {
         let fetched = self.fetch(folder)?;
         let time = backup::flag(self.flags, "-timestamp");
-        let (Line::V03, Fetched::NoBackup, Some(time)) = (self.litestream.line, &fetched, time) else { return Ok(fetched) };
+        let (Format::Generations, Fetched::NoBackup, Some(time)) = (self.litestream.format(), &fetched, time) else { return Ok(fetched) };
         let files = self.list(Depth::All, self.timeout).unwrap_or_default();
         match backup::up_to(&files, time).filter(|flags| backup::flag(flags, "-generation").is_some()) {
             Some(flags) => self.asking(&flags).fetch(folder),
@@ -145,7 +145,7 @@ impl<'a> Source<'a> {
     /// # Errors
     /// As [`Self::list`].
     pub fn look(&self, within: Duration) -> Result<Vec<backup::File>, String> {
-        match Folder::of(self.replica).map(|folder| folder.end(self.litestream.line)) {
+        match Folder::of(self.replica).map(|folder| folder.end(self.litestream.format())) {
             Some(Ok(files)) => Ok(files),
             _ => self.list(Depth::End, within),
         }
@@ -231,7 +231,7 @@ impl<'a> Source<'a> {
             flags.extend(["-parallelism".into(), "1".into()]);
         }
         // A release that does not say where it ended has ended there at least: another host may have gone on meanwhile.
-        let says = self.litestream.line == Line::V03 || self.litestream.can(Ability::Status);
+        let says = self.litestream.format() == Format::Generations || self.litestream.can(Ability::Status);
         let before = if says || !self.flags.is_empty() { None } else { self.list(Depth::All, self.list_for()).ok() };
         let args = call::restore(&self.config, self.database, &opened.path_for_a_child(OUTPUT).unwrap_or_else(|| output.clone()), &flags);
         let mut running = call::start(self.litestream, &args, log)
@@ -246,7 +246,7 @@ impl<'a> Source<'a> {
             // 0.5 and 0.3 end well for "restored" and for "nothing there" alike: only the file tells.
             (true, Ok(Local::Sqlite)) => {
                 let listed = || before.map_or(Ended::Unsaid, |files| backup::newest(&files).map_or(Ended::Of03, Ended::At));
-                self.checked(output, &if says { backup::ended(self.litestream.line, &said) } else { listed() })
+                self.checked(output, &if says { backup::ended(self.litestream.format(), &said) } else { listed() })
             }
             (true, Ok(Local::Missing)) => Ok(Attempt::Fetched(Fetched::NoBackup)),
             (true, _) => Ok(Attempt::failed("litestream restored something that is not a SQLite database".to_owned(), "")),

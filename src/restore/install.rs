@@ -14,7 +14,7 @@ use crate::identity::{self, Named};
 use crate::layout::meta_dir;
 use crate::litestream::backup::{self, Position};
 use crate::litestream::local::own_position;
-use crate::litestream::{Line, ltx};
+use crate::litestream::{Format, ltx};
 use crate::mark::{Mark, note_origin};
 use crate::pages;
 use crate::settings::Entry;
@@ -123,8 +123,8 @@ pub const END_FOR: Duration = Duration::from_secs(5);
 /// # Errors
 /// What the kernel says.
 pub fn note_end(source: &Source<'_>, restored: &Restored) -> io::Result<()> {
-    match (source.litestream.line, &restored.position) {
-        (Line::V05, Some(Position::Txid(txid))) if !restored.is_of_the_past => go_on_after_the_end(source, *txid),
+    match (source.litestream.format(), &restored.position) {
+        (Format::Ltx, Some(Position::Txid(txid))) if !restored.is_of_the_past => go_on_after_the_end(source, *txid),
         _ => Ok(()),
     }
 }
@@ -150,7 +150,7 @@ pub fn go_on_after(source: &Source<'_>, txid: u64) -> io::Result<()> {
 /// # Errors
 /// What the kernel says.
 pub fn go_on_from_here(database: &Path) -> io::Result<()> {
-    let Some(Position::Txid(last)) = own_position(database, Line::V05) else { return Ok(()) };
+    let Some(Position::Txid(last)) = own_position(database, Format::Ltx) else { return Ok(()) };
     stand_in(last.saturating_sub(1), last, database)
 }
 

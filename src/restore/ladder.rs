@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::clear;
 use super::fetch::{Fetched, Restored, Source};
 use crate::exit::{self, Failure};
-use crate::litestream::Line;
+use crate::litestream::Format;
 use crate::litestream::backup::{self, Depth, File, Position};
 use crate::{report, time};
 
@@ -91,7 +91,7 @@ pub fn fetch(source: &Source<'_>, folder: &Path, allowed: bool) -> Result<Fetche
 /// What 0.3 had before its newest generation, of which it had only written a snapshot when it was killed: nothing of that can be restored, and
 /// what was backed up until then is all in the one before.
 fn before_what_only_began(source: &Source<'_>, folder: &Path) -> Result<Option<Fetched>, Failure> {
-    if source.litestream.line != Line::V03 || !source.flags.is_empty() {
+    if source.litestream.format() != Format::Generations || !source.flags.is_empty() {
         return Ok(None);
     }
     let files = source.list(Depth::All, LIST_FOR.min(source.timeout)).unwrap_or_default();

@@ -16,7 +16,7 @@ use crate::exit::{self, Failure};
 use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::folder::Folder;
 use crate::litestream::local;
-use crate::litestream::{Ability, Line, call};
+use crate::litestream::{Ability, Format, call};
 use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::settings::Point;
@@ -136,7 +136,7 @@ impl Boot<'_> {
     /// is there has had a snapshot after it.
     fn go_on_after_a_restore(&self) -> std::io::Result<()> {
         let path = &self.database.path;
-        let is_new = self.plan.litestream.line == Line::V05 && local::newest_txid(path).is_none();
+        let is_new = self.plan.litestream.format() == Format::Ltx && local::newest_txid(path).is_none();
         match Mark::read(path) {
             Mark::Restored(Position::Txid(txid)) if is_new && txid < u64::MAX => {
                 go_on_after_the_end(&Source::newest(self.plan, self.database), txid)
@@ -149,7 +149,7 @@ impl Boot<'_> {
         sqlite::only_files(&self.database.path).map_err(|why| Failure::new(exit::SYSTEM, why))?;
         let policy = self.plan.entry.stale;
         // 0.3 begins a generation of its own. 0.5 would go on among another host's transactions.
-        if policy == StalePolicy::Keep && self.plan.litestream.line == Line::V03 {
+        if policy == StalePolicy::Keep && self.plan.litestream.format() == Format::Generations {
             return Ok(Known::Decided);
         }
         // Litestream's own directory is elsewhere: its position is not ours to read.
@@ -227,9 +227,9 @@ impl Boot<'_> {
     /// snapshot is owed.
     fn keep(&self) {
         let path = &self.database.path;
-        let noted = match (standing::ask(self.plan, self.database, self.patience), self.plan.litestream.line) {
-            (Standing::Behind(_), Line::V03) => continuity::begin_anew(path),
-            (Standing::Diverged(_), Line::V05) => {
+        let noted = match (standing::ask(self.plan, self.database, self.patience), self.plan.litestream.format()) {
+            (Standing::Behind(_), Format::Generations) => continuity::begin_anew(path),
+            (Standing::Diverged(_), Format::Ltx) => {
                 aside::move_aside(&layout::meta_dir(path)).and_then(|()| Mark::Rewound(Position::Txid(u64::MAX)).write(path))
             }
             _ => Ok(()),
@@ -304,7 +304,7 @@ impl Boot<'_> {
     /// 0.3 restores the generation that was written last by the storage's times, which a clock that was set back makes an old one.
     /// How long the replica was waited for in vain: the restore, which waits on, has so much less.
     fn doubt_the_clock(&self) -> Result<Duration, Failure> {
-        if self.plan.litestream.line != Line::V03 || self.plan.entry.restore_point.is_some() {
+        if self.plan.litestream.format() != Format::Generations || self.plan.entry.restore_point.is_some() {
             return Ok(Duration::ZERO);
         }
         let began = Instant::now();
@@ -356,18 +356,18 @@ impl Boot<'_> {
     /// database. Only a folder can be looked into.
     fn look_for_the_other_line(&self) -> Result<(), Failure> {
         let (alias, replica, litestream) = (&self.database.alias, &self.database.replica, &self.plan.litestream);
-        let (other, own, theirs, instead) = match litestream.line {
-            Line::V05 if litestream.can(Ability::Reads03) => return Ok(()),
-            Line::V05 => (Line::V03, "0.5", "0.3", format!("{} or later", Ability::Reads03.since())),
-            Line::V03 => (Line::V05, "0.3", "0.5", "0.5".to_owned()),
+        let (other, own, theirs, instead) = match litestream.format() {
+            Format::Ltx if litestream.can(Ability::Reads03) => return Ok(()),
+            Format::Ltx => (Format::Generations, "0.5", "0.3", format!("{} or later", Ability::Reads03.since())),
+            Format::Generations => (Format::Ltx, "0.3", "0.5", "0.5".to_owned()),
         };
-        let version = if litestream.line == Line::V05 { litestream.version.to_string() } else { own.to_owned() };
+        let version = if litestream.format() == Format::Ltx { litestream.version.to_string() } else { own.to_owned() };
         let Some(folder) = Folder::of(replica) else {
             let what = format!("cannot see whether it has one of Litestream {theirs}, which may be newer");
             report::line(format_args!("{alias}: {replica}: Litestream {version} looks for a backup of its own, and {what}"));
             return Ok(());
         };
-        let older = folder.written(litestream.line);
+        let older = folder.written(litestream.format());
         let Some(at) = folder.written(other).filter(|theirs| older.is_none_or(|ours| *theirs > ours)).map(time::rfc3339) else {
             return Ok(());
         };
@@ -455,8 +455,8 @@ impl Boot<'_> {
         }
         let Mark::Rewound(position) = Mark::read(&self.database.path) else { return };
         let path = &self.database.path;
-        let outcome = match (self.plan.litestream.line, &position) {
-            (Line::V05, Position::Txid(txid)) => self
+        let outcome = match (self.plan.litestream.format(), &position) {
+            (Format::Ltx, Position::Txid(txid)) => self
                 .place_of(*txid)
                 .and_then(|txid| go_on_after(&Source::newest(self.plan, self.database), txid).map_err(|e| e.to_string()))
                 .and_then(|()| snapshot::force(self.plan, self.database, Instant::now() + self.plan.entry.restore_timeout)),

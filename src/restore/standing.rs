@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::fetch::{Fetched, Restored, Source};
 use crate::exit::Failure;
-use crate::litestream::Line;
+use crate::litestream::Format;
 use crate::litestream::backup::{self, File, Position};
 use crate::litestream::folder::Folder;
 use crate::litestream::local;
@@ -49,16 +49,16 @@ pub fn ask(plan: &Plan, database: &Database, within: Duration) -> Standing {
         Err(why) => return Standing::NotAsked(why),
     };
     let path = &database.path;
-    match line {
-        Line::V05 => lineage(&Here::of(path), &there, |own| folder?.has_the_same(&own.path)),
-        Line::V03 => compare(continuity::position(path, line), &there, &Begun::of(path), SystemTime::now()),
+    match line.format() {
+        Format::Ltx => lineage(&Here::of(path), &there, |own| folder?.has_the_same(&own.path)),
+        Format::Generations => compare(continuity::position(path, line.format()), &there, &Begun::of(path), SystemTime::now()),
     }
 }
 
 /// What shows after a last sync that another host writes to the same replica (0.5): a transaction after ours, or another one in the place of ours.
 /// None where it does not answer in time, or where nothing tells.
 pub fn foreign(plan: &Plan, database: &Database, within: Duration) -> Option<String> {
-    if plan.litestream.line != Line::V05 || database.has_own_meta {
+    if plan.litestream.format() != Format::Ltx || database.has_own_meta {
         return None;
     }
     match ask(plan, database, within) {
@@ -288,7 +288,7 @@ const OF_ONE_PASS: u64 = 2;
 pub fn end_of_our_own(plan: &Plan, database: &Database, folder: &Path, within: Duration) -> Option<Position> {
     let source = Source::newest(plan, database);
     let there = backup::newest(&source.look(within).ok()?)?;
-    let may_be = match (&there, local::own_position(&database.path, Line::V03)) {
+    let may_be = match (&there, local::own_position(&database.path, Format::Generations)) {
         (Position::Txid(there), _) => Here::of(&database.path).end().is_some_and(|here| there.abs_diff(here) <= OF_ONE_PASS),
         (Position::Wal { generation, index, .. }, Some(Position::Wal { generation: own, index: i, .. })) => {
             // One that it began with a copy of the database.
@@ -301,9 +301,9 @@ pub fn end_of_our_own(plan: &Plan, database: &Database, folder: &Path, within: D
         return None;
     }
     let Ok(Fetched::Database(restored)) = source.fetch(folder) else { return None };
-    let is_ours = match plan.litestream.line {
-        Line::V05 => is_the_same(&restored, database, folder),
-        Line::V03 => is_the_same_to_an_app(&restored, database, folder),
+    let is_ours = match plan.litestream.format() {
+        Format::Ltx => is_the_same(&restored, database, folder),
+        Format::Generations => is_the_same_to_an_app(&restored, database, folder),
     };
     restored.position.filter(|_| is_ours)
 }
@@ -488,7 +488,7 @@ mod tests {
         let path = dir.path().join("a.db");
         Mark::Restored(wal("aaaaaaaaaaaaaaaa", 3, 99)).write(&path).unwrap();
         let there = [at(wal("aaaaaaaaaaaaaaaa", 3, 0), "1970-01-01T00:10:00Z"), at(wal("b", 0, 0), "1970-01-01T00:10:03Z")];
-        let stands = || compare(continuity::position(&path, Line::V03), &there, &Begun::of(&path), now());
+        let stands = || compare(continuity::position(&path, Format::Generations), &there, &Begun::of(&path), now());
         assert!(matches!(stands(), Standing::Behind(_)));
         mark::note_origin(&path, "aaaaaaaaaaaaaaaa", SystemTime::UNIX_EPOCH + Duration::from_secs(603)).unwrap();
         assert_eq!(stands(), Standing::Current);

@@ -198,7 +198,7 @@ pub fn note(plan: &Plan) {
             let listed = replicated::list(plan, database, until.saturating_duration_since(Instant::now()));
             synced.extend(listed.map(|at| (database.path.clone(), at)));
         }
-        let read = position::read(&database.path, plan.litestream.line);
+        let read = position::read(&database.path, plan.litestream.format());
         look(plan, &database.path, read.as_ref(), SystemTime::UNIX_EPOCH, &replicated);
     }
 }

@@ -14,9 +14,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::litestream::Line;
 use crate::litestream::backup::{self, Depth, Position};
 use crate::litestream::silence::Silence;
+use crate::litestream::{Format, Line};
 use crate::lock;
 use crate::mark::Mark;
 use crate::parallel::in_parallel;
@@ -136,9 +136,9 @@ pub fn gather(plan: &Plan, asks: bool) -> Overview {
             Some(Ok(Listed { newest: None, is_empty, .. })) => {
                 status.is_empty = is_empty;
                 status.proven &= !is_empty;
-                status.there = status.there.take().filter(|_| !is_empty && plan.litestream.line == Line::V03);
+                status.there = status.there.take().filter(|_| !is_empty && plan.litestream.format() == Format::Generations);
             }
-            Some(Ok(Listed { newest, .. })) if plan.litestream.line == Line::V05 || status.there.is_none() => status.there = newest,
+            Some(Ok(Listed { newest, .. })) if plan.litestream.format() == Format::Ltx || status.there.is_none() => status.there = newest,
             Some(Err(why)) => status.unreachable = Some(why),
             Some(Ok(_)) | None => {}
         }
@@ -189,18 +189,18 @@ fn newest_there(plan: &Plan, database: &Database, by: Instant) -> Result<Listed,
     let files = source.list(Depth::Newest, left())?;
     let (newest, synced) = (backup::newest(&files), own.and_then(|own| own.synced_in(&files)));
     // 0.5's snapshots are on another level.
-    let is_empty = newest.is_none() && (plan.litestream.line == Line::V03 || source.list(Depth::All, left())?.is_empty());
+    let is_empty = newest.is_none() && (plan.litestream.format() == Format::Generations || source.list(Depth::All, left())?.is_empty());
     Ok(Listed { newest, is_empty, synced })
 }
 
 fn look(plan: &Plan, database: &Database, state: Option<&State>, replicated: &Replicated) -> Status {
     let path = &database.path;
     let since = state.map_or(SystemTime::UNIX_EPOCH, |state| state.since);
-    let read = position::read(path, plan.litestream.line);
+    let read = position::read(path, plan.litestream.format());
     let found = lag::look(plan, path, read.as_ref(), since, replicated);
     let owed = Owed::read(plan, path).map(|owed| owed.why);
     let size = fs::metadata(path).ok().map(|m| m.len());
-    let uploads = state.filter(|_| plan.litestream.line == Line::V05 && matches!(replicated, Replicated::Synced(_)));
+    let uploads = state.filter(|_| plan.litestream.format() == Format::Ltx && matches!(replicated, Replicated::Synced(_)));
     Status {
         alias: database.alias.clone(),
         path: path.clone(),

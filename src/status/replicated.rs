@@ -13,7 +13,7 @@ use crate::identity;
 use crate::litestream::backup::{self, Depth, File, Position};
 use crate::litestream::folder::Folder;
 use crate::litestream::local;
-use crate::litestream::{Ability, Line, socket};
+use crate::litestream::{Ability, Format, socket};
 use crate::plan::{Database, Plan};
 use crate::restore::Source;
 use crate::runtime;
@@ -60,23 +60,23 @@ pub(super) fn ask(plan: &Plan, state: Option<&State>) -> Replicated {
     if state.litestream == 0 {
         return Replicated::Unknown("no litestream runs here".into());
     }
-    let answer = match (plan.litestream.line, &plan.socket) {
-        (Line::V05, Some(path)) => {
+    let answer = match (plan.litestream.format(), &plan.socket) {
+        (Format::Ltx, Some(path)) => {
             // It has no answer while any database waits for its replica: then what it said last holds.
             let listed = socket::list(path, ANSWER).unwrap_or_default();
             let synced = listed.into_iter().filter_map(|d| Some((d.path.into(), crate::time::parse(&d.last_sync_at?)?)));
             Ok(Replicated::Synced(synced.collect()))
         }
-        (Line::V05, None) if tells_nothing(plan) => Ok(Replicated::Synced(of_folders(plan))),
-        (Line::V05, None) => Err(Unknown::by_configuration("its configuration has no socket")),
-        (Line::V03, _) => metrics(plan, state.litestream).map(|text| Replicated::Placed(places(&text))),
+        (Format::Ltx, None) if tells_nothing(plan) => Ok(Replicated::Synced(of_folders(plan))),
+        (Format::Ltx, None) => Err(Unknown::by_configuration("its configuration has no socket")),
+        (Format::Generations, _) => metrics(plan, state.litestream).map(|text| Replicated::Placed(places(&text))),
     };
     answer.unwrap_or_else(Replicated::Unknown)
 }
 
 /// The running Litestream says nothing of its replicas: the first releases of 0.5.
 pub(super) fn tells_nothing(plan: &Plan) -> bool {
-    plan.litestream.line == Line::V05 && !plan.litestream.can(Ability::Socket)
+    plan.litestream.format() == Format::Ltx && !plan.litestream.can(Ability::Socket)
 }
 
 /// What the replicas that are folders have, as a moment.
@@ -84,7 +84,7 @@ fn of_folders(plan: &Plan) -> HashMap<PathBuf, SystemTime> {
     let look = |database: &Database| {
         let folder = Folder::of(&database.replica)?;
         let own = Own::now(&database.path);
-        Some((database.path.clone(), own.synced_in(&folder.newest(Line::V05).ok()?)?))
+        Some((database.path.clone(), own.synced_in(&folder.newest(Format::Ltx).ok()?)?))
     };
     plan.databases.iter().filter_map(look).collect()
 }

@@ -271,7 +271,7 @@ impl Check<'_> {
     /// What the replica lists: text that changes when anything arrives there; or why it does not. One that the end of the time has cut
     /// short says less than the one before.
     fn listing(&self, before: Option<&Result<String, String>>) -> Result<String, String> {
-        let args = call::listing(self.plan.litestream.line, &self.plan.config(), &self.database.path);
+        let args = call::listing(self.plan.litestream.format(), &self.plan.config(), &self.database.path);
         let listed = backup::answer(&self.plan.litestream, &args, self.limit.by());
         if listed.is_err() && self.limit.is_over() { before.cloned().unwrap_or(listed) } else { listed }
     }

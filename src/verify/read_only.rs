@@ -148,12 +148,12 @@ struct Goal<'a> {
 impl<'a> Goal<'a> {
     fn new(plan: &'a Plan, database: &'a Database) -> Self {
         // Litestream's place first: what it reads in between is then something new.
-        let then = position::read_patiently(&database.path, plan.litestream.line);
+        let then = position::read_patiently(&database.path, plan.litestream.format());
         Self { plan, database, wal: wal::wal_end(&database.path), then, wanted: None }
     }
 
     fn is_there(&mut self, within: Duration) -> bool {
-        let Some(now) = position::read(&self.database.path, self.plan.litestream.line) else { return false };
+        let Some(now) = position::read(&self.database.path, self.plan.litestream.format()) else { return false };
         if self.wanted.is_none() && position::has_read(self.wal, self.then.as_ref(), &now) {
             self.wanted = Some(now.position.clone());
         }

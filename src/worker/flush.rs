@@ -9,7 +9,7 @@ use super::hang::{self, Waiting};
 use super::{Channel, full, pass};
 use crate::continuity::{self, Need};
 use crate::litestream::local;
-use crate::litestream::{Ability, Line, call, socket, verdict};
+use crate::litestream::{Ability, Format, call, socket, verdict};
 use crate::mark::Mark;
 use crate::parallel::in_parallel;
 use crate::pin;
@@ -100,7 +100,7 @@ pub(super) fn run(plan: &Plan, channel: &Channel, told: LastSync) {
             // With Litestream's own files elsewhere: it has left no position here.
             Ok(()) if full::left_nothing(plan, &database.path) => {}
             // A gap that was not healed is still there; without one of ours there is no mark to set.
-            Ok(()) if !matches!(Mark::read(&database.path), Mark::Unproven | Mark::None if plan.litestream.line == Line::V05) => {
+            Ok(()) if !matches!(Mark::read(&database.path), Mark::Unproven | Mark::None if plan.litestream.format() == Format::Ltx) => {
                 let _ = Mark::clean(&database.path).write(&database.path);
             }
             // Litestream's own files may have the gap that this was to heal.
@@ -252,17 +252,17 @@ fn by_pass(plan: &Plan, database: &Database, deadline: Instant, gives_up: bool, 
         if owed && full.is_none() {
             resnapshot::clear_the_way(plan, database)?;
         }
-        match plan.litestream.line {
-            Line::V05 if let Some(why) = &full => channel.say(&Message::Note(full::by_once(plan, database, deadline, why, owed)?)),
-            Line::V05 if !plan.litestream.can(Ability::Once) => by_replicate(plan, database, deadline)?,
-            Line::V05 if owed => snapshot::force(plan, database, deadline)?,
-            Line::V05 => by_once(plan, database, deadline, gives_up)?,
-            Line::V03 if let Some(why) = &full => match full::by_pass(plan, database, (deadline, gives_up), why, owed) {
+        match plan.litestream.format() {
+            Format::Ltx if let Some(why) = &full => channel.say(&Message::Note(full::by_once(plan, database, deadline, why, owed)?)),
+            Format::Ltx if !plan.litestream.can(Ability::Once) => by_replicate(plan, database, deadline)?,
+            Format::Ltx if owed => snapshot::force(plan, database, deadline)?,
+            Format::Ltx => by_once(plan, database, deadline, gives_up)?,
+            Format::Generations if let Some(why) = &full => match full::by_pass(plan, database, (deadline, gives_up), why, owed) {
                 Ok(made) => channel.say(&Message::Note(made)),
                 // There may be room enough for the little that is new.
                 Err(why) => pass::run(plan, database, None, deadline, gives_up).map_err(|_| why)?,
             },
-            Line::V03 => {
+            Format::Generations => {
                 pass::run(plan, database, None, deadline, gives_up)?;
                 pass::begin_anew_after_laps(plan, database, deadline);
             }
@@ -293,7 +293,7 @@ fn made_good(plan: &Plan, database: &Database) -> Result<(), String> {
 
 /// At the end of an app that never made it, so that nobody takes it for backed up.
 fn say_what_never_came(plan: &Plan, channel: &Channel) {
-    let never = |d: &&Database| !has_content(&d.path) && local::own_position(&d.path, plan.litestream.line).is_none();
+    let never = |d: &&Database| !has_content(&d.path) && local::own_position(&d.path, plan.litestream.format()).is_none();
     for database in plan.databases.iter().filter(never) {
         channel.say(&Message::Note(watch::no_database(database)));
     }
@@ -382,7 +382,7 @@ fn is_there(plan: &Plan, database: &Database, by: Instant) -> bool {
         (Some(wal), Some(place)) => wal.salts == place.salts && place.end >= wal.end,
         _ => false,
     };
-    position::read(&database.path, Line::V05).is_some_and(|read| has_read(&read)) && is_listed(plan, database, by)
+    position::read(&database.path, Format::Ltx).is_some_and(|read| has_read(&read)) && is_listed(plan, database, by)
 }
 
 /// Whether the replica lists what Litestream has read. A position that is elsewhere is not ours to read.
@@ -390,7 +390,7 @@ pub(super) fn is_listed(plan: &Plan, database: &Database, by: Instant) -> bool {
     if database.has_own_meta {
         return true;
     }
-    let Some(now) = position::read_patiently(&database.path, Line::V05) else { return false };
+    let Some(now) = position::read_patiently(&database.path, Format::Ltx) else { return false };
     let left = by.saturating_duration_since(Instant::now());
     Source::newest(plan, database).look(left).is_ok_and(|files| position::is_there(&now.position, None, &files))
 }

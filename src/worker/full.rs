@@ -16,7 +16,7 @@ use crate::continuity::{self, Need};
 use crate::layout::beside;
 use crate::litestream::backup::{self, Depth};
 use crate::litestream::local;
-use crate::litestream::{Ability, Line, call};
+use crate::litestream::{Ability, Format, call};
 use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::restore::Source;
@@ -33,7 +33,7 @@ const LEAST: u64 = 64 << 10;
 /// Why the last sync of this database has to be made so.
 pub(super) fn keeps_from_syncing(plan: &Plan, database: &Database) -> Option<String> {
     // What the user has put in another place is not on this volume.
-    let possible = (plan.litestream.line == Line::V03 || plan.litestream.can(Ability::Once)) && !database.has_own_meta;
+    let possible = (plan.litestream.format() == Format::Generations || plan.litestream.can(Ability::Once)) && !database.has_own_meta;
     if possible { takes_nothing(&database.path) } else { None }
 }
 
@@ -78,7 +78,7 @@ fn holds(folder: &Path, bytes: u64) -> bool {
 /// Whether a last sync was made so, and noted.
 pub(super) fn left_nothing(plan: &Plan, database: &Path) -> bool {
     let restored = matches!(Mark::read(database), Mark::Restored(_));
-    restored && local::own_position(database, plan.litestream.line).is_none()
+    restored && local::own_position(database, plan.litestream.format()).is_none()
 }
 
 /// The last sync, with Litestream's own files where there is most room; `owed` is that a snapshot is. What is to be said of it.

@@ -16,7 +16,7 @@ use super::full;
 use crate::laps::Lap;
 use crate::litestream::backup::Position;
 use crate::litestream::local;
-use crate::litestream::{Line, call, verdict};
+use crate::litestream::{Format, call, verdict};
 use crate::plan::{Database, Plan};
 use crate::protocol::stand_in;
 use crate::runtime::{pass_config, pass_file};
@@ -120,7 +120,7 @@ fn one_pass(plan: &Plan, config: &Path, database: &Database, (shared, gives_up):
     loop {
         let lines = Logged::read(&running);
         if shared && beginning.is_none() && Logged::has_read(&lines) {
-            beginning = local::own_position(&database.path, Line::V03);
+            beginning = local::own_position(&database.path, Format::Generations);
         }
         let past = beginning.as_ref().is_some_and(|at| lines.iter().filter_map(Logged::replicated).any(|there| is_past(&there, at)));
         let done = lines.iter().filter(|l| l.is_of_replica()).count();

@@ -12,7 +12,7 @@ use crate::exit::{self, Failure};
 use crate::habits::{Habit, Look};
 use crate::litestream::backup::Position;
 use crate::litestream::local;
-use crate::litestream::{Ability, Line};
+use crate::litestream::{Ability, Format};
 use crate::lock::Locks;
 use crate::mark::{Mark, mark_path};
 use crate::parallel::in_parallel;
@@ -121,7 +121,7 @@ fn job(plan: &Plan, channel: &Channel) -> Result<(), Failure> {
 
 /// The boot ends before it is known whether these are the databases to go on with: what an earlier life wrote last stays here alone.
 fn say_what_is_not_saved(plan: &Plan, channel: &Channel) {
-    let untouched = |path: &Path| local::own_position(path, plan.litestream.line).is_none() && wal::wal_size(path) == 0;
+    let untouched = |path: &Path| local::own_position(path, plan.litestream.format()).is_none() && wal::wal_size(path) == 0;
     let is_saved = |path: &Path| match Mark::read(path) {
         Mark::Clean(_) => true,
         // Of a life under 0.3 that has not ended well.
@@ -320,7 +320,7 @@ struct Fit {
 
 /// Pins or empties the WALs of these.
 fn fit(plan: &Plan, databases: &[Database], beside: Beside) -> Fit {
-    if plan.litestream.line == Line::V03 {
+    if plan.litestream.format() == Format::Generations {
         databases.iter().for_each(continuity::begin);
         return Fit::default();
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Channel;
 use crate::litestream::local;
-use crate::litestream::{Line, socket};
+use crate::litestream::{Format, socket};
 use crate::plan::{Database, Plan};
 use crate::protocol::Message;
 use crate::watch::{self, Finding};
@@ -25,10 +25,10 @@ pub(super) fn run(plan: &Plan, single: &[Database], channel: &Channel) {
         channel.say(&Message::Begin(format!("{}: litestream's socket was taken away", socket.display())));
         return;
     }
-    let alive = match (&plan.socket, plan.litestream.line) {
-        (Some(socket), Line::V05) => socket::answers(socket, ANSWER),
-        (None, Line::V05) => Ok(()),
-        (_, Line::V03) => plan.databases.iter().try_for_each(|d| copies(&d.path)),
+    let alive = match (&plan.socket, plan.litestream.format()) {
+        (Some(socket), Format::Ltx) => socket::answers(socket, ANSWER),
+        (None, Format::Ltx) => Ok(()),
+        (_, Format::Generations) => plan.databases.iter().try_for_each(|d| copies(&d.path)),
     };
     let hangs = alive.is_err();
     if let Err(why) = alive {

@@ -254,6 +254,8 @@ impl Trial<'_> {
     /// Asks volume and backup for what must be there after this container's end.
     fn judge(&self, name: &str, host: Host, ended: &Ended, release: Release, standing: Standing, is_last: bool) {
         let word = self.note(name, ended, release, standing);
+        // It has left no database, and only its copy of it: the newer one asks what to do.
+        let release = if ended.code == 65 && ended.log.contains("an older release died") { Release::Old } else { release };
         if word != Word::Silent || release == Release::Old {
             self.unanswered.lock().unwrap().push(name.to_owned());
         }
