@@ -76,7 +76,7 @@ pub mod worker;
 use std::ffi::OsString;
 use std::io::Write;
 
-use cli::Invocation;
+use cli::{Invocation, Verb};
 use exit::Failure;
 use nix::errno::Errno;
 use protocol::Job;
@@ -113,14 +113,14 @@ fn dispatch(args: &[OsString]) -> Result<u8, Failure> {
         Invocation::Boot { app, flags } => boot(app, flags),
         Invocation::Native { native, args: words, flags } => {
             running::become_the_boots(args);
-            operator::run_native(native, &words, flags)
+            operator::native::run(native, &words, flags)
         }
-        Invocation::Command { name, matches, flags } if name == "replicate" => replicate(&matches, flags),
-        Invocation::Command { name, matches, flags } => {
-            if operator::asks_the_boot(&name) {
+        Invocation::Command { verb: Verb::Replicate, matches, flags } => replicate(&matches, flags),
+        Invocation::Command { verb, matches, flags } => {
+            if operator::asks_the_boot(verb) {
                 running::become_the_boots(args);
             }
-            operator::run(&name, &matches, flags)
+            operator::run(verb, &matches, flags)
         }
     }
 }
@@ -135,7 +135,7 @@ fn replicate(matches: &clap::ArgMatches, mut flags: Vec<(String, String)>) -> Re
     stands_for("LITESTREAM_LOG_LEVEL", matches.get_one("log-level"));
     stands_for("LITESTREAM_DB_PATH", matches.get_one("db"));
     stands_for("LITESTREAM_REPLICA_URL", matches.get_one("url"));
-    if matches.get_flag("once") { operator::replicate_once(matches, flags) } else { boot(app, flags) }
+    if matches.get_flag("once") { operator::run(Verb::Replicate, matches, flags) } else { boot(app, flags) }
 }
 
 fn no_signals(errno: Errno) -> Failure {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{self, Invocation};
+use crate::cli::{self, Invocation, Verb};
 use crate::configured::Configured;
 use crate::facilities::Facilities;
 use crate::lock;
@@ -45,7 +45,7 @@ impl Running {
 fn is_boot(words: &[OsString]) -> bool {
     match cli::parse(words) {
         Ok(Invocation::Boot { .. }) => true,
-        Ok(Invocation::Command { name, .. }) => name == "replicate",
+        Ok(Invocation::Command { verb, .. }) => verb == Verb::Replicate,
         _ => false,
     }
 }

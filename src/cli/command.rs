@@ -35,6 +35,60 @@ Exit codes: the app's own; 128+n when signal n ended it; 126, 127 when it cannot
 65 damaged or different, 66 no backup or no such database, 69 replica out of reach, 70 Litestream failed,
 71 the system refused, 74 last sync not confirmed, 78 configuration.";
 
+/// Declares the commands, each once: its variant, its word, and the function that has the rest of its command line.
+macro_rules! verbs {
+    ($($(#[$doc:meta])* $verb:ident = $word:literal, $line:ident;)*) => {
+        /// What this program is asked for besides a boot.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Verb {
+            $($(#[$doc])* $verb,)*
+        }
+
+        impl Verb {
+            /// Each of them, as the help has them.
+            pub const ALL: &[Self] = &[$(Self::$verb),*];
+
+            /// On the command line.
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$verb => $word),*
+                }
+            }
+
+            fn command(self) -> Command {
+                match self {
+                    $(Self::$verb => $line(Command::new(self.word()))),*
+                }
+            }
+        }
+    };
+}
+
+verbs! {
+    /// A boot with Litestream's spelling; `-once` is none.
+    Replicate = "replicate", replicate;
+    /// Restore now.
+    Restore = "restore", restore;
+    /// Prove backups.
+    Verify = "verify", verify;
+    /// Show what replicates where.
+    Status = "status", status;
+    /// For a HEALTHCHECK.
+    Health = "health", health;
+    /// What another file has and the database lacks.
+    Diff = "diff", diff;
+    /// A new snapshot, proved.
+    Resnapshot = "resnapshot", resnapshot;
+    /// Wait for the replica.
+    Sync = "sync", sync;
+    /// Print the configuration.
+    Config = "config", config;
+    /// Write it to a file.
+    Init = "init", init;
+    /// Print versions.
+    Version = "version", version;
+}
+
 /// The whole command line, for parsing, for help and for the man page; `options` are each a name, the form of its value and its meaning.
 pub fn of(options: &[(&'static str, &'static str, &'static str)]) -> Command {
     let options = options
@@ -48,7 +102,7 @@ pub fn of(options: &[(&'static str, &'static str, &'static str)]) -> Command {
         .args_override_self(true)
         .disable_help_subcommand(true)
         .args(options)
-        .subcommands([replicate(), restore(), verify(), status(), health(), diff(), resnapshot(), sync(), config(), init(), version()])
+        .subcommands(Verb::ALL.iter().map(|verb| verb.command()))
 }
 
 /// Litestream's own commands for the help.
@@ -72,9 +126,8 @@ fn value(name: &'static str, form: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(form).help(help)
 }
 
-fn replicate() -> Command {
-    Command::new("replicate")
-        .about("Boot with Litestream's spelling: -exec CMD is the app; without it, only replicate")
+fn replicate(new: Command) -> Command {
+    new.about("Boot with Litestream's spelling: -exec CMD is the app; without it, only replicate")
         .arg(value("exec", "CMD", "the app's command line, split as Litestream splits it"))
         .arg(own_config())
         .arg(value("log-level", "LEVEL", "Litestream's log level"))
@@ -87,34 +140,30 @@ fn replicate() -> Command {
         .arg(Arg::new("url").value_name("REPLICA_URL").help("and its replica"))
 }
 
-fn sync() -> Command {
-    Command::new("sync")
-        .about("Wait until the replica has everything that is written now")
+fn sync(new: Command) -> Command {
+    new.about("Wait until the replica has everything that is written now")
         .args(databases())
         .arg(value("timeout", "DURATION", "how long that may take [30s]"))
         .arg(flag("wait", "").hide(true))
         .arg(own_config())
 }
 
-fn config() -> Command {
-    Command::new("config")
-        .about("Print Litestream's configuration as the variables give it, without secrets")
+fn config(new: Command) -> Command {
+    new.about("Print Litestream's configuration as the variables give it, without secrets")
         .arg(flag("explain", "with the variable behind each value"))
         .arg(flag("json", "as JSON"))
         .arg(flag("check", "only check it: exit 78 where something is to be corrected"))
         .arg(own_config())
 }
 
-fn init() -> Command {
-    Command::new("init")
-        .about("Write that configuration to a file, for a Litestream without this program")
+fn init(new: Command) -> Command {
+    new.about("Write that configuration to a file, for a Litestream without this program")
         .arg(value("config", "PATH", "the file [/etc/litestream.yml]").value_parser(clap::value_parser!(OsString)))
         .arg(flag("force", "overwrite a file that this program did not write"))
 }
 
-fn restore() -> Command {
-    Command::new("restore")
-        .about("Restore databases now, or a replica's URL into -o PATH; what is replaced is kept aside")
+fn restore(new: Command) -> Command {
+    new.about("Restore databases now, or a replica's URL into -o PATH; what is replaced is kept aside")
         .args(databases())
         .arg(
             Arg::new("o")
@@ -143,9 +192,8 @@ fn own_config() -> Arg {
     value("config", "PATH", "a configuration file of your own, instead of the variables")
 }
 
-fn verify() -> Command {
-    Command::new("verify")
-        .about("Prove that a backup is restorable, current and equal to the database")
+fn verify(new: Command) -> Command {
+    new.about("Prove that a backup is restorable, current and equal to the database")
         .args(databases())
         .arg(value("timeout", "DURATION", "how long the replica is waited for, in all [30s]"))
         .arg(flag("quick", "leave out the comparison of pages"))
@@ -154,9 +202,8 @@ fn verify() -> Command {
         .arg(own_config())
 }
 
-fn status() -> Command {
-    Command::new("status")
-        .about("Show what replicates where, how far behind, the last verify, restarts")
+fn status(new: Command) -> Command {
+    new.about("Show what replicates where, how far behind, the last verify, restarts")
         .arg(Arg::new("db").num_args(0..).value_name("DB").help("an alias, `default` for the only one, or a path [all]"))
         .arg(flag("all", "every database, as without a name").hide(true))
         .arg(flag("json", "print one JSON object"))
@@ -164,30 +211,27 @@ fn status() -> Command {
         .arg(own_config())
 }
 
-fn resnapshot() -> Command {
-    Command::new("resnapshot")
-        .about("Begin a backup anew with a full snapshot, while the app runs, and prove it; on 0.5 every database's")
+fn resnapshot(new: Command) -> Command {
+    new.about("Begin a backup anew with a full snapshot, while the app runs, and prove it; on 0.5 every database's")
         .args(databases())
         .arg(value("timeout", "DURATION", "how long the replica is waited for, in all [30s]"))
         .arg(own_config())
 }
 
-fn health() -> Command {
-    Command::new("health")
-        .about("Say whether all is well, for a HEALTHCHECK: 0 or 1, and one line")
+fn health(new: Command) -> Command {
+    new.about("Say whether all is well, for a HEALTHCHECK: 0 or 1, and one line")
         .arg(value("max-lag", "DURATION", "how long what is written may not be in the replica [LITESTREAM_ENTRY_MAX_LAG]"))
         .arg(value("require-verified-within", "DURATION", "how old the last proof of a backup may be [any age]"))
 }
 
-fn diff() -> Command {
-    Command::new("diff")
-        .about("Show what a file that was kept aside has and the database lacks: rows of each table by primary key")
+fn diff(new: Command) -> Command {
+    new.about("Show what a file that was kept aside has and the database lacks: rows of each table by primary key")
         .arg(Arg::new("db").value_name("DB").required(true).help("alias (`default`) or path"))
         .arg(Arg::new("file").value_name("FILE").required(true).value_parser(clap::value_parser!(OsString)).help("the other file"))
         .arg(flag("json", "print one JSON object"))
         .arg(own_config())
 }
 
-fn version() -> Command {
-    Command::new("version").about("Print the versions of this program, Litestream and SQLite")
+fn version(new: Command) -> Command {
+    new.about("Print the versions of this program, Litestream and SQLite")
 }

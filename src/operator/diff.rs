@@ -7,7 +7,8 @@ use clap::ArgMatches;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::{context, paths, print};
+use super::context::{context, paths};
+use super::print;
 use crate::exit::{self, Failure};
 use crate::identity;
 use crate::litestream::socket::json_string;

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
-use super::{duration, left_plan, live, print, with_options_of_the_boot};
+use super::context::{live, with_options_of_the_boot};
+use super::{duration, print};
 use crate::configured::Configured;
 use crate::exit::{self, Failure};
+use crate::runtime::left_plan;
 use crate::settings::{self, Source};
 use crate::status::health::{Limits, judge};
 use crate::status::silent::{ANSWER, AT_MOST, Places, UNASKED, without_end};
@@ -30,7 +32,7 @@ struct Asked {
 ///
 /// # Errors
 /// 1 where it is not.
-pub(super) fn health(matches: &ArgMatches, flags: Flags) -> Result<u8, Failure> {
+pub(super) fn run(matches: &ArgMatches, flags: Flags) -> Result<u8, Failure> {
     let asked = Asked { lag: duration(matches, "max-lag")?, verified_within: duration(matches, "require-verified-within")? };
     let line = in_time(asked, flags).map_err(|why| Failure::new(exit::UNWELL, why))?;
     print(&line);

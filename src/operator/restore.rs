@@ -8,7 +8,8 @@ use std::time::{Instant, SystemTime};
 
 use clap::ArgMatches;
 
-use super::{Context, not_live, print};
+use super::context::{Context, chosen, context, context_of_url, context_with, paths};
+use super::{not_live, print};
 use crate::exit::{self, Failure};
 use crate::litestream::backup::{self, Needed};
 use crate::litestream::socket::json_string;
@@ -17,7 +18,7 @@ use crate::plan::{Database, Plan};
 use crate::restore::install::{Old, install, note_end, note_position};
 use crate::restore::{self, Fetched, Local, Restored, Source, ladder, rollback};
 use crate::settings::Point;
-use crate::{interrupt, progress, report, settings, time};
+use crate::{interrupt, progress, report, settings, tenants, time};
 
 /// Litestream's flags that are handed on as they are.
 const HANDED_ON: [&str; 6] = ["timestamp", "txid", "generation", "index", "parallelism", "replica"];
@@ -25,7 +26,7 @@ const HANDED_ON: [&str; 6] = ["timestamp", "txid", "generation", "index", "paral
 const POINTS: [&str; 4] = ["timestamp", "txid", "generation", "index"];
 
 /// The replica URL that is named instead of a database.
-pub(super) fn url(matches: &ArgMatches) -> Result<Option<String>, Failure> {
+fn url(matches: &ArgMatches) -> Result<Option<String>, Failure> {
     let names: Vec<&String> = matches.get_many("db").into_iter().flatten().collect();
     match names.as_slice() {
         [url] if url.contains("://") => Ok(Some((*url).clone())),
@@ -37,7 +38,7 @@ pub(super) fn url(matches: &ArgMatches) -> Result<Option<String>, Failure> {
 }
 
 /// The variables that make a database of a URL: it is restored to the path of `-o`, by the keys in the environment.
-pub(super) fn variables(url: &str, matches: &ArgMatches) -> Result<Vec<(String, String)>, Failure> {
+fn variables(url: &str, matches: &ArgMatches) -> Result<Vec<(String, String)>, Failure> {
     let Some(output) = output(matches) else {
         return Err(Failure::new(exit::USAGE, "a replica's URL needs -o PATH: where the database is to be"));
     };
@@ -81,11 +82,21 @@ struct Command<'a> {
     flags: Vec<OsString>,
 }
 
-/// Restores each of the databases.
+/// Restores those that are named, or a replica's URL.
 ///
 /// # Errors
 /// The first that cannot be restored, with its code.
-pub(super) fn run(context: &Context, databases: &[Database], matches: &ArgMatches) -> Result<u8, Failure> {
+pub(super) fn run(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
+    let context = match url(matches)? {
+        Some(url) => context_of_url(flags, variables(&url, matches)?)?,
+        None if matches.get_flag("all") => context_with(flags, &tenants::lost)?,
+        None => context(flags, &paths(matches))?,
+    };
+    let databases = if context.of_url { context.plan.databases.clone() } else { chosen(&context.plan, matches)? };
+    restore_all(&context, &databases, matches)
+}
+
+fn restore_all(context: &Context, databases: &[Database], matches: &ArgMatches) -> Result<u8, Failure> {
     if output(matches).is_some() && databases.len() > 1 {
         return Err(Failure::new(exit::USAGE, "-o takes one database; name one"));
     }

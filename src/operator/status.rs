@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
-use super::{Context, chosen, context, paths};
+use super::context::{Context, chosen, context, paths};
 use crate::exit::Failure;
 use crate::interrupt;
 use crate::status::{self, show};
@@ -19,7 +19,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 ///
 /// # Errors
 /// 78 where nothing is configured; 66 for a name that is no database's.
-pub(super) fn status(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
+pub(super) fn run(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
     let mut context = context(flags, &paths(matches))?;
     if matches.get_many::<String>("db").is_some() {
         context.plan.databases = chosen(&context.plan, matches)?;

@@ -1,12 +1,13 @@
-//! `config` and `init`: what became of the variables, for people, programs, and as a file. Must never show a secret,
-//! nor overwrite a file that this program did not write.
+//! `config`: what became of the variables, for people and programs. Must never show a secret.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ArgMatches;
 
-use crate::config::{HEADER, Style};
+use super::context::configured;
+use super::print;
+use crate::config::Style;
 use crate::configured::Configured;
 use crate::exit::{self, Failure};
 use crate::facilities::Facilities;
@@ -14,10 +15,8 @@ use crate::plan::{self, Planned};
 use crate::settings::Source;
 use crate::{litestream, report, runtime};
 
-/// Where the file is that Litestream itself would read.
-const USUAL: &str = "/etc/litestream.yml";
-
-fn planned(configured: &Configured) -> Result<Planned, Failure> {
+/// What a boot would be by the variables.
+pub(super) fn planned(configured: &Configured) -> Result<Planned, Failure> {
     let settings = &configured.settings;
     let litestream = litestream::find(settings.litestream.as_deref())?;
     let place = settings.entry.runtime_dir.clone().unwrap_or_else(|| PathBuf::from(runtime::USUAL));
@@ -25,9 +24,13 @@ fn planned(configured: &Configured) -> Result<Planned, Failure> {
 }
 
 /// Prints the configuration, or checks it.
-pub(super) fn config(configured: &Configured, matches: &ArgMatches) -> Result<u8, Failure> {
+///
+/// # Errors
+/// 78 with what is wrong in it.
+pub(super) fn run(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<u8, Failure> {
+    let configured = &configured(flags)?;
     if let (Source::Nothing(why), true) = (&configured.settings.source, matches.get_flag("check")) {
-        super::print(&format!("{why}: the app would run plainly"));
+        print(&format!("{why}: the app would run plainly"));
         return Ok(0);
     }
     let planned = planned(configured)?;
@@ -36,7 +39,7 @@ pub(super) fn config(configured: &Configured, matches: &ArgMatches) -> Result<u8
     }
     if matches.get_flag("check") {
         let found = planned.findings.len();
-        super::print(&match found {
+        print(&match found {
             0 => format!("{}: ok", planned.plan.config.display()),
             _ => format!("{}: {found} to be corrected", planned.plan.config.display()),
         });
@@ -52,25 +55,6 @@ pub(super) fn config(configured: &Configured, matches: &ArgMatches) -> Result<u8
         planned.document.written(Style::Redacted)
     };
     let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(0)
-}
-
-/// Writes the configuration for a Litestream that runs without this program.
-pub(super) fn init(configured: &Configured, matches: &ArgMatches) -> Result<u8, Failure> {
-    if let Source::File(path) = &configured.settings.source {
-        return Err(Failure::new(exit::CONFIG, format!("{} is in use already; move it away, or unset LITESTREAM_CONFIG", path.display())));
-    }
-    let planned = planned(configured)?;
-    let path = PathBuf::from(matches.get_one::<std::ffi::OsString>("config").cloned().unwrap_or_else(|| USUAL.into()));
-    let is_ours = |path: &Path| std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(HEADER));
-    if path.exists() && !is_ours(&path) && !matches.get_flag("force") {
-        return Err(Failure::new(
-            exit::CONFIG,
-            format!("{}: not written by litestream-entry; move it away, or overwrite it with --force", path.display()),
-        ));
-    }
-    runtime::write_anywhere(&path, &planned.document.text()).map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", path.display())))?;
-    super::print(&format!("{}: written, {} database(s)", path.display(), planned.plan.databases.len()));
     Ok(0)
 }
 
