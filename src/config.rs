@@ -13,7 +13,7 @@ use serde_yaml::{Mapping, Value};
 use crate::litestream::expand::expand;
 use crate::litestream::schema::shown_key;
 use crate::litestream::schema::{KEYS, Lines, Section, find, is_grave, is_known};
-use crate::litestream::{Format, Line};
+use crate::litestream::{Format, Line, ReplicaKind};
 use crate::model::Directory;
 use crate::settings::{Database, Replica, Tuning};
 use crate::{lint, pattern};
@@ -119,17 +119,15 @@ pub fn ignored(databases: &[Database], tuning: &[Tuning], line: Line) -> Result<
     if refused.is_empty() { Ok(lines) } else { Err(refused) }
 }
 
-/// The lines name Google's storage differently.
+/// The lines name some kinds of replica differently.
 fn for_line(key: &str, value: &Value, line: Line) -> Value {
-    let (theirs, ours) = if line.format() == Format::Generations { ("gs", "gcs") } else { ("gcs", "gs") };
-    match (key, value.as_str()) {
-        ("type", Some(text)) if text == theirs => ours.into(),
-        ("url", Some(text)) => match text.strip_prefix(theirs).filter(|rest| rest.starts_with("://")) {
-            Some(rest) => format!("{ours}{rest}").into(),
-            None => value.clone(),
-        },
-        _ => value.clone(),
-    }
+    let named = |text: &str| ReplicaKind::parse(text).filter(|kind| kind.row().other_scheme != Some(text))?.name_in(line.format());
+    let renamed = match (key, value.as_str()) {
+        ("type", Some(text)) => named(text).map(str::to_owned),
+        ("url", Some(url)) => url.split_once("://").and_then(|(scheme, rest)| Some(format!("{}://{rest}", named(scheme)?))),
+        _ => None,
+    };
+    renamed.map_or_else(|| value.clone(), Value::from)
 }
 
 fn put(mapping: &mut Mapping, key: &str, value: impl Into<Value>) {

@@ -230,11 +230,8 @@ fn named(database: &settings::Database, secrets: &Secrets) -> Database {
     let mut from = vec![database.named_by.as_str()];
     from.extend(replica.variables());
     // Secrets of another kind of storage did not decide anything here.
-    let used = match replica.kind() {
-        "s3" | "oss" => replica.value("access-key-id").is_none(),
-        "abs" | "gs" => true,
-        _ => false,
-    };
+    let shares = replica.kind().is_some_and(|kind| kind.row().credentials.is_some());
+    let used = shares && replica.value("access-key-id").is_none();
     from.extend(secrets.from.iter().filter(|_| used).map(String::as_str));
     let mut seen: Vec<String> = Vec::new();
     for name in from {
@@ -284,10 +281,9 @@ fn refuse_what_the_line_lacks(databases: &[settings::Database], litestream: &Lit
     let needs = |what: &str, from: &str| format!("{from}: {what} needs Litestream 0.5, and this is {}", litestream.version);
     let mut lacking = Vec::new();
     for database in databases {
-        let kind = database.replica.kind();
-        if matches!(kind, "nats" | "webdav" | "oss") {
+        if let Some(kind) = database.replica.kind().filter(|kind| kind.name_in(litestream.format()).is_none()) {
             let from = database.replica.variables().first().map_or(database.named_by.as_str(), |from| from).to_owned();
-            lacking.push(needs(&format!("a replica of type {kind}"), &from));
+            lacking.push(needs(&format!("a replica of type {}", kind.name()), &from));
         }
         if database.is_dir {
             lacking.push(needs("a directory of databases", &database.named_by));

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use crate::litestream::Format;
+use crate::litestream::{Format, kind};
 use crate::pattern::{LIST, matches, takes_list};
 use crate::plan::{Database, Directory, Plan};
 use crate::{files, layout, report, runtime, sqlite};
@@ -176,7 +176,7 @@ fn in_folder(directory: &Directory) -> BTreeSet<String> {
         }
     }
     let mut found = BTreeSet::new();
-    if let Some(root) = directory.replica.strip_prefix("file://").map(Path::new) {
+    if let Some(root) = kind::folder(&directory.replica) {
         search(directory, root, root, 0, &mut found);
     }
     found

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::laps::Lap;
 use crate::litestream::backup::Position;
 use crate::litestream::chain::{self, Part};
-use crate::litestream::local;
 use crate::litestream::{Ability, Format, socket};
+use crate::litestream::{kind, local};
 use crate::plan::{Database, Plan};
 use crate::state::State;
 use crate::status::{self, Uploaded};
@@ -210,7 +210,7 @@ fn look_at_replica(plan: &Plan, database: &Database, watched: &mut Watched, want
     }
     let owed = Owed::read(plan, &database.path);
     let here = local::own_position(&database.path, plan.litestream.format());
-    if !is_due(watched, here.as_ref(), chain::folder(&database.replica).is_some(), owed.is_some(), asked) {
+    if !is_due(watched, here.as_ref(), kind::folder(&database.replica).is_some(), owed.is_some(), asked) {
         return None;
     }
     // Without a position nothing is known to have been uploaded in this life.
@@ -265,7 +265,7 @@ fn lacks(plan: &Plan, database: &Database, wanted: &Position, watched: &mut Watc
 /// 0.3's files in a folder tell how much is in them: from the newest that was seen on, they have to join.
 fn hole(database: &Database, parts: &[Part], wanted: &Position, watched: &Watched) -> Option<String> {
     let Position::Wal { generation, index, offset } = wanted else { return None };
-    let folder = chain::folder(&database.replica)?;
+    let folder = kind::folder(&database.replica)?;
     let from = match watched.newest.as_ref().filter(|seen| same_generation(Some(seen), wanted)) {
         Some(Position::Wal { index, offset, .. }) => (*index, *offset),
         // What is older than that WAL was looked at by nobody: it may be much.
@@ -296,7 +296,7 @@ fn list(plan: &Plan, database: &Database, by: Instant) -> Result<Vec<Part>, Stri
 
 /// Whether this Litestream can list what the replica holds; a folder is looked at without it.
 pub fn can_look(plan: &Plan, database: &Database) -> bool {
-    plan.litestream.format() == Format::Generations || plan.litestream.can(Ability::Socket) || chain::folder(&database.replica).is_some()
+    plan.litestream.format() == Format::Generations || plan.litestream.can(Ability::Socket) || kind::folder(&database.replica).is_some()
 }
 
 /// Whether the file is another one than Litestream has open: before a last sync by that Litestream.

@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use super::tree::{Node, Place, Scalar};
 use super::{Context, Part, is_variable, shown};
+use crate::litestream::kind::Row;
 use crate::litestream::schema::Section;
-use crate::litestream::{Format, Line};
+use crate::litestream::{Format, Line, ReplicaKind};
 use crate::text::nearest;
 
 /// A check of one mapping: itself, the file, and what to add to.
@@ -199,13 +200,6 @@ fn replica_count(database: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
     }
 }
 
-const TYPES_03: [&str; 5] = ["s3", "gcs", "abs", "sftp", "file"];
-const TYPES_05: [&str; 8] = ["s3", "gs", "abs", "sftp", "file", "nats", "webdav", "oss"];
-
-fn types(line: Line) -> &'static [&'static str] {
-    if line.format() == Format::Generations { &TYPES_03 } else { &TYPES_05 }
-}
-
 fn scheme(url: &str) -> Option<String> {
     let (scheme, _) = url.split_once("://")?;
     let valid = !scheme.is_empty() && scheme.len() <= 10 && scheme.chars().all(|c| c.is_ascii_alphanumeric());
@@ -213,12 +207,12 @@ fn scheme(url: &str) -> Option<String> {
 }
 
 /// As Litestream decides it: the URL's scheme, else `type`, else a file.
-fn kind(replica: &Node, line: Line) -> String {
-    match replica.text("url").and_then(scheme) {
-        Some(scheme) if scheme == "webdavs" && line.format() == Format::Ltx => "webdav".to_owned(),
-        Some(scheme) => scheme,
-        None => replica.text("type").unwrap_or("file").to_owned(),
-    }
+fn kind_text(replica: &Node) -> String {
+    replica.text("url").and_then(scheme).unwrap_or_else(|| replica.text("type").unwrap_or(ReplicaKind::File.name()).to_owned())
+}
+
+fn kind(replica: &Node) -> Option<ReplicaKind> {
+    ReplicaKind::parse(&kind_text(replica))
 }
 
 fn replica_type(replica: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
@@ -228,25 +222,26 @@ fn replica_type(replica: &Rc<Node>, _: &Rc<Node>, context: &mut Context) {
         context.say(place(replica, "url"), what);
         return;
     }
-    let kind = kind(replica, context.line);
-    let known = types(context.line);
-    if known.contains(&kind.as_str()) {
+    let (text, format) = (kind_text(replica), context.line.format());
+    let known = ReplicaKind::names_in(format);
+    let is_other_scheme = |kind: ReplicaKind| url.is_some() && kind.row().other_scheme == Some(&text) && kind.name_in(format).is_some();
+    if known.contains(&text.as_str()) || ReplicaKind::parse(&text).is_some_and(is_other_scheme) {
         return;
     }
     let this = context.this();
     let (key, write): (_, &dyn Fn(&str) -> String) =
         if url.is_some() { ("url", &|k| format!("`url: {k}://…`")) } else { ("type", &|k| format!("`type: {k}`")) };
-    let lower = kind.to_ascii_lowercase();
-    let what = match (context.line.format(), lower.as_str()) {
+    let lower = text.to_ascii_lowercase();
+    let what = match ReplicaKind::parse(&lower).map(|kind| kind.name_in(format)) {
         _ if replica.get(key).is_some_and(|v| is_variable(v)) => {
             format!("what its variable holds is none of {this}'s types of replica; set it to one of {}", known.join(", "))
         }
-        (Format::Generations, "gs") => format!("{this} has `gcs` for it; write {}", write("gcs")),
-        (Format::Ltx, "gcs") => format!("{this} has `gs` for it; write {}", write("gs")),
-        (Format::Generations, other) if TYPES_05.contains(&other) || other == "webdavs" => {
-            format!("{this} has no {other} replicas; write {} or another of {}, or run Litestream 0.5", write("s3"), known.join(", "))
+        Some(Some(ours)) if ours != lower => format!("{this} has `{ours}` for it; write {}", write(ours)),
+        Some(None) => {
+            let s3 = write(ReplicaKind::S3.name());
+            format!("{this} has no {lower} replicas; write {s3} or another of {}, or run Litestream 0.5", known.join(", "))
         }
-        (_, other) => format!("{this} has no such type of replica; write {}", write(nearest(other, known.iter().copied()))),
+        _ => format!("{this} has no such type of replica; write {}", write(nearest(&lower, known.iter().copied()))),
     };
     context.say(place(replica, key), format!("{key}: {what}"));
 }
@@ -263,14 +258,7 @@ fn url_and_parts(replica: &Rc<Node>, root: &Rc<Node>, context: &mut Context) {
     if replica.text("url").is_none() {
         return;
     }
-    let parts: &[&str] = match kind(replica, context.line).as_str() {
-        "s3" | "gs" | "gcs" | "abs" | "oss" => &["path", "bucket"],
-        "sftp" => &["path", "host"],
-        "webdav" => &["path", "webdav-url"],
-        "file" => &["path"],
-        _ => &[],
-    };
-    for part in parts {
+    for part in kind(replica).map_or(&[][..], |kind| kind.row().place) {
         if replica.text(part).is_some() {
             let what =
                 format!("{part}: Litestream refuses it beside `url`, which says the same; remove it and write `url: …` with all of it");
@@ -289,19 +277,14 @@ fn default<'a>(root: &'a Node, part: &str, line: Line) -> Option<&'a str> {
 
 /// What Litestream refuses to be without: the parts of a type, and the last of them as a URL has it.
 fn missing_parts(replica: &Rc<Node>, root: &Rc<Node>, context: &mut Context) {
-    let (parts, example): (&[&str], _) = match kind(replica, context.line).as_str() {
-        "s3" | "gs" | "gcs" | "abs" | "oss" | "nats" => (&["bucket"], "bucket: BUCKET"),
-        "sftp" => (&["host", "user"], "host: HOST:22` and `user: USER"),
-        "webdav" => (&["webdav-url"], "webdav-url: https://HOST"),
-        "file" => (&["path"], "path: /backup/app.db"),
-        _ => return,
-    };
+    let Some(kind) = kind(replica) else { return };
+    let Row { needs: parts, example, .. } = *kind.row();
     let (host, path) = replica.text("url").and_then(place_of).unwrap_or_default();
     let in_url = |part: &str| match part {
         "user" => host.contains('@'),
         // NATS has its server in the host's place.
         "path" => !path.is_empty(),
-        "bucket" if kind(replica, context.line) == "nats" => !path.is_empty(),
+        "bucket" if kind == ReplicaKind::Nats => !path.is_empty(),
         _ => !host.rsplit('@').next().unwrap_or_default().is_empty(),
     };
     let has = |part: &str| in_url(part) || replica.text(part).or_else(|| default(root, part, context.line)).is_some();
@@ -364,7 +347,7 @@ fn suggestion(database: &Node) -> String {
 
 /// Where a replica is, however it is written; never shown.
 fn where_to(replica: &Node, root: &Node, line: Line) -> Option<String> {
-    let kind = kind(replica, line);
+    let kind = kind(replica).map_or_else(|| kind_text(replica), |kind| kind.name().to_owned());
     let text = |key: &str| replica.text(key).or_else(|| default(root, key, line)).unwrap_or_default();
     let (host, path) = match replica.text("url") {
         Some(url) => {

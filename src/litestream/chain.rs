@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::backup::{self, Position};
 use super::call::Config;
-use super::{Format, Litestream, lz4};
+use super::{Format, Litestream, kind, lz4};
 use crate::files;
 
 /// A file of a backup.
@@ -142,7 +142,7 @@ pub fn newest_segment(parts: &[Part], of: &str) -> Option<(u64, u64)> {
 /// # Errors
 /// What kept it from being listed: that says nothing of what it holds.
 pub fn list(litestream: &Litestream, config: &Config<'_>, database: &Path, replica: &str, by: Instant) -> Result<Vec<Part>, String> {
-    if let Some(folder) = folder(replica) {
+    if let Some(folder) = kind::folder(replica) {
         return in_folder(folder, litestream.format()).map_err(|error| format!("{}: {error}", folder.display()));
     }
     match litestream.format() {
@@ -157,11 +157,6 @@ pub fn list(litestream: &Litestream, config: &Config<'_>, database: &Path, repli
             Ok(files.into_iter().filter_map(part).collect())
         }
     }
-}
-
-/// The folder of a replica that is one.
-pub fn folder(replica: &str) -> Option<&Path> {
-    replica.strip_prefix("file://").map(Path::new).filter(|path| path.is_absolute())
 }
 
 fn part(file: backup::File) -> Option<Part> {
@@ -322,6 +317,5 @@ mod tests {
             Part::Segment { generation: generation(), index: 0x2a, offset: 0x5098 },
         ];
         assert_eq!(in_folder(dir.path(), Format::Generations).unwrap(), parts);
-        assert_eq!((folder("file:///r/a"), folder("s3://b/a"), folder("file://r")), (Some(Path::new("/r/a")), None, None));
     }
 }

@@ -6,8 +6,8 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::Format;
 use super::backup::{File, Position};
+use super::{Format, kind};
 use crate::{files, time};
 
 /// A replica in a folder.
@@ -17,7 +17,7 @@ pub struct Folder<'a>(&'a Path);
 impl<'a> Folder<'a> {
     /// Of a replica as the plan names it (`file:///…`); none of another kind.
     pub fn of(replica: &'a str) -> Option<Self> {
-        replica.strip_prefix("file://").map(Path::new).filter(|path| path.is_absolute()).map(Self)
+        kind::folder(replica).map(Self)
     }
 
     /// What [`super::backup::list`] says of it to the depth of the newest.

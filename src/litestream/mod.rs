@@ -8,6 +8,7 @@ pub mod commands;
 pub mod duration;
 pub mod expand;
 pub mod folder;
+pub mod kind;
 pub mod line;
 pub mod local;
 pub mod ltx;
@@ -17,6 +18,7 @@ pub mod silence;
 pub mod socket;
 pub mod verdict;
 
+pub use kind::ReplicaKind;
 pub use line::{Ability, Format, Line};
 
 use std::ffi::{OsStr, OsString};

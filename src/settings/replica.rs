@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_yaml::{Mapping, Value};
 
+use crate::litestream::ReplicaKind;
+
 /// A replica in Litestream's own keys (`type`, `path`, `bucket`, …), both lines alike.
 #[derive(Clone, Default, PartialEq)]
 pub struct Replica {
@@ -86,26 +88,29 @@ impl Replica {
         self.from("path").is_none_or(|from| super::dialects::all().any(|d| d.prefixes.contains(&from)))
     }
 
-    /// Its type, from the URL where that says it.
-    pub fn kind(&self) -> &str {
+    /// Its kind, from the URL where that says it; none of a text that is no kind's.
+    pub fn kind(&self) -> Option<ReplicaKind> {
+        ReplicaKind::parse(self.kind_text())
+    }
+
+    fn kind_text(&self) -> &str {
         let of_url = self.get("url").and_then(|url| url.split_once("://")).map(|(scheme, _)| scheme);
-        match of_url.or(self.get("type")).unwrap_or_default() {
-            "gcs" => "gs",
-            "webdavs" => "webdav",
-            kind => kind,
-        }
+        of_url.or(self.get("type")).unwrap_or_default()
     }
 
     /// Type and place for people, without user, password or query.
     pub fn shown(&self) -> String {
         let path = self.get("path").unwrap_or_default();
         let trimmed = path.trim_start_matches('/');
-        match (self.get("url").or(self.get("webdav-url")), self.kind(), self.get("bucket").or(self.get("host"))) {
-            (Some(url), "webdav", _) if !path.is_empty() => format!("{}/{trimmed}", redact(url).trim_end_matches('/')),
+        let kind = self.kind();
+        let name = kind.map_or(self.kind_text(), |kind| kind.name());
+        match (self.get("url").or(self.get("webdav-url")), kind, self.get("bucket").or(self.get("host"))) {
+            (Some(url), Some(ReplicaKind::Webdav), _) if !path.is_empty() => format!("{}/{trimmed}", redact(url).trim_end_matches('/')),
             (Some(url), ..) => redact(url),
-            (None, "file" | "", None) if path.starts_with('/') => format!("file://{path}"),
-            (None, kind, Some(place)) => format!("{kind}://{place}/{trimmed}"),
-            (None, kind, None) => format!("{kind}:{path}"),
+            (None, Some(ReplicaKind::File), None) if path.starts_with('/') => format!("file://{path}"),
+            (None, _, Some(place)) => format!("{name}://{place}/{trimmed}"),
+            (None, None, None) if name.is_empty() && path.starts_with('/') => format!("file://{path}"),
+            (None, _, None) => format!("{name}:{path}"),
         }
     }
 

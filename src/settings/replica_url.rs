@@ -1,12 +1,9 @@
 //! A replica's URL in Litestream's keys. Must never repeat it: there may be a password in it.
 
 use super::replica::Replica;
-use super::replicas::is_for;
 use super::values::{self, Kept};
+use crate::litestream::ReplicaKind;
 use crate::litestream::schema::{KEYS, Section};
-
-/// What a URL may begin with.
-pub(super) const SCHEMES: [&str; 10] = ["s3", "gs", "gcs", "abs", "sftp", "nats", "webdav", "webdavs", "oss", "file"];
 
 /// A replica URL in Litestream's keys. S3 and file are taken apart, since 0.3 ignores a query and
 /// would talk to AWS; the other types are handed over as they are.
@@ -17,25 +14,25 @@ pub(super) fn parse(name: &str, url: &str, file_name: Option<&str>) -> Result<Re
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err("not a URL; write it as s3://BUCKET/PATH or file:///PATH".to_owned());
     };
-    if !SCHEMES.contains(&scheme) {
-        return Err("no such replica type; one of s3://, gs://, abs://, sftp://, nats://, webdav://, oss://, file://".to_owned());
-    }
+    let Some(kind) = ReplicaKind::parse(scheme) else {
+        return Err(format!("no such replica type; one of {}", ReplicaKind::ALL.map(|kind| format!("{}://", kind.name())).join(", ")));
+    };
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let place = match file_name {
         Some(file) => format!("{}/{file}", place.trim_end_matches('/')),
         None => place.to_owned(),
     };
     let mut replica = Replica::default();
-    match scheme {
-        "file" if !place.starts_with('/') || place.trim_matches('/').is_empty() => {
+    match kind {
+        ReplicaKind::File if !place.starts_with('/') || place.trim_matches('/').is_empty() => {
             return Err("a file replica needs an absolute path, as file:///backup/app".to_owned());
         }
-        "file" => {
-            replica.set("type", "file", name);
+        ReplicaKind::File => {
+            replica.set("type", kind.name(), name);
             replica.set("path", place.trim_end_matches('/'), name);
         }
-        "s3" => s3(&mut replica, name, &place, query)?,
-        "nats" if file_name.is_some() => {
+        ReplicaKind::S3 => s3(&mut replica, name, &place, query)?,
+        ReplicaKind::Nats if file_name.is_some() => {
             return Err("a NATS bucket holds one database; set LITESTREAM_REPLICA_URL_ALIAS for each".to_owned());
         }
         _ if place.trim_matches('/').is_empty() => return Err(format!("names no place; write it as {scheme}://HOST/PATH")),
@@ -55,7 +52,7 @@ fn s3(replica: &mut Replica, from: &str, place: &str, query: &str) -> Result<(),
     if bucket.contains('@') {
         return Err("keys do not belong in the URL; set LITESTREAM_ACCESS_KEY_ID and LITESTREAM_SECRET_ACCESS_KEY".to_owned());
     }
-    replica.set("type", "s3", from);
+    replica.set("type", ReplicaKind::S3.name(), from);
     replica.set("bucket", bucket, from);
     replica.set("path", path.trim_matches('/'), from);
     for parameter in query.split('&').filter(|p| !p.is_empty()) {
@@ -65,7 +62,9 @@ fn s3(replica: &mut Replica, from: &str, place: &str, query: &str) -> Result<(),
         let dashed: String =
             name.chars().flat_map(|c| if c.is_ascii_uppercase() { vec!['-', c.to_ascii_lowercase()] } else { vec![c] }).collect();
         let dashed = dashed.replace("-m-d5", "-md5");
-        let known = KEYS.iter().find(|k| k.section == Section::Replica && k.name == dashed && k.variable.is_some() && is_for(k, "s3"));
+        let known = KEYS
+            .iter()
+            .find(|k| k.section == Section::Replica && k.name == dashed && k.variable.is_some() && ReplicaKind::S3.takes(k.of, k.name));
         let Some(key) = known else {
             return Err("an unknown parameter behind the ?; known are endpoint, region, force-path-style, skip-verify, sign-payload, storage-class, part-size, concurrency".to_owned());
         };

@@ -7,9 +7,10 @@ use serde_yaml::{Mapping, Value};
 
 use super::dialects::{self, AZURE_ACCOUNTS, AZURE_CONNECTION, Dialect, GENERIC, PROVIDERS, TLS, URLS};
 use super::replica::Replica;
-use super::replica_url::{self, SCHEMES};
+use super::replica_url;
 use super::values::{self, Kept};
 use super::{Database, Environment};
+use crate::litestream::ReplicaKind;
 use crate::litestream::schema::{For, KEYS, Key, Section};
 
 const TYPES: [&str; 2] = ["LITESTREAM_REPLICA_TYPE", "LITESTREAM_TYPE"];
@@ -80,10 +81,8 @@ fn refuse_keys_in_endpoints(database: &Database, problems: &mut Vec<String>) {
         let places = replica.get("endpoint").map(|endpoint| ("endpoint", endpoint)).into_iter().chain(in_url);
         for (key, _) in places.filter(|(_, text)| text.contains('@') || text.contains("%40")) {
             let name = replica.from(key).unwrap_or(&database.named_by);
-            let keys = match replica.kind() {
-                "abs" => "LITESTREAM_AZURE_ACCOUNT_KEY",
-                _ => "LITESTREAM_ACCESS_KEY_ID and LITESTREAM_SECRET_ACCESS_KEY",
-            };
+            let row = replica.kind().unwrap_or(ReplicaKind::S3).row();
+            let keys = row.credentials.unwrap_or("what this type of replica has for it");
             problems.push(format!(
                 "{name}: a user or password in an endpoint, which Litestream does not use; write the host alone, and set {keys}"
             ));
@@ -132,10 +131,10 @@ fn impossible(replica: &Replica, database: &Path) -> Option<&'static str> {
         return Some("write the bucket's name alone here, the folder into LITESTREAM_REPLICA_PATH, a URL into LITESTREAM_REPLICA_URL");
     }
     let has_user = replica.value("user").is_some() || is("url", &|url| url.contains('@'));
-    if replica.kind() == "sftp" && !has_user {
+    if replica.kind() == Some(ReplicaKind::Sftp) && !has_user {
         return Some("SFTP needs a user; set LITESTREAM_REPLICA_USER, or write sftp://USER@HOST/PATH");
     }
-    if replica.kind() == "file" && is("path", &|path| Path::new(path) == database) {
+    if replica.kind() == Some(ReplicaKind::File) && is("path", &|path| Path::new(path) == database) {
         return Some("the replica is the database's own path; name a directory elsewhere");
     }
     None
@@ -208,7 +207,7 @@ impl View<'_> {
             let get = |names: &[&str]| if own { self.own(names) } else { self.shared(names) };
             let place = |(name, value): Found, by| Place { name, value, own, by };
             let bucket = || dialects::all().find_map(|d| get(d.buckets).map(|found| place(found, By::Bucket(d))));
-            let is_file = || self.any(&TYPES).is_some_and(|(_, kind)| kind == "file");
+            let is_file = || self.any(&TYPES).is_some_and(|(_, kind)| ReplicaKind::parse(&kind) == Some(ReplicaKind::File));
             get(&URLS)
                 .map(|found| place(found, By::Url))
                 .or_else(bucket)
@@ -247,12 +246,10 @@ impl View<'_> {
     }
 
     /// The type that a variable names, which may be another than the place says.
-    fn kind(&self) -> Result<Option<Found>, String> {
-        match self.any(&TYPES) {
-            Some((name, kind)) if SCHEMES.contains(&kind.as_str()) => Ok(Some((name, if kind == "gcs" { "gs".to_owned() } else { kind }))),
-            Some((name, _)) => Err(format!("{name}: not a replica type; one of s3, gs, abs, sftp, nats, webdav, oss, file")),
-            None => Ok(None),
-        }
+    fn kind(&self) -> Result<Option<(String, ReplicaKind)>, String> {
+        let Some((name, text)) = self.any(&TYPES) else { return Ok(None) };
+        let none = || format!("{name}: not a replica type; one of {}", ReplicaKind::ALL.map(ReplicaKind::name).join(", "));
+        ReplicaKind::parse(&text).ok_or_else(none).map(|kind| Some((name.clone(), kind)))
     }
 
     /// A replica at this place, without its other parts.
@@ -263,23 +260,28 @@ impl View<'_> {
             By::Url => {
                 let append = (several && !place.own).then_some(file_name);
                 let replica = replica_url::parse(name, value, append).map_err(|why| format!("{name}: {why}"))?;
-                if let Some((by, kind)) = kind.filter(|(_, kind)| kind != replica.kind()) {
-                    return Err(format!("{by} is {kind}, but {name} is of type {}; unset one", replica.kind()));
+                if let (Some((by, kind)), Some(own)) = (kind, replica.kind())
+                    && kind != own
+                {
+                    return Err(format!("{by} is {}, but {name} is of type {}; unset one", kind.name(), own.name()));
                 }
                 replica
             }
             By::Bucket(dialect) => {
-                let kind = kind.map_or(dialect.kind.to_owned(), |(_, kind)| kind);
-                if !matches!(kind.as_str(), "s3" | "gs" | "abs" | "oss") {
-                    return Err(format!("{name}: a replica of type {kind} has no bucket; unset one, or set LITESTREAM_REPLICA_URL"));
+                let kind = kind.map_or(dialect.kind, |(_, kind)| kind);
+                if !kind.row().in_bucket {
+                    return Err(format!(
+                        "{name}: a replica of type {} has no bucket; unset one, or set LITESTREAM_REPLICA_URL",
+                        kind.name()
+                    ));
                 }
-                self.at(&kind, file_name).with("bucket", value.trim_matches('/'), name)
+                self.at(kind, file_name).with("bucket", value.trim_matches('/'), name)
             }
-            By::Host => self.at("sftp", file_name).with("host", value, name),
-            By::Webdav => self.at("webdav", file_name),
+            By::Host => self.at(ReplicaKind::Sftp, file_name).with("host", value, name),
+            By::Webdav => self.at(ReplicaKind::Webdav, file_name),
             By::Folder if !value.starts_with('/') => return Err(format!("{name}: a file replica needs an absolute path, as /backup")),
             By::Folder => {
-                let replica = self.at("file", file_name);
+                let replica = self.at(ReplicaKind::File, file_name);
                 let path = format!("/{}", replica.get("path").unwrap_or_default());
                 replica.with("path", &path, name)
             }
@@ -287,7 +289,7 @@ impl View<'_> {
     }
 
     /// A replica of this type, in the folder that the variables name: `[prefix/]<file name>`.
-    fn at(&self, kind: &str, file_name: &str) -> Replica {
+    fn at(&self, kind: ReplicaKind, file_name: &str) -> Replica {
         let prefixes: Vec<&str> = GENERIC.prefixes.iter().chain(self.dialect().prefixes).copied().collect();
         // Slashes at the ends would become part of every object's name.
         let (path, from) = match (self.own(&prefixes), self.shared(&prefixes)) {
@@ -295,21 +297,21 @@ impl View<'_> {
             (None, Some((name, prefix))) => (format!("{}/{file_name}", prefix.trim_matches('/')), name),
             (None, None) => (file_name.to_owned(), String::new()),
         };
-        Replica::default().with("type", kind, "").with("path", path.trim_matches('/'), &from)
+        Replica::default().with("type", kind.name(), "").with("path", path.trim_matches('/'), &from)
     }
 
     fn add_parts(&self, replica: &mut Replica, problems: &mut Vec<String>) {
-        let (kind, dialect) = (replica.kind().to_owned(), self.dialect());
-        let is_meant = |k: &&Key| k.section == Section::Replica && is_for(k, &kind) && is_mentioned(self.env, k);
+        let (Some(kind), dialect) = (replica.kind(), self.dialect()) else { return };
+        let is_meant = |k: &&Key| k.section == Section::Replica && kind.takes(k.of, k.name) && is_mentioned(self.env, k);
         for key in KEYS.iter().filter(is_meant) {
             self.add(key, &self.names_of(key, dialect), &mut *replica, problems);
         }
-        match kind.as_str() {
-            "s3" => self.complete_s3(replica, dialect),
-            "abs" => self.complete_azure(replica),
-            _ => {}
+        match kind {
+            ReplicaKind::S3 => self.complete_s3(replica, dialect),
+            ReplicaKind::Abs => self.complete_azure(replica),
+            ReplicaKind::Gs | ReplicaKind::Oss | ReplicaKind::Sftp | ReplicaKind::Nats | ReplicaKind::Webdav | ReplicaKind::File => {}
         }
-        if let (true, Some(pair)) = (matches!(kind.as_str(), "s3" | "oss"), self.own_keys(dialect, problems)) {
+        if let (true, Some(pair)) = (kind.row().keys == Some(For::S3), self.own_keys(dialect, problems)) {
             let [(id_name, id), (secret_name, secret)] = pair;
             replica.set("access-key-id", &id, &id_name);
             replica.set("secret-access-key", &secret, &secret_name);
@@ -413,18 +415,6 @@ pub(super) fn pair(env: &Environment, id_name: &str, secret_name: &str, problems
 /// A part of Azure's connection string: `AccountName=…;AccountKey=…;…`.
 pub(super) fn azure_part(text: &str, key: &str) -> Option<String> {
     text.split(';').find_map(|part| part.trim().strip_prefix(key)?.strip_prefix('=')).map(str::to_owned).filter(|v| !v.is_empty())
-}
-
-pub(super) fn is_for(key: &Key, kind: &str) -> bool {
-    match key.of {
-        // Google's, a file's and a host's endpoints are none.
-        For::Any => key.name != "endpoint" || matches!(kind, "s3" | "oss" | "abs"),
-        For::S3 => matches!(kind, "s3" | "oss"),
-        For::Abs => kind == "abs",
-        For::Sftp => kind == "sftp",
-        For::Webdav => matches!(kind, "webdav" | "webdavs"),
-        For::Nats => kind == "nats",
-    }
 }
 
 /// What takes keys: a replica, or a database.

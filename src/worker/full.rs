@@ -15,8 +15,8 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use crate::continuity::{self, Need};
 use crate::layout::beside;
 use crate::litestream::backup::{self, Depth};
-use crate::litestream::local;
 use crate::litestream::{Ability, Format, call};
+use crate::litestream::{kind, local};
 use crate::mark::Mark;
 use crate::plan::{Database, Plan};
 use crate::restore::Source;
@@ -45,7 +45,7 @@ fn takes_nothing(database: &Path) -> Option<String> {
 
 /// Why a replica that is a folder cannot have been written to. 0.3 does not say it, and waits for ever.
 pub(super) fn replica_takes_nothing(database: &Database) -> Option<String> {
-    let replica = Path::new(database.replica.strip_prefix("file://")?);
+    let replica = kind::folder(&database.replica)?;
     let folder = replica.ancestors().find(|folder| folder.is_dir())?;
     refuses(folder, needed(&database.path)).map(|why| format!("the replica {}: {why}", replica.display()))
 }
