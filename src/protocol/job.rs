@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::RawFd;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::litestream::call;
 
@@ -36,8 +37,29 @@ pub enum Job {
     Flush,
 }
 
+/// When PID 1 runs a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rhythm {
+    /// When a decision asks for it.
+    OnDemand,
+    /// From the app's start to its end; `again` so long after it has ended by itself.
+    WithTheApp {
+        /// The pause.
+        again: Duration,
+    },
+    /// The same from the boot's beginning on.
+    FromTheBoot {
+        /// The pause.
+        again: Duration,
+    },
+}
+
+/// When one that should run on, and has died, is started again.
+const AGAIN: Duration = Duration::from_secs(5);
+
 impl Job {
-    const ALL: [Self; 12] = [
+    /// Each of them.
+    pub const ALL: [Self; 12] = [
         Self::Exec,
         Self::Hold,
         Self::Keep,
@@ -67,6 +89,24 @@ impl Job {
             Self::Serve => "__serve",
             Self::Forget => "__forget",
             Self::Flush => "__flush",
+        }
+    }
+
+    /// When PID 1 runs it.
+    pub fn rhythm(self) -> Rhythm {
+        match self {
+            Self::Watch => Rhythm::WithTheApp { again: AGAIN },
+            Self::Serve => Rhythm::FromTheBoot { again: AGAIN },
+            Self::Exec
+            | Self::Hold
+            | Self::Keep
+            | Self::Log
+            | Self::Prepare
+            | Self::Probe
+            | Self::Pulse
+            | Self::Check
+            | Self::Forget
+            | Self::Flush => Rhythm::OnDemand,
         }
     }
 

@@ -9,7 +9,7 @@ mod preparation;
 mod rules;
 mod when;
 
-pub use job::{Job, is_internal, stand_in};
+pub use job::{Job, Rhythm, is_internal, stand_in};
 pub use message::{LONGEST, Message};
 pub use preparation::{Preparation, Prepare};
 pub use rules::{Check, Holder, Rules};

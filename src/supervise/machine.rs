@@ -10,6 +10,7 @@ mod gate;
 mod preparing;
 mod proving;
 mod replicator;
+mod run_on;
 mod standby;
 mod view;
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use crate::exit::{self, Ended};
 use crate::protocol::last_sync::Sync;
-use crate::protocol::{Holder, Message, Preparation, Rules};
+use crate::protocol::{Holder, Job, Message, Preparation, Rules};
 use gate::Gate;
 use replicator::Replicator;
 
@@ -40,24 +41,14 @@ pub enum Role {
     Litestream,
     /// The worker that makes databases fit and holds pins.
     Prepare,
-    /// The worker that asks whether the configuration is refused.
-    Probe,
+    /// A worker that says or does one thing, and ends.
+    Work(Job),
     /// The worker that makes or confirms the last sync.
     Flush,
     /// One that waits for that, so that it need not be started when no process may be.
     Reserve,
-    /// The worker that keeps the list of what is in directories.
-    Watch,
     /// What `__prepare` has become that has answered and holds nothing: it looks at what the app does with its databases.
     Look,
-    /// The worker that looks whether Litestream hangs.
-    Pulse,
-    /// The worker that removes the copies from before a migration.
-    Forget,
-    /// The worker that proves backups.
-    Check,
-    /// The worker that serves status over HTTP.
-    Serve,
     /// The keeper of the locks and of the runtime directory.
     Keep,
     /// The process that writes the log file.
@@ -112,24 +103,14 @@ pub enum Lock {
 pub enum Action {
     /// Start `__prepare`.
     Prepare(Preparation),
+    /// Start a worker of this job.
+    Work(Job),
     /// Start `litestream replicate -exec`.
     Replicate,
-    /// Start `__probe`.
-    Probe,
-    /// Start `__watch`.
-    Watch,
-    /// Start `__pulse`.
-    Pulse,
-    /// Start `__check`.
-    Check,
-    /// Start `__serve`.
-    Serve,
     /// Make a process for the app, held at a gate before its exec, so that its start need not wait for one.
     ReadyApp,
     /// Start the migration in the app's place.
     Migrate,
-    /// The migration has ended well: remove the copies from before it.
-    Forget,
     /// Say to those who stand by that the databases are decided about and replicated.
     Pass,
     /// Start the app.
@@ -212,10 +193,6 @@ const PULSE_EVERY: Duration = Duration::from_secs(5);
 /// The first look is soon, so that what is replaced later is known from what was there.
 const PULSE_FIRST: Duration = Duration::from_secs(1);
 const PULSE_AGAIN: Duration = Duration::from_secs(2);
-/// When a watch over directories that has died is started again.
-const WATCH_AGAIN: Duration = Duration::from_secs(5);
-/// The same of the worker that serves.
-const SERVE_AGAIN: Duration = Duration::from_secs(5);
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
 /// What the left-behind have between TERM and KILL, at most.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -253,13 +230,11 @@ pub struct Machine {
     hung: (u32, bool),
     /// So many starts in a row have not reported in.
     silent_starts: u32,
-    /// When the watch over directories is started again.
-    watch_at: Option<Now>,
+    /// Workers that should run on, and when they are started again.
+    again: Vec<(Job, Now)>,
     /// When backups are proved again; and whether they are now.
     check_at: Option<Now>,
     checking: bool,
-    /// When the worker that serves is started again.
-    serve_at: Option<Now>,
     heal_at: Option<Now>,
     heal_pause: Duration,
     started_at: Now,
@@ -348,10 +323,9 @@ impl Machine {
             pulse_at: None,
             hung: (0, false),
             silent_starts: 0,
-            watch_at: None,
+            again: Vec::new(),
             check_at: None,
             checking: false,
-            serve_at: None,
             heal_at: None,
             heal_pause: HEAL_AFTER,
             started_at: Now::ZERO,
@@ -382,7 +356,9 @@ impl Machine {
     /// The first actions.
     pub fn start(&mut self, now: Now) -> Actions {
         let mut actions = self.begin(now);
-        actions.extend((self.rules.serves && self.rules.replicates).then_some(Action::Serve));
+        if self.rules.replicates {
+            actions.extend(self.run_on(run_on::from_the_boot));
+        }
         actions
     }
 
@@ -425,26 +401,22 @@ impl Machine {
             Role::App if self.app == AppState::Running && self.migration == Migration::Runs => self.migration_ended(ended, now),
             Role::App if self.app == AppState::Running => self.app_ended(ended.code(), now),
             Role::Prepare => self.prepare_ended(ended, now),
-            Role::Probe => self.probe_ended(ended, now),
+            Role::Work(Job::Probe) => self.probe_ended(ended, now),
             Role::Litestream => self.litestream_ended(ended, now),
             Role::Flush if self.phase == Phase::Sync => self.flush_died(ended, now),
-            Role::Pulse if self.replicator == Replicator::Up && self.stop_by.is_none() => {
+            Role::Work(Job::Pulse) if self.replicator == Replicator::Up && self.stop_by.is_none() => {
                 let hangs = std::mem::take(&mut self.hung.1);
                 self.hung.0 = if hangs { self.hung.0 } else { 0 };
                 self.pulse_at = Some(now.saturating_add(if hangs { PULSE_AGAIN } else { PULSE_EVERY }));
                 Vec::new()
             }
-            Role::Watch if self.phase == Phase::Run => {
-                self.watch_at = Some(now.saturating_add(WATCH_AGAIN));
+            Role::Work(Job::Check) => self.check_ended(ended, now),
+            Role::Work(Job::Forget) => self.copies_removed(ended, now),
+            Role::Work(job) => {
+                self.again.extend(self.runs_again(job, now));
                 Vec::new()
             }
-            Role::Check => self.check_ended(ended, now),
-            Role::Serve => {
-                self.serve_at = Some(now.saturating_add(SERVE_AGAIN));
-                Vec::new()
-            }
-            Role::Forget => self.copies_removed(ended, now),
-            Role::App | Role::Flush | Role::Reserve | Role::Watch | Role::Look | Role::Pulse | Role::Keep | Role::Log => Vec::new(),
+            Role::App | Role::Flush | Role::Reserve | Role::Look | Role::Keep | Role::Log => Vec::new(),
         }
     }
 

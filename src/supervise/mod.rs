@@ -341,7 +341,9 @@ impl Shell {
             // Its end is nothing to the preparation any more.
             (Event::Said(Message::Ready { held: false, .. }), Some(child)) => child.role = Role::Look,
             // Of another that cannot even begin, the end is what counts.
-            (Event::Said(Message::Refused(_)), Some(child)) if !matches!(child.role, Role::Prepare | Role::Probe) => return false,
+            (Event::Said(Message::Refused(_)), Some(child)) if !matches!(child.role, Role::Prepare | Role::Work(Job::Probe)) => {
+                return false;
+            }
             _ => {}
         }
         if matches!(event, Event::Ended(..)) {
@@ -368,16 +370,13 @@ impl Shell {
                 let app_failed = self.doubt && preparation == Preparation::Ending;
                 self.worker(Role::Prepare, Job::Prepare, &Prepare { preparation, app_failed }.words())
             }
-            Action::Probe => self.worker(Role::Probe, Job::Probe, &[]),
-            Action::Pulse => {
+            Action::Work(Job::Pulse) => {
                 self.ask(Ask::Locks);
                 self.reserve();
                 self.keep_log();
-                self.worker(Role::Pulse, Job::Pulse, &[])
+                self.worker(Role::Work(Job::Pulse), Job::Pulse, &[])
             }
-            Action::Check => self.worker(Role::Check, Job::Check, &[]),
-            Action::Serve => self.worker(Role::Serve, Job::Serve, &[]),
-            Action::Watch => self.worker(Role::Watch, Job::Watch, &[]),
+            Action::Work(job) => self.worker(Role::Work(job), job, &[]),
             Action::Flush(sync, by) => self.flush(sync, by),
             Action::Doubt => {
                 self.doubt = true;
@@ -389,7 +388,6 @@ impl Shell {
                 None
             }
             Action::Migrate => self.start_migration(),
-            Action::Forget => self.worker(Role::Forget, Job::Forget, &[]),
             Action::StartApp => {
                 let failed = self.start_app();
                 self.reserve();
@@ -466,19 +464,9 @@ impl Shell {
 
     /// Leaves nothing of ours running where we are not PID 1; as PID 1 the kernel ends the rest.
     fn leave(&mut self, code: u8) -> u8 {
-        for role in [
-            Role::Flush,
-            Role::Reserve,
-            Role::Prepare,
-            Role::Look,
-            Role::Probe,
-            Role::Watch,
-            Role::Pulse,
-            Role::Forget,
-            Role::Check,
-            Role::Serve,
-            Role::Litestream,
-        ] {
+        // Every role there is now but these: the app has ended, and the others end by themselves.
+        let roles: Vec<Role> = self.children.iter().map(|child| child.role).collect();
+        for role in roles.into_iter().filter(|role| !matches!(role, Role::App | Role::Keep | Role::Log)) {
             self.kill(role);
         }
         self.end_keeper();

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use super::replicator::Replicator;
-use super::{Action, Actions, AppState, DRAIN_EVERY, DRAIN_GRACE, HUP, INT, KILL, Machine, Migration, Named, Now, Phase, QUIT, Role, TERM};
+use super::run_on::with_the_app;
+use super::{Action, Actions, AppState, DRAIN_EVERY, DRAIN_GRACE, HUP, INT, KILL, Machine, Migration, Named, Now, Phase, QUIT, TERM};
 use crate::exit::{self, Ended};
-use crate::protocol::Preparation;
+use crate::protocol::{Job, Preparation};
 
 /// An app that fails so soon after its start may have been refused something by a pin.
 const SOON: Duration = Duration::from_secs(30);
@@ -23,8 +24,8 @@ impl Machine {
         self.come_up_by = None;
         self.schedule_first_check(now);
         // In standby the other one watches.
-        let watched = self.rules.watches && !matches!(self.replicator, Replicator::Standby(_));
-        let mut actions = if watched { vec![Action::Watch] } else { Vec::new() };
+        let stands_by = matches!(self.replicator, Replicator::Standby(_));
+        let mut actions = if stands_by { Vec::new() } else { self.run_on(with_the_app) };
         if !self.rules.app {
             actions.extend(self.pass());
             return actions;
@@ -117,7 +118,7 @@ impl Machine {
         if ended.ok() && self.stop_by.is_none() {
             if self.rules.rollback {
                 (self.migration, self.app) = (Migration::Ends { tries: 0 }, AppState::Waiting);
-                return vec![Action::Forget];
+                return vec![Action::Work(Job::Forget)];
             }
             self.migration = Migration::None;
             return self.start_migrated(now);
@@ -157,7 +158,7 @@ impl Machine {
         }
         if tries < FORGET_TRIES {
             self.migration = Migration::Ends { tries: tries.saturating_add(1) };
-            return vec![Action::Forget];
+            return vec![Action::Work(Job::Forget)];
         }
         let said =
             "the copies from before the migration cannot be removed, and the next start might go back to them: the app does not start";
@@ -190,12 +191,12 @@ impl Machine {
         self.app = AppState::Gone;
         let app_by = self.app_by.take();
         self.come_up_by = None;
-        (self.heal_at, self.watch_at, self.pulse_at, self.serve_at) = (None, None, None, None);
+        (self.heal_at, self.pulse_at) = (None, None);
         if self.code == 0 {
             self.code = code;
         }
         self.begin_stop(now);
-        let mut actions = if self.rules.watches { vec![Action::Kill(Role::Watch)] } else { Vec::new() };
+        let mut actions = self.end_those_with_the_app();
         actions.extend(doubt.then_some(Action::Doubt));
         actions.extend(self.stop_check());
         if matches!(self.replicator, Replicator::Preparing) {

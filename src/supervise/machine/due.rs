@@ -2,6 +2,7 @@
 
 use super::replicator::Replicator;
 use super::{Action, Actions, DRAIN_EVERY, KILL, Machine, Named, Now, PULSE_AGAIN, Phase, Role, TERM};
+use crate::protocol::Job;
 
 impl Machine {
     /// When [`super::Event::Tick`] is due; none while there is nothing to wait for.
@@ -18,9 +19,8 @@ impl Machine {
                 self.prepare_at,
                 self.heal_at,
                 self.pulse_at,
-                self.watch_at,
+                self.next_again(),
                 self.check_at,
-                self.serve_at,
                 self.migrate_by,
                 self.come_up_by,
             ]
@@ -52,9 +52,9 @@ impl Machine {
         }
         if self.phase == Phase::Run && self.replicator == Replicator::Up && self.stop_by.is_none() {
             (self.hung, self.pulse_at) = ((0, false), Some(now.saturating_add(PULSE_AGAIN)));
-            actions.push(Action::Kill(Role::Pulse));
+            actions.push(Action::Kill(Role::Work(Job::Pulse)));
         }
-        actions.extend(self.checking.then_some(Action::Stop(Role::Check)));
+        actions.extend(self.checking.then_some(Action::Stop(Role::Work(Job::Check))));
         actions
     }
 
@@ -63,14 +63,9 @@ impl Machine {
         let is_due = |at: &mut Option<Now>| at.take_if(|at| *at <= now).is_some();
         let mut actions = Vec::new();
         if self.phase == Phase::Run && is_due(&mut self.pulse_at) {
-            actions.push(Action::Pulse);
+            actions.push(Action::Work(Job::Pulse));
         }
-        if is_due(&mut self.serve_at) {
-            actions.push(Action::Serve);
-        }
-        if self.phase == Phase::Run && is_due(&mut self.watch_at) {
-            actions.push(Action::Watch);
-        }
+        actions.extend(self.tick_again(now));
         if self.phase == Phase::Run && is_due(&mut self.migrate_by) {
             actions.push(Action::Say("the migration takes too long: stopping it (LITESTREAM_ENTRY_MIGRATE_TIMEOUT)".to_owned()));
             actions.extend(self.signal(TERM, now));

@@ -7,7 +7,7 @@ use super::gate::Closed;
 use super::replicator::Replicator;
 use super::{Action, Actions, AppState, DRAIN_GRACE, KILL, LEAVE_FOR, Machine, Migration, Named, Now, Phase, Role, Sync, UNSAVED};
 use crate::exit::{self, Ended};
-use crate::protocol::Preparation;
+use crate::protocol::{Job, Preparation};
 
 /// Before the worker of the last sync is started again; it doubles.
 const FLUSH_PAUSE: Duration = Duration::from_millis(50);
@@ -41,7 +41,7 @@ impl Machine {
 
     pub(super) fn begin_sync(&mut self, now: Now) -> Actions {
         // It has had its time, and must not write any more.
-        let mut actions = if std::mem::take(&mut self.checking) { vec![Action::Kill(Role::Check)] } else { Vec::new() };
+        let mut actions = if std::mem::take(&mut self.checking) { vec![Action::Kill(Role::Work(Job::Check))] } else { Vec::new() };
         actions.extend(self.sync_by(now));
         actions
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::tests::rules;
 use super::*;
-use crate::protocol::Check;
+use crate::protocol::{Check, Job};
 use crate::settings::OnFailure;
 use crate::state::Replication;
 
@@ -91,17 +91,17 @@ impl World {
                 2 => Lock::Theirs(Holder::Undecided),
                 _ => Lock::Ours,
             })),
-            Action::Probe => self.answers.push_back(Event::Ended(Role::Probe, WELL)),
-            Action::Check => self.answers.push_back(Event::Ended(Role::Check, WELL)),
-            Action::Pulse => {
+            Action::Work(Job::Probe) => self.answers.push_back(Event::Ended(Role::Work(Job::Probe), WELL)),
+            Action::Work(Job::Check) => self.answers.push_back(Event::Ended(Role::Work(Job::Check), WELL)),
+            Action::Work(Job::Pulse) => {
                 self.answers.extend(match fault % 6 {
                     1 => Some(Event::Said(Message::Hung("x".into()))),
                     2 => Some(Event::Said(Message::Begin("x".into()))),
                     _ => None,
                 });
-                self.answers.push_back(Event::Ended(Role::Pulse, WELL));
+                self.answers.push_back(Event::Ended(Role::Work(Job::Pulse), WELL));
             }
-            Action::Kill(Role::Pulse) => self.answers.retain(|event| !is_of_pulse(event)),
+            Action::Kill(Role::Work(Job::Pulse)) => self.answers.retain(|event| !is_of_pulse(event)),
             Action::StartApp => self.started = true,
             Action::Exit(_) => self.ended = true,
             _ => {}
@@ -157,7 +157,7 @@ impl World {
 }
 
 fn is_of_pulse(event: &Event) -> bool {
-    matches!(event, Event::Ended(Role::Pulse, _) | Event::Said(Message::Hung(_) | Message::Begin(_)))
+    matches!(event, Event::Ended(Role::Work(Job::Pulse), _) | Event::Said(Message::Hung(_) | Message::Begin(_)))
 }
 
 proptest! {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::replicator::Replicator;
 use super::{Action, Actions, AppState, Machine, Migration, Now, Phase, Role};
 use crate::exit::Ended;
+use crate::protocol::Job;
 
 /// When a check that is due finds Litestream not up, it is due again.
 const LATER: Duration = Duration::from_secs(5);
@@ -24,7 +25,7 @@ impl Machine {
         }
         if self.phase == Phase::Run && self.replicator == Replicator::Up && self.migration == Migration::None && !self.checking {
             self.checking = true;
-            return vec![Action::Check];
+            return vec![Action::Work(Job::Check)];
         }
         self.check_at = Some(now.saturating_add(LATER));
         Vec::new()
@@ -43,7 +44,7 @@ impl Machine {
     /// The app is to end, or has: what a check has begun, it takes away.
     pub(super) fn stop_check(&mut self) -> Option<Action> {
         self.check_at = None;
-        self.checking.then_some(Action::Stop(Role::Check))
+        self.checking.then_some(Action::Stop(Role::Work(Job::Check)))
     }
 
     /// Somebody asks for a new snapshot.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Action, Actions, AppState, COME_UP, KILL, Machine, Now, PULSE_FIRST, Phase, Role, Sync, TERM};
 use crate::exit::{self, Ended};
-use crate::protocol::Preparation;
+use crate::protocol::{Job, Preparation};
 use crate::settings::OnFailure;
 
 /// Litestream's life.
@@ -153,7 +153,7 @@ impl Machine {
             Replicator::Starting if self.phase == Phase::Boot => {
                 self.come_up_by = None;
                 self.replicator = Replicator::Probing;
-                vec![Action::Probe]
+                vec![Action::Work(Job::Probe)]
             }
             _ => self.litestream_failed(ended, now),
         }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::replicator::Replicator;
+use super::run_on::with_the_app;
 use super::{Action, Actions, Holder, Lock, Machine, Now, Phase};
 use crate::exit;
 use crate::protocol::Preparation;
@@ -57,8 +58,8 @@ impl Machine {
             actions.push(Action::Say("the other replicator has left: taking over".to_owned()));
         }
         actions.push(self.prepare(preparation));
-        if self.phase == Phase::Run && self.rules.watches {
-            actions.push(Action::Watch);
+        if self.phase == Phase::Run {
+            actions.extend(self.run_on(with_the_app));
         }
         actions
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::Check;
+use crate::protocol::{Check, Job};
 use crate::settings::OnFailure;
 
 pub(super) fn rules() -> Rules {
@@ -157,10 +157,10 @@ fn a_migration_runs_in_the_apps_place_and_only_a_good_end_starts_the_app() {
     let ended = |code| Event::Ended(Role::App, Ended::Code(code));
     migrating(false).then(ended(0)).does(&[Action::StartApp, Action::Pass]).then(ended(5)).does(&[Action::Drain(TERM)]);
     // What the app writes must not be taken away by a copy from before it.
-    let removed = |code| Event::Ended(Role::Forget, Ended::Code(code));
-    let ends = || migrating(true).then(ended(0)).does(&[Action::Forget]);
+    let removed = |code| Event::Ended(Role::Work(Job::Forget), Ended::Code(code));
+    let ends = || migrating(true).then(ended(0)).does(&[Action::Work(Job::Forget)]);
     ends().then(Event::Signal(10)).does(&[]).then(removed(0)).does(&[Action::StartApp, Action::Pass, Action::SignalApp(10)]);
-    ends().then(removed(71)).does(&[Action::Forget]).then(removed(0)).does(&[Action::StartApp, Action::Pass]);
+    ends().then(removed(71)).does(&[Action::Work(Job::Forget)]).then(removed(0)).does(&[Action::StartApp, Action::Pass]);
     let life = ends().then(removed(71)).then(removed(71)).then(removed(71)).then(removed(71)).says_and(&[Action::Drain(TERM)]);
     let life = life.then(Event::Left(0)).then(Event::Said(Message::Flushed)).then(Event::Ended(Role::Litestream, ZERO));
     life.then(Event::Said(Message::Flushed)).does(&[Action::Exit(71)]);
@@ -177,8 +177,8 @@ fn a_migration_runs_in_the_apps_place_and_only_a_good_end_starts_the_app() {
     let life = migrating(false).then(Event::Signal(TERM)).does(&[Action::EndApp(TERM)]).then(ended(0)).says_and(&[Action::Drain(TERM)]);
     let life = life.then(Event::Left(0)).then(Event::Said(Message::Flushed)).then(Event::Ended(Role::Litestream, ZERO));
     life.then(Event::Said(Message::Flushed)).does(&[Action::Exit(143)]);
-    let life = migrating(false).after(5.0).then(Event::Ended(Role::Pulse, ZERO)).after(55.0);
-    assert!(matches!(life.last.as_slice(), [Action::Pulse, Action::Say(_), Action::EndApp(TERM)]), "{:?}", life.last);
+    let life = migrating(false).after(5.0).then(Event::Ended(Role::Work(Job::Pulse), ZERO)).after(55.0);
+    assert!(matches!(life.last.as_slice(), [Action::Work(Job::Pulse), Action::Say(_), Action::EndApp(TERM)]), "{:?}", life.last);
 }
 
 #[test]
@@ -344,23 +344,23 @@ fn pins_that_die_before_litestream_has_its_lock_cost_it_its_life_and_a_snapshot(
     let life = pinned().then(Event::Ended(Role::App, ZERO)).then(killed()).says_and(&[Action::Kill(Role::Litestream)]);
     assert!(matches!(life.then(Event::Left(0)).last[..], [.., Action::Flush(Sync::Pass, _)]));
     let life = Life::begin(rules()).then(HELD).then(killed()).does(&[]).then(Event::Hello).does(&STARTED);
-    life.after(1.1).does(&[Action::Pulse, Action::LetGo]);
+    life.after(1.1).does(&[Action::Work(Job::Pulse), Action::LetGo]);
 }
 
 #[test]
 fn a_configuration_that_litestream_refuses_ends_the_boot_and_a_replica_out_of_reach_does_not() {
-    let failed = || Life::begin(rules()).then(READY).then(Event::Ended(Role::Litestream, Ended::Code(1))).does(&[Action::Probe]);
-    failed().then(Event::Ended(Role::Probe, Ended::Code(exit::CONFIG))).does(&[
+    let failed = || Life::begin(rules()).then(READY).then(Event::Ended(Role::Litestream, Ended::Code(1))).does(&[Action::Work(Job::Probe)]);
+    failed().then(Event::Ended(Role::Work(Job::Probe), Ended::Code(exit::CONFIG))).does(&[
         Action::Kill(Role::Prepare),
         Action::Kill(Role::Litestream),
         Action::Exit(78),
     ]);
-    let life = failed().then(Event::Ended(Role::Probe, ZERO)).says_and(&STARTED);
+    let life = failed().then(Event::Ended(Role::Work(Job::Probe), ZERO)).says_and(&STARTED);
     life.after(1.1).does(&[Action::Prepare(Preparation::Repair)]);
     // A stop has come meanwhile: whatever it would have said, no app starts any more, and the last sync is made.
     for code in [0, exit::CONFIG] {
         let life = failed().then(Event::Signal(TERM)).then(Event::Left(0)).does(&[Action::Flush(Sync::Pass, at(9.2))]);
-        let life = life.then(Event::Ended(Role::Probe, Ended::Code(code))).does(&[]);
+        let life = life.then(Event::Ended(Role::Work(Job::Probe), Ended::Code(code))).does(&[]);
         life.then(Event::Said(Message::Flushed)).does(&[Action::Exit(143)]);
     }
 }
@@ -387,18 +387,18 @@ fn a_litestream_that_hangs_at_its_start_does_not_keep_the_app_for_ever() {
     let life = life.then(READY).does(&[Action::Replicate]).after(59.0).does(&[]).after(1.1);
     assert!(again(&life), "{:?}", life.last);
     let life = life.then(READY).then(Event::Hello).says_and(&[]).after(1000.0);
-    assert_eq!(life.last, [Action::Pulse]);
+    assert_eq!(life.last, [Action::Work(Job::Pulse)]);
 }
 
 #[test]
 fn a_litestream_that_hangs_is_killed_when_it_has_been_seen_twice_in_a_row() {
     let hung = || Event::Said(Message::Hung("no answer".into()));
-    let looked = || Event::Ended(Role::Pulse, ZERO);
+    let looked = || Event::Ended(Role::Work(Job::Pulse), ZERO);
     let seen = |life: Life| life.then(hung()).does(&[]).then(looked());
-    let life = Life::running().after(0.9).does(&[]).after(0.1).does(&[Action::Pulse]);
+    let life = Life::running().after(0.9).does(&[]).after(0.1).does(&[Action::Work(Job::Pulse)]);
     // Once may be a moment.
-    let life = seen(life).after(2.0).does(&[Action::Pulse]).then(looked()).after(5.0).does(&[Action::Pulse]);
-    let life = seen(life).after(2.0).does(&[Action::Pulse]).then(hung());
+    let life = seen(life).after(2.0).does(&[Action::Work(Job::Pulse)]).then(looked()).after(5.0).does(&[Action::Work(Job::Pulse)]);
+    let life = seen(life).after(2.0).does(&[Action::Work(Job::Pulse)]).then(hung());
     assert!(matches!(
         life.last.as_slice(),
         [Action::Say(_), Action::Kill(Role::Litestream), Action::Say(_), Action::Prepare(Preparation::Repair)]
@@ -411,8 +411,8 @@ fn a_backup_that_is_not_whole_begins_anew_by_a_litestream_that_is_started_again(
     let begin = || Event::Said(Message::Begin("app: was replaced".into()));
     let life = Life::running().then(begin()).says_and(&[Action::Kill(Role::Litestream), Action::Prepare(Preparation::Repair)]);
     // Another database's, found by the same look: it is seen to by the same start.
-    let life = life.then(begin()).says_and(&[]).then(Event::Ended(Role::Pulse, ZERO)).does(&[]);
-    life.then(READY).does(&[Action::Replicate]).then(Event::Hello).after(5.0).does(&[Action::Pulse]);
+    let life = life.then(begin()).says_and(&[]).then(Event::Ended(Role::Work(Job::Pulse), ZERO)).does(&[]);
+    life.then(READY).does(&[Action::Replicate]).then(Event::Hello).after(5.0).does(&[Action::Work(Job::Pulse)]);
     Life::begin(rules()).then(begin()).does(&[]);
     let older = || Life::begin(Rules { repairs: false, confirms: false, ..rules() }).then(READY).then(Event::Hello);
     let life = older().then(begin()).says_and(&[Action::Kill(Role::Litestream), Action::Prepare(Preparation::Repair)]);
@@ -450,8 +450,9 @@ fn litestream_that_dies_before_or_under_the_last_sync_is_replaced_by_a_pass() {
 
 #[test]
 fn a_litestream_that_does_not_end_to_be_started_again_is_killed() {
-    let life = Life::running().then(Event::Said(Message::Resnapshot)).says_and(&[Action::LetGo]).after(1.1).does(&[Action::Pulse]);
-    life.then(Event::Ended(Role::Pulse, ZERO))
+    let life =
+        Life::running().then(Event::Said(Message::Resnapshot)).says_and(&[Action::LetGo]).after(1.1).does(&[Action::Work(Job::Pulse)]);
+    life.then(Event::Ended(Role::Work(Job::Pulse), ZERO))
         .after(43.0)
         .does(&[])
         .after(1.0)
@@ -464,9 +465,14 @@ fn a_litestream_that_does_not_end_to_be_started_again_is_killed() {
 fn an_unproven_backup_is_made_whole_at_the_next_chance() {
     let unproven = Event::Said(Message::Ready { held: false, unproven: true });
     let life = Life::begin(rules()).then(unproven).then(Event::Hello).does(&STARTED);
-    let life = life.after(29.0).does(&[Action::Pulse]).then(Event::Ended(Role::Pulse, ZERO)).after(2.0).does(&[Action::LetGo]);
+    let life = life
+        .after(29.0)
+        .does(&[Action::Work(Job::Pulse)])
+        .then(Event::Ended(Role::Work(Job::Pulse), ZERO))
+        .after(2.0)
+        .does(&[Action::LetGo]);
     let life = life.then(Event::Ended(Role::Litestream, ZERO)).does(&[Action::Prepare(Preparation::Repair)]);
-    life.then(READY).does(&[Action::Replicate]).then(Event::Hello).after(700.0).does(&[Action::Pulse]);
+    life.then(READY).does(&[Action::Replicate]).then(Event::Hello).after(700.0).does(&[Action::Work(Job::Pulse)]);
     let life = Life::begin(rules()).then(HELD).then(Event::Hello).then(Event::Said(Message::Reopen)).does(&[Action::LetGo]);
     // A stop in that moment must not take its end for the last sync.
     let life = life.then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[Action::LetGo]);
@@ -632,7 +638,7 @@ fn a_last_sync_that_stood_still_is_made_again_with_the_time_that_is_left() {
     let restoring = Life::begin(rules()).then(Event::StoodStill);
     restoring.says_and(&[Action::Kill(Role::Prepare), Action::Prepare(Preparation::Boot)]);
     let pinned = Life::begin(rules()).then(HELD).then(Event::Hello).does(&STARTED).then(Event::StoodStill);
-    pinned.says_and(&[Action::Kill(Role::Pulse)]);
+    pinned.says_and(&[Action::Kill(Role::Work(Job::Pulse))]);
 }
 
 #[test]
@@ -664,17 +670,24 @@ fn without_an_app_litestream_runs_until_a_stop() {
 #[test]
 fn backups_are_proved_one_check_at_a_time_and_none_outlives_the_app() {
     let begin = || Life::begin(Rules { check: Some(CHECK), ..rules() }).then(READY).then(Event::Hello).does(&STARTED);
-    let checking = || begin().after(20.0).does(&[Action::Pulse, Action::Check]);
+    let checking = || begin().after(20.0).does(&[Action::Work(Job::Pulse), Action::Work(Job::Check)]);
     checking().after(40.0).does(&[]);
-    let ended = Event::Ended(Role::Check, ZERO);
-    checking().then(ended.clone()).does(&[]).after(29.0).does(&[]).after(1.0).does(&[Action::Check]);
+    let ended = Event::Ended(Role::Work(Job::Check), ZERO);
+    checking().then(ended.clone()).does(&[]).after(29.0).does(&[]).after(1.0).does(&[Action::Work(Job::Check)]);
     let rare = Rules { check: Some(Check { every: Duration::from_secs(3600), ..CHECK }), ..rules() };
-    let failed = Life::begin(rare).then(READY).then(Event::Hello).after(20.0).then(Event::Ended(Role::Check, Ended::Code(65)));
+    let failed = Life::begin(rare).then(READY).then(Event::Hello).after(20.0).then(Event::Ended(Role::Work(Job::Check), Ended::Code(65)));
     assert_eq!(failed.machine.check_at, Some(at(320.0)), "what was not proved is looked at again soon");
     // Litestream has died: later.
     let down = begin().then(Event::Ended(Role::Litestream, Ended::Signal(KILL)));
-    down.after(20.0).does(&[]).then(READY).then(Event::Hello).after(4.9).does(&[Action::Pulse]).after(0.1).does(&[Action::Check]);
-    let stopped = || checking().then(Event::Signal(TERM)).does(&[Action::EndApp(TERM), Action::Stop(Role::Check)]);
+    down.after(20.0)
+        .does(&[])
+        .then(READY)
+        .then(Event::Hello)
+        .after(4.9)
+        .does(&[Action::Work(Job::Pulse)])
+        .after(0.1)
+        .does(&[Action::Work(Job::Check)]);
+    let stopped = || checking().then(Event::Signal(TERM)).does(&[Action::EndApp(TERM), Action::Stop(Role::Work(Job::Check))]);
     let gone = || stopped().then(Event::Ended(Role::App, ZERO)).then(Event::Left(0)).does(&[]);
     // It takes away what it has begun, or has had its time.
     let sync = Action::Flush(Sync::Socket, at(29.2));
@@ -683,7 +696,7 @@ fn backups_are_proved_one_check_at_a_time_and_none_outlives_the_app() {
         .after(1.0)
         .does(&[Action::Name(Named::OutsideKilled), Action::KillOutside])
         .then(Event::Left(0))
-        .does(&[Action::Kill(Role::Check), sync]);
+        .does(&[Action::Kill(Role::Work(Job::Check)), sync]);
 }
 
 #[test]
@@ -700,13 +713,13 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Role::App),
         Just(Role::Litestream),
         Just(Role::Prepare),
-        Just(Role::Probe),
+        Just(Role::Work(Job::Probe)),
         Just(Role::Flush),
-        Just(Role::Pulse),
-        Just(Role::Watch),
-        Just(Role::Check),
-        Just(Role::Forget),
-        Just(Role::Serve),
+        Just(Role::Work(Job::Pulse)),
+        Just(Role::Work(Job::Watch)),
+        Just(Role::Work(Job::Check)),
+        Just(Role::Work(Job::Forget)),
+        Just(Role::Work(Job::Serve)),
         Just(Role::Look)
     ];
     let ended = prop_oneof![Just(ZERO), Just(Ended::Code(78)), Just(Ended::Signal(9))];
@@ -776,7 +789,7 @@ proptest! {
             if matches!(event, Some(Event::Ended(Role::App, _) | Event::NotStarted(Role::App))) {
                 app_lives = false;
             }
-            if matches!(event, Some(Event::Ended(Role::Check, _) | Event::NotStarted(Role::Check))) {
+            if matches!(event, Some(Event::Ended(Role::Work(Job::Check), _) | Event::NotStarted(Role::Work(Job::Check)))) {
                 checking = false;
             }
             for action in &all[seen..] {
@@ -797,11 +810,11 @@ proptest! {
                         assert!(ready, "the app starts before its databases are there");
                         app_lives = true;
                     }
-                    Action::Check => {
+                    Action::Work(Job::Check) => {
                         assert!(!checking && !syncing && app_lives, "a check beside another, the last sync or no app");
                         checking = true;
                     }
-                    Action::Kill(Role::Check) => checking = false,
+                    Action::Kill(Role::Work(Job::Check)) => checking = false,
                     Action::Flush(..) => {
                         assert!(!checking, "the last sync beside a check");
                         syncing = true;
