@@ -113,7 +113,7 @@ fn script(shell: Shell) -> io::Result<String> {
 /// The command line for completions: with Litestream's commands, with what an option's value may be, and without what the
 /// help hides, which would be offered.
 fn completed() -> Command {
-    let program = command::of(&options::OPTIONS);
+    let program = command::of(options::OPTIONS);
     let natives = command::NATIVES.map(|(name, about)| {
         let rest = Arg::new("rest").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true).value_hint(ValueHint::FilePath);
         Command::new(name).about(about).disable_help_flag(true).arg(rest)
@@ -148,7 +148,7 @@ fn hinted(arg: Arg) -> Arg {
 
 /// The man page.
 fn page() -> io::Result<String> {
-    let command = command::of(&options::OPTIONS);
+    let command = command::of(options::OPTIONS);
     // No date, or no two builds were the same; as nothing at all it would be left out, and the next word be the date.
     let man = Man::new(command.clone()).date("\"\"").manual("User Commands");
     let mut page = Vec::new();

@@ -148,7 +148,7 @@ fn double_dash(word: &OsStr) -> OsString {
 
 /// The whole command line, for parsing and for help.
 pub fn command() -> Command {
-    command::of(&OPTIONS)
+    command::of(OPTIONS)
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ fn the_man_page_has_every_command_option_variable_and_exit_code_where_it_is_look
     }
     assert_entries(under(&page, ".SH OPTIONS"), options(&program()).iter().map(|option| dashed(option)));
     assert_entries(under(&page, ".SH \"LITESTREAM'S COMMANDS\""), NATIVES.map(|(name, _)| name.to_owned()));
-    assert_entries(under(&page, ".SH ENVIRONMENT"), OPTIONS.map(|(name, ..)| variable(name)));
+    assert_entries(under(&page, ".SH ENVIRONMENT"), OPTIONS.iter().map(|(name, ..)| variable(name)));
     let codes = exit::TABLE.iter().flat_map(|(codes, _)| codes.split([',', ' '])).filter(|code| !code.is_empty());
     assert_entries(under(&page, ".SH \"EXIT STATUS\""), codes.map(str::to_owned));
     assert_entries(under(&page, ".SH FILES"), ["/etc/litestream.yml".to_owned(), "/run/litestream-entry".to_owned()]);

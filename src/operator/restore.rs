@@ -64,8 +64,8 @@ fn check_flags(matches: &ArgMatches, line: Line) -> Result<(), Failure> {
     if given("timestamp").is_some() && given("txid").is_some() {
         return wrong("-timestamp contradicts -txid; give one".to_owned());
     }
-    if given("txid").is_some_and(|txid| txid.len() != 16 || !txid.chars().all(|c| c.is_ascii_hexdigit())) {
-        return wrong("-txid: not understood; write sixteen hexadecimal digits, as `ltx` prints them".to_owned());
+    if let Some(Err(form)) = given("txid").map(|txid| settings::txid(txid)) {
+        return wrong(format!("-txid: not understood; write {form}"));
     }
     if given("index").is_some_and(|index| u64::from_str_radix(index, 16).is_err()) {
         return wrong("-index: not understood; write hexadecimal digits".to_owned());

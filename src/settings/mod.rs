@@ -7,6 +7,7 @@ mod dialects;
 mod entry;
 mod environment;
 mod options;
+mod parse;
 mod point;
 mod replica;
 mod replica_url;
@@ -19,9 +20,10 @@ pub mod webhook;
 use std::path::{Path, PathBuf};
 
 pub use databases::Database;
-pub use entry::{Entry, Job, LockPolicy, LogTo, OnFailure, RestorePolicy, StalePolicy, duration};
+pub use entry::{Entry, Job, LockPolicy, LogTo, OnFailure, RestorePolicy, StalePolicy};
 pub use environment::{Environment, Values, secret_in};
 pub use options::{OPTIONS, variable};
+pub use parse::{duration, txid};
 pub use point::Point;
 pub use replica::Replica;
 pub use replicas::suffix;
@@ -300,7 +302,7 @@ mod tests {
                 assert_eq!(page[from..to], table, "the page's table of {name} is out of date");
             }
         }
-        for (name, _, help) in OPTIONS {
+        for (name, _, help) in OPTIONS.iter().copied() {
             let default = help.rsplit_once('[').unwrap().1.trim_end_matches(']');
             let row = page.lines().find(|l| l.starts_with(&format!("| `{}`", variable(name))));
             assert!(row.is_some_and(|r| r.contains(&format!("`{default}`"))), "{name}");
