@@ -6,35 +6,32 @@ use nix::sys::signal::Signal;
 
 use crate::support::contents::Contents;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, namespaces, trials};
+use crate::support::{Line, PATIENCE, trials};
 
 both_lines!(
-    exit_0_on_term,
-    exit_1_on_term,
-    exit_143_on_term,
-    death_of_term,
-    term_ignored,
-    late_exit_on_term,
-    end_after_50_ms,
-    end_after_500_ms,
-    end_after_2_s,
-    failure_after_50_ms,
-    failure_after_500_ms,
-    failure_after_2_s,
-    term_within_the_first_second,
-    child_that_goes_on_writing,
-    child_that_ignores_term,
-    child_that_needs_seconds_after_term,
-    hot_writer_killed,
-    writer_of_docker_exec,
-    term_while_starting,
+    rows_of_an_app_that_exits_0_on_term_are_saved,
+    rows_of_an_app_that_exits_1_on_term_are_saved,
+    rows_of_an_app_that_exits_143_on_term_are_saved,
+    rows_of_an_app_that_dies_of_term_are_saved,
+    rows_of_an_app_that_ignores_term_are_saved,
+    rows_of_an_app_that_exits_late_on_term_are_saved,
+    rows_of_an_app_that_ends_after_50_ms_are_saved,
+    rows_of_an_app_that_ends_after_500_ms_are_saved,
+    rows_of_an_app_that_ends_after_2_s_are_saved,
+    rows_of_an_app_that_fails_after_50_ms_are_saved,
+    rows_of_an_app_that_fails_after_500_ms_are_saved,
+    rows_of_an_app_that_fails_after_2_s_are_saved,
+    rows_of_an_app_that_is_stopped_within_its_first_second_are_saved,
+    rows_of_a_child_that_writes_on_are_saved,
+    rows_of_a_child_that_ignores_term_are_saved,
+    rows_of_a_child_that_needs_seconds_after_term_are_saved,
+    rows_of_a_busy_app_that_is_killed_are_saved,
+    rows_of_a_writer_of_docker_execs_are_saved,
+    rows_of_an_app_that_is_stopped_while_it_starts_are_saved,
 );
 
 /// An app of a site's own, for each trial, that is told to stop and ends with `code`.
 fn stopped(line: Line, options: &str, (least, most): (u64, u64), code: i32) {
-    if !namespaces() {
-        return;
-    }
     trials::run(trials::per_case(), |_, random| {
         let site = Site::new(line);
         let every = random.pick(&[0, 500, 2_000, 20_000]);
@@ -46,35 +43,35 @@ fn stopped(line: Line, options: &str, (least, most): (u64, u64), code: i32) {
     });
 }
 
-fn exit_0_on_term(line: Line) {
+fn rows_of_an_app_that_exits_0_on_term_are_saved(line: Line) {
     stopped(line, "--on-term exit=0", (300, 2_500), 0);
 }
 
-fn exit_1_on_term(line: Line) {
+fn rows_of_an_app_that_exits_1_on_term_are_saved(line: Line) {
     stopped(line, "--on-term exit=1", (300, 2_500), 1);
 }
 
-fn exit_143_on_term(line: Line) {
+fn rows_of_an_app_that_exits_143_on_term_are_saved(line: Line) {
     stopped(line, "--on-term exit=143", (300, 2_500), 143);
 }
 
-fn death_of_term(line: Line) {
+fn rows_of_an_app_that_dies_of_term_are_saved(line: Line) {
     stopped(line, "--on-term die", (300, 2_500), 128 + 15);
 }
 
-fn late_exit_on_term(line: Line) {
+fn rows_of_an_app_that_exits_late_on_term_are_saved(line: Line) {
     stopped(line, "--on-term drain=1000", (300, 2_500), 0);
 }
 
-fn term_within_the_first_second(line: Line) {
+fn rows_of_an_app_that_is_stopped_within_its_first_second_are_saved(line: Line) {
     stopped(line, "--on-term exit=0", (0, 1_000), 0);
 }
 
-fn child_that_goes_on_writing(line: Line) {
+fn rows_of_a_child_that_writes_on_are_saved(line: Line) {
     stopped(line, "--fork-writer --on-term drain=500", (300, 2_500), 128 + 15);
 }
 
-fn child_that_ignores_term(line: Line) {
+fn rows_of_a_child_that_ignores_term_are_saved(line: Line) {
     trials::run(trials::per_case(), |_, random| {
         let site = Site::new(line);
         let recipe = site.writing("--every 1000 --fork-writer --on-term ignore");
@@ -88,7 +85,7 @@ fn child_that_ignores_term(line: Line) {
 }
 
 /// Behind a shell, which ends at once, the app is what was left behind: it has the time of an app, and one TERM.
-fn child_that_needs_seconds_after_term(line: Line) {
+fn rows_of_a_child_that_needs_seconds_after_term_are_saved(line: Line) {
     let app = "
 import os, signal, sqlite3, sys, time
 c = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -123,7 +120,7 @@ while True:
     });
 }
 
-fn term_ignored(line: Line) {
+fn rows_of_an_app_that_ignores_term_are_saved(line: Line) {
     trials::run(trials::per_case(), |_, random| {
         let site = Site::new(line);
         let every = random.pick(&[500, 2_000, 20_000]);
@@ -144,7 +141,7 @@ fn term_ignored(line: Line) {
 /// A commit that was cut off between the WAL and its index is in the file, which Litestream reads, and
 /// not in the index, which `SQLite` goes by. It was never acknowledged, so the backup may have it or
 /// not; but from the next start on, backup and database have to be the same again.
-fn hot_writer_killed(line: Line) {
+fn rows_of_a_busy_app_that_is_killed_are_saved(line: Line) {
     trials::run(trials::per_case(), |_, random| {
         let site = Site::new(line);
         let mut container = site.writing("--every 0").start();
@@ -162,7 +159,7 @@ fn hot_writer_killed(line: Line) {
 }
 
 /// What `docker exec` started is none of PID 1's descendants, and has to end before the last sync.
-fn writer_of_docker_exec(line: Line) {
+fn rows_of_a_writer_of_docker_execs_are_saved(line: Line) {
     trials::run(trials::per_case(), |_, random| {
         let site = Site::new(line);
         let mut container = site.recipe().app(["/bin/sleep", "1000"]).start();
@@ -178,7 +175,7 @@ fn writer_of_docker_exec(line: Line) {
 }
 
 /// TERM while the program still prepares, or has just started the app.
-fn term_while_starting(line: Line) {
+fn rows_of_an_app_that_is_stopped_while_it_starts_are_saved(line: Line) {
     trials::run(2 * trials::per_case(), |_, random| {
         let site = Site::new(line);
         let mut container = site.writing("--every 1000").start();
@@ -195,9 +192,6 @@ fn term_while_starting(line: Line) {
 
 /// An app that ends by itself so long after its start.
 fn ended(line: Line, after: Duration, code: i32) {
-    if !namespaces() {
-        return;
-    }
     let options = format!("--every 1000 --live {} --exit {code}", after.as_millis());
     trials::run(trials::per_case(), |_, _| {
         let site = Site::new(line);
@@ -208,26 +202,26 @@ fn ended(line: Line, after: Duration, code: i32) {
     });
 }
 
-fn end_after_50_ms(line: Line) {
+fn rows_of_an_app_that_ends_after_50_ms_are_saved(line: Line) {
     ended(line, Duration::from_millis(50), 0);
 }
 
-fn end_after_500_ms(line: Line) {
+fn rows_of_an_app_that_ends_after_500_ms_are_saved(line: Line) {
     ended(line, Duration::from_millis(500), 0);
 }
 
-fn end_after_2_s(line: Line) {
+fn rows_of_an_app_that_ends_after_2_s_are_saved(line: Line) {
     ended(line, Duration::from_secs(2), 0);
 }
 
-fn failure_after_50_ms(line: Line) {
+fn rows_of_an_app_that_fails_after_50_ms_are_saved(line: Line) {
     ended(line, Duration::from_millis(50), 3);
 }
 
-fn failure_after_500_ms(line: Line) {
+fn rows_of_an_app_that_fails_after_500_ms_are_saved(line: Line) {
     ended(line, Duration::from_millis(500), 3);
 }
 
-fn failure_after_2_s(line: Line) {
+fn rows_of_an_app_that_fails_after_2_s_are_saved(line: Line) {
     ended(line, Duration::from_secs(2), 3);
 }

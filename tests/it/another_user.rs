@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use crate::support::container::{Recipe, said};
 use crate::support::pty::Terminal;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, lines, root, when};
 
 both_lines!(
     signals_arrive_without_the_capability_to_send_them_to_everybody,
@@ -29,7 +29,7 @@ const NEEDED: [&str; 4] = ["chown", "dac_override", "setgid", "setuid"];
 
 /// A place whose data and replica are nobody's, while the rest is root's; none where this is not root.
 fn site_of_nobody(line: Line) -> Option<Site> {
-    if !namespaces() || !nix::unistd::geteuid().is_root() {
+    if !root() {
         return None;
     }
     let site = Site::new(line);

@@ -11,26 +11,26 @@ use crate::support::contents::{Contents, beside};
 use crate::support::s3::Server;
 use crate::support::server::closed_port;
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, lines, when};
 
 both_lines!(
     database_here_is_used,
     missing_is_restored,
     zero_bytes_are_restored,
-    restored_belongs_to_its_directorys_owner_or_to_who_is_named,
+    restored_belongs_to_its_directorys_owner_or_to_who_is_named if root,
     never_starts_empty_although_there_is_a_backup,
     no_backup_is_a_first_boot,
     a_backup_under_an_earlier_path_is_not_passed_over,
     no_backup_and_required_is_refused,
-    unreachable_and_missing_is_refused,
+    a_missing_database_is_refused_without_its_replica,
     denied_is_refused_at_once_with_what_helps,
-    unreachable_and_never_starts_empty,
+    with_never_a_missing_database_starts_empty_without_its_replica,
     broken_backup_is_refused,
     not_a_database_is_refused,
     stale_files_are_moved_aside,
     stale_files_beside_zero_bytes_are_moved_aside,
     sftp_down_and_database_here_starts,
-    unreachable_and_database_here_starts,
+    a_database_that_is_here_starts_without_its_replica,
     killed_restore_leaves_nothing_to_mistake,
 );
 
@@ -119,9 +119,6 @@ fn missing_is_restored(line: Line) {
 
 fn restored_belongs_to_its_directorys_owner_or_to_who_is_named(line: Line) {
     // Only root may give files away.
-    if !namespaces() || !nix::unistd::geteuid().is_root() {
-        return;
-    }
     let (site, _) = backed_up(line);
     let directory = site.database().parent().unwrap();
     std::os::unix::fs::chown(directory, Some(4321), Some(1234)).unwrap();
@@ -170,9 +167,6 @@ fn never_starts_empty_although_there_is_a_backup(line: Line) {
 /// Who comes from a `litestream.yml` had another path in it: the app must not begin anew beside its backup.
 fn a_backup_under_an_earlier_path_is_not_passed_over(line: Line) {
     let Some(server) = Server::start() else { return };
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).in_bucket_of(&server, "app");
     let prefixed = || site.recipe();
     let named = |path: &str| site.recipe().without("LITESTREAM_REPLICA_PATH").env("LITESTREAM_REPLICA_URL", format!("s3://test/{path}"));
@@ -221,9 +215,6 @@ fn no_backup_and_required_is_refused(line: Line) {
 
 fn denied_is_refused_at_once_with_what_helps(line: Line) {
     let Some(server) = Server::start() else { return };
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).in_bucket_of(&server, "denied");
     for (name, value, helps) in [
         ("LITESTREAM_SECRET_ACCESS_KEY", "wrong-secret", "the secret does not belong to this key id"),
@@ -239,7 +230,7 @@ fn denied_is_refused_at_once_with_what_helps(line: Line) {
     }
 }
 
-fn unreachable_and_missing_is_refused(line: Line) {
+fn a_missing_database_is_refused_without_its_replica(line: Line) {
     for policy in ["auto", "required"] {
         for zero_bytes in [false, true] {
             let site = Site::new(line);
@@ -252,7 +243,7 @@ fn unreachable_and_missing_is_refused(line: Line) {
     }
 }
 
-fn unreachable_and_never_starts_empty(line: Line) {
+fn with_never_a_missing_database_starts_empty_without_its_replica(line: Line) {
     let site = Site::new(line);
     let recipe = unreachable_s3(&site).env("LITESTREAM_ENTRY_RESTORE", "never");
     let recipe = recipe.env("LITESTREAM_ENTRY_STOP_TIMEOUT", "3s");
@@ -342,7 +333,7 @@ fn sftp_down_and_database_here_starts(line: Line) {
     starts_without_its_replica(&site, recipe);
 }
 
-fn unreachable_and_database_here_starts(line: Line) {
+fn a_database_that_is_here_starts_without_its_replica(line: Line) {
     let site = Site::new(line);
     make_database(site.database());
     let recipe = unreachable_s3(&site);

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use crate::support::container::{Container, said};
 use crate::support::s3::{self, Server};
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, SEARCH_PATH, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, SEARCH_PATH, eventually, when};
 
 both_lines!(
     each_command_says_what_litestream_says,
@@ -21,12 +21,10 @@ both_lines!(
     a_file_of_the_users_own_is_linted,
 );
 
-#[test]
-fn replication_that_was_paused_goes_on_without_a_gap() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+only_0_5!(replication_that_was_paused_goes_on_without_a_gap, a_single_pass_is_made_only_where_nothing_else_replicates,);
+
+fn replication_that_was_paused_goes_on_without_a_gap(line: Line) {
+    let site = Site::new(line);
     let mut container = site.writing("--every 500").start();
     container.ready();
     eventually("a first backup", PATIENCE, || when(site.backed_up() > 0));
@@ -44,12 +42,8 @@ fn replication_that_was_paused_goes_on_without_a_gap() {
 }
 
 /// Two that write one replica destroy it.
-#[test]
-fn a_single_pass_is_made_only_where_nothing_else_replicates() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+fn a_single_pass_is_made_only_where_nothing_else_replicates(line: Line) {
+    let site = Site::new(line);
     let mut container = site.writing("--every 3000").start();
     container.ready();
     let beside = container.exec(["replicate", "-once"]);
@@ -211,9 +205,6 @@ fn a_name_that_is_no_databases_is_answered_with_those_that_there_are(line: Line)
 
 fn options_of_pid_1_and_files_of_secrets_hold_for_docker_exec(line: Line) {
     let Some(server) = Server::start() else { return };
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).in_bucket_of(&server, "exec");
     for (name, secret) in [("id", s3::KEY), ("secret", s3::SECRET)] {
         fs::write(site.path(name), format!("{secret}\n")).unwrap();

@@ -12,9 +12,27 @@ use crate::support::contents::Contents;
 use crate::support::lives::{self, bare_boot, wait_for_boot};
 use crate::support::s3::Server;
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, process, trials, when};
+use crate::support::{Line, PATIENCE, eventually, process, trials, when};
 
 both_lines!(ten_restarts_on_a_kept_volume, random_lives, apps_that_want_the_database_alone_start_each_time);
+
+only_0_5!(
+    bare_litestream_leaves_gaps_that_are_found,
+    an_earlier_gap_is_healed,
+    pins_that_are_killed_leave_no_gap,
+    an_app_that_a_pin_has_ended_starts_the_next_time,
+    a_first_snapshot_is_whole_beside_an_app_that_begins_the_wal_anew_all_the_time,
+    a_snapshot_after_litestreams_death_is_whole_beside_such_an_app,
+    an_app_that_stays_in_wal_mode_costs_no_snapshot_at_its_starts,
+);
+
+only_0_3!(
+    a_generation_that_0_3_began_after_it_was_killed_is_known_to_be_this_databases,
+    generations_of_0_3_that_never_reached_the_replica_make_no_database_unknown,
+    generations_of_0_3_that_never_came_there_after_a_restore_make_no_database_unknown,
+    the_end_of_a_wal_that_0_3_has_lost_is_in_the_backup_after_a_stop,
+    laps_of_the_wal_that_0_3_has_left_out_are_made_good_or_said,
+);
 
 fn ten_restarts_on_a_kept_volume(line: Line) {
     let site = Site::new(line);
@@ -40,19 +58,18 @@ fn random_lives(line: Line) {
 
 /// The other tests prove nothing unless they find what bare Litestream leaves out: the same lives with
 /// the same seeds, and the same restarts.
-#[test]
-fn bare_litestream_leaves_gaps_that_are_found() {
+fn bare_litestream_leaves_gaps_that_are_found(line: Line) {
     let found = Mutex::new((0, 0));
     trials::run(trials::series(), |_, random| {
         let lives = lives::series(random);
-        let site = Site::new(Line::V05);
+        let site = Site::new(line);
         let (stops, gaps) = lives::live_bare(&site, &lives);
         let mut found = found.lock().expect("no panic in here");
         *found = (found.0 + stops, found.1 + gaps.len());
     });
     let (stops, gaps) = found.into_inner().expect("no panic in there");
     println!("bare Litestream, the same lives: {gaps} of {stops} clean stops left a gap");
-    let site = Site::new(Line::V05);
+    let site = Site::new(line);
     let boots = 8;
     let wrong = (1..=boots).filter(|boot| bare_boot(&site, *boot).is_some()).count();
     println!("bare Litestream, restarts: {wrong} of {boots} left a gap");
@@ -61,12 +78,8 @@ fn bare_litestream_leaves_gaps_that_are_found() {
 }
 
 /// A database that came with a gap is whole in the backup after the first boot.
-#[test]
-fn an_earlier_gap_is_healed() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+fn an_earlier_gap_is_healed(line: Line) {
+    let site = Site::new(line);
     let boots = lives::leave_a_gap(&site);
     let mut container = site.writing(lives::BOOT).start();
     wait_for_boot(&site, boots + 1);
@@ -75,12 +88,8 @@ fn an_earlier_gap_is_healed() {
 }
 
 /// The worker that keeps the WAL from being restarted until Litestream does so itself is killed (memory) at each boot.
-#[test]
-fn pins_that_are_killed_leave_no_gap() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+fn pins_that_are_killed_leave_no_gap(line: Line) {
+    let site = Site::new(line);
     for boot in 1..=6 {
         let mut container = site.writing(lives::BOOT).start();
         container.ready();
@@ -97,12 +106,8 @@ fn pins_that_are_killed_leave_no_gap() {
 
 /// 0.3 that was killed may begin a generation when it comes back, and takes its pointer to the last away at each start where it finds that
 /// one wrong. All may be killed just then; what was written after it came back is of this database all the same.
-#[test]
-fn a_generation_that_0_3_began_after_it_was_killed_is_known_to_be_this_databases() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V03);
+fn a_generation_that_0_3_began_after_it_was_killed_is_known_to_be_this_databases(line: Line) {
+    let site = Site::new(line);
     let mut container = site.writing("--every 2000 --checkpoint 20").start();
     container.ready();
     let pointer = site.database().with_file_name(".app.db-litestream").join("generation");
@@ -131,10 +136,9 @@ fn a_generation_that_0_3_began_after_it_was_killed_is_known_to_be_this_databases
 }
 
 /// The same where the replica refuses what came after: the generations that were begun meanwhile are nowhere but here.
-#[test]
-fn generations_of_0_3_that_never_reached_the_replica_make_no_database_unknown() {
-    let Some(server) = Server::start().filter(|_| namespaces()) else { return };
-    let site = Site::new(Line::V03).in_bucket_of(&server, "never-there");
+fn generations_of_0_3_that_never_reached_the_replica_make_no_database_unknown(line: Line) {
+    let Some(server) = Server::start() else { return };
+    let site = Site::new(line).in_bucket_of(&server, "never-there");
     let mut container = site.writing("--every 2000 --checkpoint 20").start();
     container.ready();
     eventually("rows in the backup", PATIENCE, || when(site.backed_up() > 0));
@@ -158,10 +162,9 @@ fn generations_of_0_3_that_never_reached_the_replica_make_no_database_unknown() 
 }
 
 /// The same after a restore: none of what was begun since is in the replica, and two lives are killed.
-#[test]
-fn generations_of_0_3_that_never_came_there_after_a_restore_make_no_database_unknown() {
-    let Some(server) = Server::start().filter(|_| namespaces()) else { return };
-    let site = Site::new(Line::V03).in_bucket_of(&server, "never-after-a-restore");
+fn generations_of_0_3_that_never_came_there_after_a_restore_make_no_database_unknown(line: Line) {
+    let Some(server) = Server::start() else { return };
+    let site = Site::new(line).in_bucket_of(&server, "never-after-a-restore");
     let mut container = site.writing("").start();
     container.ready();
     assert_eq!(container.stop(), 0, "{}", container.stderr());
@@ -239,12 +242,8 @@ fn apps_that_want_the_database_alone_start_each_time(line: Line) {
 }
 
 /// Nothing tells beforehand that a new release of an app leaves WAL mode: it fails once, and never again.
-#[test]
-fn an_app_that_a_pin_has_ended_starts_the_next_time() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+fn an_app_that_a_pin_has_ended_starts_the_next_time(line: Line) {
+    let site = Site::new(line);
     lives_well(&site, "journal_mode=WAL", 50);
     lives_well(&site, "journal_mode=WAL", 50);
     let (code, ended) = with_pragmas(&site, "journal_mode=DELETE").run();
@@ -312,12 +311,8 @@ fn stops_with_all(site: &Site, mut container: Container) {
 
 /// Litestream 0.5 reads a first snapshot with no lock that would keep the WAL from being begun anew, where all of it was checkpointed just
 /// then: pages of it are then those of other frames.
-#[test]
-fn a_first_snapshot_is_whole_beside_an_app_that_begins_the_wal_anew_all_the_time() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+fn a_first_snapshot_is_whole_beside_an_app_that_begins_the_wal_anew_all_the_time(line: Line) {
+    let site = Site::new(line);
     // A first boot.
     let container = over_the_snapshot(&site).start();
     uploaded(&site, 2);
@@ -338,12 +333,8 @@ fn a_first_snapshot_is_whole_beside_an_app_that_begins_the_wal_anew_all_the_time
 }
 
 /// The same after each death of Litestream.
-#[test]
-fn a_snapshot_after_litestreams_death_is_whole_beside_such_an_app() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+fn a_snapshot_after_litestreams_death_is_whole_beside_such_an_app(line: Line) {
+    let site = Site::new(line);
     let container = over_the_snapshot(&site).start();
     let mut before = uploads(&site).len();
     for _ in 0..3 {
@@ -366,13 +357,9 @@ fn uploads(site: &Site) -> BTreeMap<String, u64> {
 }
 
 /// An app that only opens WAL mode costs no snapshot at its starts, whether it began in it or not; nor for ever after it has failed once.
-#[test]
-fn an_app_that_stays_in_wal_mode_costs_no_snapshot_at_its_starts() {
-    if !namespaces() {
-        return;
-    }
+fn an_app_that_stays_in_wal_mode_costs_no_snapshot_at_its_starts(line: Line) {
     for pragmas in ["journal_mode=WAL", "foreign_keys=ON"] {
-        let site = Site::new(Line::V05);
+        let site = Site::new(line);
         let failing = |pragma: &str| {
             let script = format!("import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA {pragma}'); sys.exit(3)");
             let words = ["/usr/bin/python3".into(), "-c".into(), script.into(), site.database().as_os_str().to_owned()];
@@ -396,11 +383,7 @@ fn an_app_that_stays_in_wal_mode_costs_no_snapshot_at_its_starts() {
 }
 
 /// As 0.3 itself loses it, where the app writes beside its checkpoint: nothing in the replica shows it.
-#[test]
-fn the_end_of_a_wal_that_0_3_has_lost_is_in_the_backup_after_a_stop() {
-    if !namespaces() {
-        return;
-    }
+fn the_end_of_a_wal_that_0_3_has_lost_is_in_the_backup_after_a_stop(line: Line) {
     let script = "
 import os, signal, sqlite3, sys, time
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -413,7 +396,7 @@ while True:
     c.execute('INSERT INTO t(body) VALUES (hex(randomblob(400)))')
     time.sleep(0.001 if n < 4000 else 1)
 ";
-    let site = Site::new(Line::V03);
+    let site = Site::new(line);
     let words = ["/usr/bin/python3".as_ref(), "-c".as_ref(), script.as_ref(), site.database().as_os_str()];
     let mut container = site.recipe().app(words).start();
     let segments = || -> Vec<PathBuf> {
@@ -439,11 +422,7 @@ while True:
 }
 
 /// 0.3 lets go of the WAL for each of its own checkpoints, and an app that is fast enough begins it anew more than once meanwhile.
-#[test]
-fn laps_of_the_wal_that_0_3_has_left_out_are_made_good_or_said() {
-    if !namespaces() {
-        return;
-    }
+fn laps_of_the_wal_that_0_3_has_left_out_are_made_good_or_said(line: Line) {
     let script = "
 import os, signal, sqlite3, sys
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -459,7 +438,7 @@ while True:
 ";
     let seen: Vec<bool> = (0..4)
         .map(|_| {
-            let site = Site::new(Line::V03);
+            let site = Site::new(line);
             let words = ["/usr/bin/python3".as_ref(), "-c".as_ref(), script.as_ref(), site.database().as_os_str()];
             let mut container = site.recipe().app(words).arguments([site.path("rows").as_os_str()]).start();
             eventually("rows", PATIENCE * 3, || when(rows_of(&site) > 200_000));

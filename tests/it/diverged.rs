@@ -23,6 +23,8 @@ both_lines!(
     diff_shows_what_a_file_has_that_the_database_lacks,
 );
 
+only_0_5!(two_hosts_that_write_to_one_replica_at_the_same_time_are_not_said_to_be_saved,);
+
 /// A host: a database of its own, and the site's replica.
 struct Host<'a> {
     site: &'a Site,
@@ -174,7 +176,7 @@ fn a_host_that_is_ahead_of_another_by_number_is_refused_and_every_way_on_keeps_w
 }
 
 fn a_host_that_is_ahead_of_another_by_number_is_refused_in_a_bucket(line: Line) {
-    let Some(server) = Server::start().filter(|_| namespaces()) else { return };
+    let Some(server) = Server::start() else { return };
     let site = Site::new(line).in_bucket_of(&server, "diverged");
     let [mut a, b] = hosts(&site);
     let way = SlowLine::to(&server.endpoint(), u64::MAX);
@@ -377,12 +379,8 @@ fn uploads(host: &Host, bytes: u32) {
 }
 
 /// Both upload under the same names, and neither sees the other while it runs.
-#[test]
-fn two_hosts_that_write_to_one_replica_at_the_same_time_are_not_said_to_be_saved() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+fn two_hosts_that_write_to_one_replica_at_the_same_time_are_not_said_to_be_saved(line: Line) {
+    let site = Site::new(line);
     let [a, b] = hosts(&site);
     let mut first = a.start();
     a.write(0..50);

@@ -10,7 +10,9 @@ use crate::support::contents::Contents;
 use crate::support::s3::Server;
 use crate::support::site::{Site, lose};
 use crate::support::slow::SlowLine;
-use crate::support::{Line, PATIENCE, eventually, namespaces};
+use crate::support::{Line, PATIENCE, eventually};
+
+only_0_5!(how_far_the_first_upload_after_a_restore_is_is_said_and_a_crash_before_its_end_loses_nothing_on_the_volume,);
 
 /// Bytes of the database, and what each connection carries of them in a second.
 const SIZE: i64 = 20_000_000;
@@ -33,10 +35,9 @@ fn waiting(site: &Site, endpoint: &str) -> Container {
     container
 }
 
-#[test]
-fn how_far_the_first_upload_after_a_restore_is_is_said_and_a_crash_before_its_end_loses_nothing_on_the_volume() {
-    let Some(server) = Server::start().filter(|_| namespaces()) else { return };
-    let site = Site::new(Line::V05).in_bucket_of(&server, "first-upload");
+fn how_far_the_first_upload_after_a_restore_is_is_said_and_a_crash_before_its_end_loses_nothing_on_the_volume(line: Line) {
+    let Some(server) = Server::start() else { return };
+    let site = Site::new(line).in_bucket_of(&server, "first-upload");
     let mut first = waiting(&site, &server.endpoint());
     insert(&site, SIZE);
     assert_eq!(first.stop(), 0, "{}", first.stderr());

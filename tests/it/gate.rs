@@ -305,7 +305,7 @@ fn a_boot_that_is_stopped_saves_what_a_killed_life_left_or_says_that_it_did_not(
 }
 
 fn an_undecided_boot_uploads_nothing_and_says_so(line: Line) {
-    let Some(server) = Server::start().filter(|_| namespaces()) else { return };
+    let Some(server) = Server::start() else { return };
     let site = Site::new(line).in_bucket_of(&server, "undecided");
     live(&site, 100);
     leave_unsaved(&site);
@@ -324,7 +324,7 @@ fn an_undecided_boot_uploads_nothing_and_says_so(line: Line) {
 }
 
 fn a_replica_that_answers_late_with_something_newer_stops_the_app(line: Line) {
-    let Some(server) = Server::start().filter(|_| namespaces()) else { return };
+    let Some(server) = Server::start() else { return };
     let site = Site::new(line).in_bucket_of(&server, "late");
     live(&site, 100);
     let kept = keep_volume(&site);
@@ -355,7 +355,7 @@ fn a_replica_that_answers_late_with_something_newer_stops_the_app(line: Line) {
 }
 
 fn a_worker_that_is_killed_is_started_again(line: Line) {
-    let Some(server) = Server::start().filter(|_| namespaces()) else { return };
+    let Some(server) = Server::start() else { return };
     let site = Site::new(line).in_bucket_of(&server, "killed-worker");
     live(&site, 200);
     // In a restore.

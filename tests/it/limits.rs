@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::support::container::{Container, Recipe, said};
 use crate::support::process;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, root, when};
 
 both_lines!(
     a_boot_that_gets_no_process_or_thread_names_the_limit,
@@ -31,10 +31,6 @@ fn user(site: &Site, number: u32) -> u32 {
     user
 }
 
-fn is_root() -> bool {
-    namespaces() && nix::unistd::geteuid().is_root()
-}
-
 /// The kernel's own words name no limit.
 #[track_caller]
 fn assert_named(said: &str, limit: &str) {
@@ -49,7 +45,7 @@ fn assert_named(said: &str, limit: &str) {
 }
 
 fn a_boot_that_gets_no_process_or_thread_names_the_limit(line: Line) {
-    if !is_root() {
+    if !root() {
         return;
     }
     for number in [1, 2, 3, 5, 8] {
@@ -98,7 +94,7 @@ impl Drop for Crowd {
 }
 
 fn a_stop_that_gets_no_process_names_the_limit(line: Line) {
-    if !is_root() {
+    if !root() {
         return;
     }
     let (site, user, mut container) = limited(line, 100, "--every 2000");
@@ -114,7 +110,7 @@ fn a_stop_that_gets_no_process_names_the_limit(line: Line) {
 
 /// 0.5's Litestream that runs makes it; 0.3's pass is one of its own, for which there is room again after a while.
 fn a_stop_that_gets_no_process_makes_the_last_sync_with_what_is_in_reserve(line: Line) {
-    if !is_root() {
+    if !root() {
         return;
     }
     let (site, user, mut container) = limited(line, 101, "--every 500");
@@ -170,7 +166,7 @@ impl Drop for Group {
 }
 
 fn so_it_does_where_it_is_the_containers(line: Line) {
-    if !is_root() {
+    if !root() {
         return;
     }
     for number in ["3", "8"] {
@@ -203,7 +199,7 @@ fn verify_says_that_there_is_too_little_memory(line: Line) {
 
 /// Of the command alone, as a group below the container's.
 fn so_it_does_in_a_container_with_a_limit(line: Line) {
-    if !is_root() {
+    if !root() {
         return;
     }
     let limit = (16 << 20).to_string();

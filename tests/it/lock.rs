@@ -10,7 +10,7 @@ use crate::support::container::{Container, Recipe};
 use crate::support::contents::{Contents, beside};
 use crate::support::process;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     a_rolling_deploy_loses_no_row_of_either,
@@ -19,6 +19,11 @@ both_lines!(
     waiting_starts_the_app_only_when_the_other_has_left,
     refused_beside_another_and_off_does_not_look,
     a_last_sync_beside_an_app_that_begins_the_wal_anew_leaves_a_whole_backup,
+);
+
+only_0_5!(
+    what_the_first_one_leaves_is_whole_while_the_other_writes_on,
+    what_the_first_one_could_not_leave_whole_is_said_and_whole_after_the_next_start,
 );
 
 /// Another app on the same volume: it writes to a table of its own until TERM.
@@ -109,12 +114,8 @@ while True:
 ";
 
 /// What was asked of 0.5 by its socket, it has not locked any more: what another app writes until it ends may leave a gap.
-#[test]
-fn what_the_first_one_leaves_is_whole_while_the_other_writes_on() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+fn what_the_first_one_leaves_is_whole_while_the_other_writes_on(line: Line) {
+    let site = Site::new(line);
     for round in 0..2 {
         let mut first = site.writing("--every 1000").start();
         first.ready();
@@ -130,12 +131,8 @@ fn what_the_first_one_leaves_is_whole_while_the_other_writes_on() {
 }
 
 /// The same where a transaction of the other's keeps that from being seen to: it is said, and the next start makes the backup whole.
-#[test]
-fn what_the_first_one_could_not_leave_whole_is_said_and_whole_after_the_next_start() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+fn what_the_first_one_could_not_leave_whole_is_said_and_whole_after_the_next_start(line: Line) {
+    let site = Site::new(line);
     let mut first = site.writing("--every 1000").env("LITESTREAM_ENTRY_STOP_TIMEOUT", "6s").start();
     first.ready();
     site.write_on(300);

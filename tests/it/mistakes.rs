@@ -5,28 +5,28 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::support::container::Recipe;
 use crate::support::site::Site;
-use crate::support::{Line, lines, namespaces};
+use crate::support::{Line, lines};
 
 both_lines!(
-    no_command,
-    unknown_option,
-    database_path_is_a_directory,
+    a_boot_without_an_app_says_how_to_name_one,
+    an_option_that_nobody_knows_is_refused,
+    a_directory_in_the_place_of_a_database_is_refused,
     database_in_a_directory_that_is_a_file,
-    unparsable_url,
-    unknown_scheme,
-    bucket_without_database,
-    keys_without_bucket,
-    two_databases_one_replica,
-    two_databases_one_alias,
-    unknown_setting,
-    bad_values,
-    all_mistakes_at_once,
+    a_url_that_is_none_is_refused,
+    a_url_of_no_replica_type_is_refused,
+    a_bucket_without_a_database_is_refused,
+    keys_without_a_bucket_are_refused,
+    two_databases_on_one_replica_are_refused,
+    two_databases_of_one_alias_are_refused,
+    a_setting_that_nobody_knows_is_refused_with_the_nearest,
+    a_value_that_is_not_understood_is_refused_by_its_variable,
+    all_mistakes_are_named_at_once,
     secrets_are_not_shown,
-    litestream_missing,
-    litestream_not_executable,
-    litestream_is_another_program,
-    nothing_configured,
-    nothing_configured_but_required,
+    a_litestream_that_is_not_there_is_refused_by_its_path,
+    a_litestream_that_cannot_be_run_is_refused_by_its_path,
+    another_program_in_litestreams_place_is_refused,
+    an_app_without_configuration_runs_plainly_and_that_is_said,
+    what_is_required_and_not_configured_is_refused,
     what_was_to_be_encrypted_is_never_uploaded_in_plain_text,
     a_path_by_which_litestream_opens_another_file_is_refused,
     a_path_that_only_looks_odd_is_saved,
@@ -52,7 +52,7 @@ fn refused(site: &Site, recipe: Recipe, codes: &[i32], words: &[&str]) {
     assert!(container.stdout().is_empty(), "stdout is the app's");
 }
 
-fn no_command(line: Line) {
+fn a_boot_without_an_app_says_how_to_name_one(line: Line) {
     let site = Site::new(line);
     for words in [&[][..], &["--"]] {
         let (code, container) = site.recipe().arguments(words).run();
@@ -62,7 +62,7 @@ fn no_command(line: Line) {
     }
 }
 
-fn unknown_option(line: Line) {
+fn an_option_that_nobody_knows_is_refused(line: Line) {
     let site = Site::new(line);
     for words in [&["--no-such-option", "true"][..], &["verify", "--no-such-option"], &["restore"]] {
         let (code, container) = site.recipe().arguments(words).run();
@@ -72,7 +72,7 @@ fn unknown_option(line: Line) {
     }
 }
 
-fn database_path_is_a_directory(line: Line) {
+fn a_directory_in_the_place_of_a_database_is_refused(line: Line) {
     let site = Site::new(line);
     fs::create_dir(site.database()).expect("a directory");
     let (code, container) = app(&site, site.recipe()).run();
@@ -96,7 +96,7 @@ fn database_in_a_directory_that_is_a_file(line: Line) {
     assert!(last.contains(path.to_str().expect("a name")), "{stderr}");
 }
 
-fn unparsable_url(line: Line) {
+fn a_url_that_is_none_is_refused(line: Line) {
     let site = Site::new(line);
     for url in ["not a url", "s3//bucket/path", "://bucket", "s3://", "file://"] {
         let recipe = app(&site, site.recipe().env("LITESTREAM_REPLICA_URL", url));
@@ -104,58 +104,46 @@ fn unparsable_url(line: Line) {
     }
 }
 
-fn unknown_scheme(line: Line) {
-    if namespaces() {
-        let site = Site::new(line);
-        let recipe = app(&site, site.recipe().env("LITESTREAM_REPLICA_URL", "gopher://host/path"));
-        refused(&site, recipe, &[78], &["LITESTREAM_REPLICA_URL"]);
-    }
+fn a_url_of_no_replica_type_is_refused(line: Line) {
+    let site = Site::new(line);
+    let recipe = app(&site, site.recipe().env("LITESTREAM_REPLICA_URL", "gopher://host/path"));
+    refused(&site, recipe, &[78], &["LITESTREAM_REPLICA_URL"]);
 }
 
-fn bucket_without_database(line: Line) {
-    if namespaces() {
-        let site = Site::new(line);
-        let recipe = site.plain_recipe().env("LITESTREAM_REPLICA_BUCKET", "bucket");
-        refused(&site, app(&site, recipe), &[78], &["LITESTREAM_REPLICA_BUCKET"]);
-    }
+fn a_bucket_without_a_database_is_refused(line: Line) {
+    let site = Site::new(line);
+    let recipe = site.plain_recipe().env("LITESTREAM_REPLICA_BUCKET", "bucket");
+    refused(&site, app(&site, recipe), &[78], &["LITESTREAM_REPLICA_BUCKET"]);
 }
 
-fn keys_without_bucket(line: Line) {
-    if namespaces() {
-        let site = Site::new(line);
-        let recipe = site.recipe().without("LITESTREAM_REPLICA_URL");
-        let recipe = recipe.env("LITESTREAM_ACCESS_KEY_ID", "id").env("LITESTREAM_SECRET_ACCESS_KEY", "s3cret");
-        refused(&site, app(&site, recipe), &[78], &[]);
-    }
+fn keys_without_a_bucket_are_refused(line: Line) {
+    let site = Site::new(line);
+    let recipe = site.recipe().without("LITESTREAM_REPLICA_URL");
+    let recipe = recipe.env("LITESTREAM_ACCESS_KEY_ID", "id").env("LITESTREAM_SECRET_ACCESS_KEY", "s3cret");
+    refused(&site, app(&site, recipe), &[78], &[]);
 }
 
-fn two_databases_one_replica(line: Line) {
-    if namespaces() {
-        let site = Site::new(line);
-        let databases = format!("a={},b={}", site.path("x/app.db").display(), site.path("y/app.db").display());
-        let recipe = site.recipe().without("DATABASE_PATH").env("LITESTREAM_DBS", databases);
-        refused(&site, app(&site, recipe), &[78], &["LITESTREAM_REPLICA_URL", "share"]);
-    }
+fn two_databases_on_one_replica_are_refused(line: Line) {
+    let site = Site::new(line);
+    let databases = format!("a={},b={}", site.path("x/app.db").display(), site.path("y/app.db").display());
+    let recipe = site.recipe().without("DATABASE_PATH").env("LITESTREAM_DBS", databases);
+    refused(&site, app(&site, recipe), &[78], &["LITESTREAM_REPLICA_URL", "share"]);
 }
 
-fn two_databases_one_alias(line: Line) {
-    if namespaces() {
-        let site = Site::new(line);
-        let databases = format!("a={},a={}", site.path("one.db").display(), site.path("two.db").display());
-        let recipe = site.recipe().without("DATABASE_PATH").env("LITESTREAM_DBS", databases);
-        refused(&site, app(&site, recipe), &[78], &["LITESTREAM_DBS"]);
-    }
+fn two_databases_of_one_alias_are_refused(line: Line) {
+    let site = Site::new(line);
+    let databases = format!("a={},a={}", site.path("one.db").display(), site.path("two.db").display());
+    let recipe = site.recipe().without("DATABASE_PATH").env("LITESTREAM_DBS", databases);
+    refused(&site, app(&site, recipe), &[78], &["LITESTREAM_DBS"]);
 }
 
-fn unknown_setting(line: Line) {
-    if namespaces() {
-        let site = Site::new(line);
-        let recipe = app(&site, site.recipe().env("LITESTREAM_ENTRY_STOP_TIMOUT", "5s"));
-        refused(&site, recipe, &[78], &["LITESTREAM_ENTRY_STOP_TIMOUT", "LITESTREAM_ENTRY_STOP_TIMEOUT"]);
-    }
+fn a_setting_that_nobody_knows_is_refused_with_the_nearest(line: Line) {
+    let site = Site::new(line);
+    let recipe = app(&site, site.recipe().env("LITESTREAM_ENTRY_STOP_TIMOUT", "5s"));
+    refused(&site, recipe, &[78], &["LITESTREAM_ENTRY_STOP_TIMOUT", "LITESTREAM_ENTRY_STOP_TIMEOUT"]);
 }
 
-fn bad_values(line: Line) {
+fn a_value_that_is_not_understood_is_refused_by_its_variable(line: Line) {
     let site = Site::new(line);
     let values = [
         ("LITESTREAM_ENTRY_STOP_TIMEOUT", "soon"),
@@ -171,7 +159,7 @@ fn bad_values(line: Line) {
 }
 
 /// Each of them is named.
-fn all_mistakes_at_once(line: Line) {
+fn all_mistakes_are_named_at_once(line: Line) {
     let site = Site::new(line);
     let recipe = site.recipe().env("LITESTREAM_ENTRY_STOP_TIMEOUT", "soon");
     let recipe = recipe.env("LITESTREAM_ENTRY_RESTORE", "perhaps").env("LITESTREAM_REPLICA_URL", "gopher://h");
@@ -193,25 +181,21 @@ fn secrets_are_not_shown(line: Line) {
     assert!(!container.stderr().contains("hunter2"), "{}", container.stderr());
 }
 
-fn litestream_missing(line: Line) {
-    if namespaces() {
-        let site = Site::new(line);
-        let recipe = app(&site, site.recipe().env("LITESTREAM_BIN", "/no/such/litestream"));
-        refused(&site, recipe, &[78], &["/no/such/litestream"]);
-    }
+fn a_litestream_that_is_not_there_is_refused_by_its_path(line: Line) {
+    let site = Site::new(line);
+    let recipe = app(&site, site.recipe().env("LITESTREAM_BIN", "/no/such/litestream"));
+    refused(&site, recipe, &[78], &["/no/such/litestream"]);
 }
 
-fn litestream_not_executable(line: Line) {
-    if namespaces() {
-        let site = Site::new(line);
-        let path = site.path("litestream");
-        fs::write(&path, "#!/bin/sh\n").expect("a file");
-        let recipe = app(&site, site.recipe().env("LITESTREAM_BIN", &path));
-        refused(&site, recipe, &[78], &[path.to_str().expect("a name")]);
-    }
+fn a_litestream_that_cannot_be_run_is_refused_by_its_path(line: Line) {
+    let site = Site::new(line);
+    let path = site.path("litestream");
+    fs::write(&path, "#!/bin/sh\n").expect("a file");
+    let recipe = app(&site, site.recipe().env("LITESTREAM_BIN", &path));
+    refused(&site, recipe, &[78], &[path.to_str().expect("a name")]);
 }
 
-fn litestream_is_another_program(line: Line) {
+fn another_program_in_litestreams_place_is_refused(line: Line) {
     let site = Site::new(line);
     let talker = site.path("talker");
     fs::write(&talker, "#!/bin/sh\necho hello\n").expect("a script");
@@ -223,7 +207,7 @@ fn litestream_is_another_program(line: Line) {
 }
 
 /// Then it is a plain init, and says so.
-fn nothing_configured(line: Line) {
+fn an_app_without_configuration_runs_plainly_and_that_is_said(line: Line) {
     let site = Site::new(line);
     let (code, container) = site.plain_recipe().shell("exit 9").run();
     let stderr = container.stderr();
@@ -232,12 +216,10 @@ fn nothing_configured(line: Line) {
     assert!(stderr.to_lowercase().contains("replicat"), "{stderr}");
 }
 
-fn nothing_configured_but_required(line: Line) {
-    if namespaces() {
-        let site = Site::new(line);
-        let recipe = site.plain_recipe().env("LITESTREAM_ENTRY_REQUIRED", "true");
-        refused(&site, app(&site, recipe), &[78], &["LITESTREAM_ENTRY_REQUIRED"]);
-    }
+fn what_is_required_and_not_configured_is_refused(line: Line) {
+    let site = Site::new(line);
+    let recipe = site.plain_recipe().env("LITESTREAM_ENTRY_REQUIRED", "true");
+    refused(&site, app(&site, recipe), &[78], &["LITESTREAM_ENTRY_REQUIRED"]);
 }
 
 /// 0.5 has no encryption: a replica that was to have one gets nothing, wherever that was written. On 0.3 what is malformed is refused.

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::container::{Container, Recipe};
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, root, when};
 
 both_lines!(
     a_link_in_the_place_of_the_mark_is_not_followed,
@@ -29,7 +29,7 @@ const SECRET: &str =
 
 /// A site whose data belongs to the app; everything else is root's.
 fn site(line: Line) -> Option<Site> {
-    if !(namespaces() && nix::unistd::geteuid().is_root()) {
+    if !root() {
         return None;
     }
     let site = Site::new(line);

@@ -11,7 +11,7 @@ use crate::support::container::{Recipe, said};
 use crate::support::contents::Contents;
 use crate::support::process;
 use crate::support::site::{Mounted, Site, fill_up, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     without_proc,
@@ -24,13 +24,15 @@ both_lines!(
     a_container_that_stands_still_in_its_stop_goes_on_where_it_was,
     a_database_that_is_mounted_without_its_directory_is_refused,
     a_mounted_directory_is_a_good_place,
-    a_restore_without_a_byte_free_is_refused_at_once_for_what_it_is,
+    a_restore_without_a_byte_free_is_refused_at_once_for_what_it_is if root,
     without_prctl,
     without_file_locks_it_says_how_to_go_on_and_does,
     a_limit_that_is_too_low_is_named,
     what_a_sandbox_forbids_is_named,
-    a_first_boot_on_a_full_volume_is_told_to_make_room,
+    a_first_boot_on_a_full_volume_is_told_to_make_room if root,
 );
+
+only_0_5!(a_log_at_its_size_limit_is_no_signal_to_the_app,);
 
 /// Behind these words of the shell's.
 fn after(recipe: Recipe, words: &str) -> Recipe {
@@ -73,9 +75,6 @@ fn without_stdin(line: Line) {
 
 /// An app that leaves its writer behind; a kept volume, Litestream's death, a proof, a stop; and a lost volume.
 fn lives(line: Line, place: impl Fn(Recipe) -> Recipe) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     leaves_a_writer_behind(&site, &place);
     let mut container = place(site.writing("--every 2000")).start();
@@ -139,12 +138,8 @@ fn leaves_a_writer_behind(site: &Site, place: &impl Fn(Recipe) -> Recipe) {
     site.assert_saved();
 }
 
-#[test]
-fn a_log_at_its_size_limit_is_no_signal_to_the_app() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+fn a_log_at_its_size_limit_is_no_signal_to_the_app(line: Line) {
+    let site = Site::new(line);
     let plain = site.recipe().without("DATABASE_PATH").without("LITESTREAM_REPLICA_URL");
     let app = plain.shell(&format!("echo ran > /dev/null; : > {}; sleep 0.3", site.path("ran").display()));
     let (code, container) = after(app, "ulimit -f 0;").run();
@@ -195,10 +190,6 @@ fn a_mounted_directory_is_a_good_place(line: Line) {
 }
 
 fn a_restore_without_a_byte_free_is_refused_at_once_for_what_it_is(line: Line) {
-    // Only root may mount.
-    if !namespaces() || !nix::unistd::geteuid().is_root() {
-        return;
-    }
     let site = Site::new(line);
     let mut container = site.writing("--every 500").start();
     container.ready();
@@ -275,9 +266,6 @@ fn a_limit_that_is_too_low_is_named(line: Line) {
 }
 
 fn a_first_boot_on_a_full_volume_is_told_to_make_room(line: Line) {
-    if !namespaces() || !nix::unistd::geteuid().is_root() {
-        return;
-    }
     let site = Site::new(line);
     let _disk = Mounted::new(site.path("data"), "1m,nr_inodes=3");
     fill_up(&site.path("data"));

@@ -13,10 +13,12 @@ use crate::support::container::{Container, said};
 use crate::support::contents::Contents;
 use crate::support::site::Site;
 use crate::support::trials::{self, Random};
-use crate::support::{Line, PATIENCE, eventually, example, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, example, when};
 use crate::support::{lives, process};
 
 both_lines!(a_damaged_newest_file, a_lost_newest_file, a_replica_rolled_back, a_changed_row, another_databases_replica, no_false_alarm,);
+
+only_0_5!(a_gap_of_bare_litestream,);
 
 const ROWS: i64 = 400;
 
@@ -84,9 +86,6 @@ const WRITING: [&str; 4] = ["verify", "--timeout", "1s", "default"];
 
 /// Without anybody who runs, and beside PID 1 and an idle app: `verify` does not pass after `spoil`, in both ways.
 fn spoiled(line: Line, prepare: impl Fn(&Site), spoil: impl Fn(&Site), why: &str) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     filled(&site);
     prepare(&site);
@@ -183,13 +182,9 @@ fn another_databases_replica(line: Line) {
 ///
 /// Litestream sometimes heals a gap at its next start. One that is still there afterwards was there
 /// all the time, and only such a one counts.
-#[test]
-fn a_gap_of_bare_litestream() {
-    if !namespaces() {
-        return;
-    }
+fn a_gap_of_bare_litestream(line: Line) {
     let lasting = (0..6).any(|_| {
-        let site = Site::new(Line::V05);
+        let site = Site::new(line);
         lives::leave_a_gap(&site);
         let bare = Bare::start(&site, "--rows 1");
         let verify = |words: &[&str]| site.recipe().arguments(words).run();

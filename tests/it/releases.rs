@@ -9,7 +9,13 @@ use serde_yaml::Value;
 use crate::support::container::{Container, said};
 use crate::support::s3::Server;
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, tool, when};
+use crate::support::{Line, PATIENCE, eventually, tool, when};
+
+only_0_5!(
+    a_release_without_a_status_of_its_syncs_is_not_taken_for_one_that_hangs,
+    an_update_of_the_image_keeps_every_row_and_one_that_cannot_go_back_says_so,
+    a_backup_that_only_a_later_release_can_read_is_refused_as_that,
+);
 
 /// The oldest that is in the registry, the first without gaps of its own, and each that brought something that is used.
 macro_rules! releases {
@@ -39,14 +45,11 @@ fn writing(site: &Site) -> Container {
 }
 
 fn in_a_bucket(release: &str) {
-    let Some(server) = Server::start().filter(|_| namespaces()) else { return };
+    let Some(server) = Server::start() else { return };
     saves_restores_and_proves(Site::new(Line::V05).in_bucket_of(&server, release), release);
 }
 
 fn saves_restores_and_proves(site: Site, release: &str) {
-    if !namespaces() {
-        return;
-    }
     let site = site.of_release(release);
     let mut first = writing(&site);
     let status = said(&first.exec(["status"]));
@@ -81,12 +84,8 @@ fn saves_restores_and_proves(site: Site, release: &str) {
     }
 }
 
-#[test]
-fn a_release_without_a_status_of_its_syncs_is_not_taken_for_one_that_hangs() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05).of_release("0.5.9");
+fn a_release_without_a_status_of_its_syncs_is_not_taken_for_one_that_hangs(line: Line) {
+    let site = Site::new(line).of_release("0.5.9");
     let mut container = writing(&site);
     let litestream = container.running_litestream().pid;
     // PID 1 looks every 20 s, and once more 2 s after it has found one that hangs; each look notes the lag.
@@ -100,12 +99,8 @@ fn a_release_without_a_status_of_its_syncs_is_not_taken_for_one_that_hangs() {
     assert!(!container.stderr().contains("hangs"), "{}", container.stderr());
 }
 
-#[test]
-fn an_update_of_the_image_keeps_every_row_and_one_that_cannot_go_back_says_so() {
-    if !namespaces() {
-        return;
-    }
-    let mut site = Site::new(Line::V05);
+fn an_update_of_the_image_keeps_every_row_and_one_that_cannot_go_back_says_so(line: Line) {
+    let mut site = Site::new(line);
     for release in ["0.5.5", "0.5.6", "0.5.9", "0.5.17"] {
         site = site.of_release(release);
         let mut container = writing(&site);
@@ -129,12 +124,8 @@ fn an_update_of_the_image_keeps_every_row_and_one_that_cannot_go_back_says_so() 
 }
 
 /// A whole backup of a later release is not taken for a damaged one, and no older point of it is gone back to.
-#[test]
-fn a_backup_that_only_a_later_release_can_read_is_refused_as_that() {
-    if !namespaces() {
-        return;
-    }
-    let mut site = Site::new(Line::V05).of_release("0.5.17");
+fn a_backup_that_only_a_later_release_can_read_is_refused_as_that(line: Line) {
+    let mut site = Site::new(line).of_release("0.5.17");
     assert_eq!(writing(&site).stop(), 0);
     lose(site.database());
     site = site.of_release("0.5.12");
@@ -151,9 +142,6 @@ fn a_backup_that_only_a_later_release_can_read_is_refused_as_that() {
 /// 0.5.5 and 0.5.6 do not see a backup of 0.3's: no empty database is begun beside it.
 #[test]
 fn a_backup_of_0_3_is_restored_or_seen_and_never_begun_over() {
-    if !namespaces() {
-        return;
-    }
     let mut site = Site::new(Line::V03);
     assert_eq!(writing(&site).stop(), 0);
     lose(site.database());

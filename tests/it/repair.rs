@@ -21,6 +21,14 @@ both_lines!(
     a_snapshot_that_is_ahead_of_its_transactions_is_not_gone_back_to,
 );
 
+only_0_5!(a_reset_after_a_crash_does_not_make_a_stranger_of_it, odd_names_in_a_directory_are_said_to_be_lost,);
+
+only_0_3!(
+    a_crash_in_the_middle_of_a_resnapshot_of_0_3_is_no_reason_to_refuse,
+    a_crash_while_0_3_begins_a_generation_is_no_reason_to_refuse,
+    a_generation_that_0_3_only_began_is_passed_over_for_the_one_before,
+);
+
 /// A backup of many parts, written over seconds, the newest five of one life; what the database was.
 fn backed_up(line: Line) -> (Site, Contents) {
     let site = Site::new(line);
@@ -191,12 +199,8 @@ fn flags_that_cannot_be_are_mistakes_of_the_command(line: Line) {
 }
 
 /// Litestream's own `reset` after a crash: where the database stood is not forgotten.
-#[test]
-fn a_reset_after_a_crash_does_not_make_a_stranger_of_it() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+fn a_reset_after_a_crash_does_not_make_a_stranger_of_it(line: Line) {
+    let site = Site::new(line);
     let mut container = site.writing("--every 1000").start();
     container.ready();
     site.write_on(300);
@@ -209,13 +213,9 @@ fn a_reset_after_a_crash_does_not_make_a_stranger_of_it() {
 }
 
 /// Names that Litestream takes and cannot replicate are named.
-#[test]
-fn odd_names_in_a_directory_are_said_to_be_lost() {
+fn odd_names_in_a_directory_are_said_to_be_lost(line: Line) {
     use std::os::unix::ffi::OsStrExt;
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05).with_databases(&["ok.db"]);
+    let site = Site::new(line).with_databases(&["ok.db"]);
     let directory = site.path("data");
     let recipe = || site.writing("--every 3000").without("DATABASE_PATH").env("LITESTREAM_DB_DIR", &directory);
     let mut container = recipe().start();
@@ -274,12 +274,8 @@ fn a_snapshot_that_is_ahead_of_its_transactions_is_not_gone_back_to(line: Line) 
     }
 }
 
-#[test]
-fn a_crash_in_the_middle_of_a_resnapshot_of_0_3_is_no_reason_to_refuse() {
-    if !namespaces() {
-        return;
-    }
-    let (site, _) = backed_up(Line::V03);
+fn a_crash_in_the_middle_of_a_resnapshot_of_0_3_is_no_reason_to_refuse(line: Line) {
+    let (site, _) = backed_up(line);
     let mut container = site.writing("--every 2000").start();
     container.ready();
     site.write_on(100);
@@ -294,12 +290,8 @@ fn a_crash_in_the_middle_of_a_resnapshot_of_0_3_is_no_reason_to_refuse() {
 }
 
 /// 0.3 takes its pointer away itself where its copy of the WAL does not fit any more, and may be killed before it has made another.
-#[test]
-fn a_crash_while_0_3_begins_a_generation_is_no_reason_to_refuse() {
-    if !namespaces() {
-        return;
-    }
-    let (site, _) = backed_up(Line::V03);
+fn a_crash_while_0_3_begins_a_generation_is_no_reason_to_refuse(line: Line) {
+    let (site, _) = backed_up(line);
     let mut container = site.writing("--every 2000").start();
     container.ready();
     site.write_on(100);
@@ -310,12 +302,8 @@ fn a_crash_while_0_3_begins_a_generation_is_no_reason_to_refuse() {
 }
 
 /// What 0.3 leaves that is killed between the snapshot of a new generation and the first part of its WAL: a copy of a file that was being written.
-#[test]
-fn a_generation_that_0_3_only_began_is_passed_over_for_the_one_before() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V03);
+fn a_generation_that_0_3_only_began_is_passed_over_for_the_one_before(line: Line) {
+    let site = Site::new(line);
     let mut container = site.writing("--every 2000").start();
     container.ready();
     assert_eq!(container.stop(), 0, "{}", container.stderr());

@@ -11,93 +11,106 @@ use crate::support::contents::Contents;
 use crate::support::server::closed_port;
 use crate::support::site::{Form, Site, lose};
 use crate::support::stores::{BUCKET, Kind, Store};
-use crate::support::{Line, PATIENCE, SEARCH_PATH, eventually, lines, namespaces, when};
+use crate::support::{Line, PATIENCE, SEARCH_PATH, eventually, lines, when};
 
-both_lines!(gs, gs_url, sftp_with_a_password, sftp_with_a_key, sftp_url, sftp_comes_after_the_app, abs_configuration_is_accepted,);
+both_lines!(
+    what_is_written_to_google_comes_back,
+    what_is_written_to_google_by_a_url_comes_back,
+    what_is_written_by_sftp_with_a_password_comes_back,
+    what_is_written_by_sftp_with_a_key_comes_back,
+    what_is_written_by_sftp_by_a_url_comes_back,
+    an_app_starts_before_its_sftp_server_and_is_replicated_then,
+    azures_configuration_is_accepted_by_litestream,
+);
+
+only_0_5!(
+    what_is_written_to_nats_comes_back,
+    what_is_written_by_webdav_comes_back,
+    what_is_written_by_webdav_by_a_url_comes_back,
+    what_is_written_to_alibaba_comes_back,
+    what_is_written_to_alibaba_by_variables_comes_back,
+    an_app_starts_before_its_nats_server_and_is_replicated_then,
+    an_app_starts_before_its_webdav_server_and_is_replicated_then,
+    a_list_with_the_older_key_on_the_newer_line,
+    two_databases_of_a_list_with_one_replica_are_refused,
+    two_databases_with_one_nats_bucket_are_refused,
+);
+
+only_0_3!(a_list_with_the_newer_key_on_the_older_line,);
 
 // The form is how the program is told of the replica.
 
-fn gs(line: Line) {
+fn what_is_written_to_google_comes_back(line: Line) {
     round_trip(line, Kind::Gs, Form::Variables);
 }
 
-fn gs_url(line: Line) {
+fn what_is_written_to_google_by_a_url_comes_back(line: Line) {
     round_trip(line, Kind::Gs, Form::Url);
 }
 
-fn sftp_with_a_password(line: Line) {
+fn what_is_written_by_sftp_with_a_password_comes_back(line: Line) {
     round_trip(line, Kind::SftpPassword, Form::Variables);
 }
 
-fn sftp_with_a_key(line: Line) {
+fn what_is_written_by_sftp_with_a_key_comes_back(line: Line) {
     round_trip(line, Kind::SftpKey, Form::List);
 }
 
-fn sftp_url(line: Line) {
+fn what_is_written_by_sftp_by_a_url_comes_back(line: Line) {
     round_trip(line, Kind::SftpPassword, Form::Url);
 }
 
-#[test]
-fn nats() {
-    round_trip(Line::V05, Kind::Nats, Form::Variables);
+fn what_is_written_to_nats_comes_back(line: Line) {
+    round_trip(line, Kind::Nats, Form::Variables);
 }
 
-#[test]
-fn webdav() {
-    round_trip(Line::V05, Kind::Webdav, Form::Variables);
+fn what_is_written_by_webdav_comes_back(line: Line) {
+    round_trip(line, Kind::Webdav, Form::Variables);
 }
 
-#[test]
-fn webdav_url() {
-    round_trip(Line::V05, Kind::Webdav, Form::Url);
+fn what_is_written_by_webdav_by_a_url_comes_back(line: Line) {
+    round_trip(line, Kind::Webdav, Form::Url);
 }
 
-#[test]
-fn oss() {
-    round_trip(Line::V05, Kind::Oss, Form::List);
+fn what_is_written_to_alibaba_comes_back(line: Line) {
+    round_trip(line, Kind::Oss, Form::List);
 }
 
-#[test]
-fn oss_variables() {
-    round_trip(Line::V05, Kind::Oss, Form::Variables);
+fn what_is_written_to_alibaba_by_variables_comes_back(line: Line) {
+    round_trip(line, Kind::Oss, Form::Variables);
 }
 
-fn sftp_comes_after_the_app(line: Line) {
+fn an_app_starts_before_its_sftp_server_and_is_replicated_then(line: Line) {
     comes_after_the_app(line, Kind::SftpPassword, Form::List);
 }
 
-#[test]
-fn nats_comes_after_the_app() {
-    comes_after_the_app(Line::V05, Kind::Nats, Form::List);
+fn an_app_starts_before_its_nats_server_and_is_replicated_then(line: Line) {
+    comes_after_the_app(line, Kind::Nats, Form::List);
+}
+
+fn an_app_starts_before_its_webdav_server_and_is_replicated_then(line: Line) {
+    comes_after_the_app(line, Kind::Webdav, Form::List);
 }
 
 #[test]
-fn webdav_comes_after_the_app() {
-    comes_after_the_app(Line::V05, Kind::Webdav, Form::List);
-}
-
-#[test]
-fn nats_needs_litestream_0_5() {
+fn nats_on_0_3_is_refused() {
     let keys = [("type", "nats"), ("url", "nats://127.0.0.1:4222/bucket")];
     needs_litestream_0_5("nats", &keys, "nats://127.0.0.1:4222/bucket");
 }
 
 #[test]
-fn webdav_needs_litestream_0_5() {
+fn webdav_on_0_3_is_refused() {
     let keys = [("type", "webdav"), ("webdav-url", "http://127.0.0.1:8080"), ("path", "/a")];
     needs_litestream_0_5("webdav", &keys, "webdav://127.0.0.1:8080/a");
 }
 
 #[test]
-fn oss_needs_litestream_0_5() {
+fn alibaba_on_0_3_is_refused() {
     let keys = [("type", "oss"), ("bucket", "bucket"), ("path", "a")];
     needs_litestream_0_5("oss", &keys, "oss://bucket/a");
 }
 
 fn round_trip(line: Line, kind: Kind, form: Form) {
-    if !namespaces() {
-        return;
-    }
     let Some(store) = Store::start(kind) else {
         return;
     };
@@ -121,9 +134,6 @@ fn round_trip(line: Line, kind: Kind, form: Form) {
 /// Where Litestream 0.5 ends at once since its server is down, the app that has its database starts all the
 /// same, and its rows are replicated when the server is there.
 fn comes_after_the_app(line: Line, kind: Kind, form: Form) {
-    if !namespaces() {
-        return;
-    }
     let Some(mut store) = Store::down(kind) else {
         return;
     };
@@ -144,9 +154,6 @@ fn comes_after_the_app(line: Line, kind: Kind, form: Form) {
 
 /// The older line does not have this type: however it is configured, the boot ends with one clear line.
 fn needs_litestream_0_5(kind: &str, keys: &[(&'static str, &str)], url: &str) {
-    if !namespaces() {
-        return;
-    }
     let keys: Vec<_> = keys.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
     // Of several variables any may be the one that is named.
     let told = [(Form::Url, "LITESTREAM_REPLICA_URL"), (Form::Variables, "LITESTREAM_REPLICA_"), (Form::List, "LITESTREAM_DBS")];
@@ -158,21 +165,16 @@ fn needs_litestream_0_5(kind: &str, keys: &[(&'static str, &str)], url: &str) {
     }
 }
 
-#[test]
-fn a_list_with_the_newer_key_on_the_older_line() {
-    write_with_the_other_lines_key(&Site::new(Line::V03));
+fn a_list_with_the_newer_key_on_the_older_line(line: Line) {
+    write_with_the_other_lines_key(&Site::new(line));
 }
 
-#[test]
-fn a_list_with_the_older_key_on_the_newer_line() {
-    write_with_the_other_lines_key(&Site::new(Line::V05));
+fn a_list_with_the_older_key_on_the_newer_line(line: Line) {
+    write_with_the_other_lines_key(&Site::new(line));
 }
 
 /// `replica:` is 0.5's key and `replicas:` 0.3's. Litestream 0.3 ignores the former without a word.
 fn write_with_the_other_lines_key(site: &Site) {
-    if !namespaces() {
-        return;
-    }
     let replica = format!("{{\"type\": \"file\", \"path\": {:?}}}", site.replica().display().to_string());
     let theirs = match site.line {
         Line::V03 => format!("\"replica\": {replica}"),
@@ -187,12 +189,8 @@ fn write_with_the_other_lines_key(site: &Site) {
     site.assert_saved();
 }
 
-#[test]
-fn two_databases_of_a_list_with_one_replica_are_refused() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05).with_two_databases();
+fn two_databases_of_a_list_with_one_replica_are_refused(line: Line) {
+    let site = Site::new(line).with_two_databases();
     let replica = format!("{{\"type\": \"file\", \"path\": {:?}}}", site.replica().display().to_string());
     let paths = site.databases().iter().map(|path| path.display().to_string());
     let entries: Vec<_> = paths.map(|path| format!("{{\"path\": {path:?}, \"replica\": {replica}}}")).collect();
@@ -201,19 +199,15 @@ fn two_databases_of_a_list_with_one_replica_are_refused() {
 }
 
 /// In a bucket of NATS there are no paths, hence no room for a second database.
-#[test]
-fn two_databases_with_one_nats_bucket_are_refused() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05).with_two_databases();
+fn two_databases_with_one_nats_bucket_are_refused(line: Line) {
+    let site = Site::new(line).with_two_databases();
     let recipe = site.recipe().env("LITESTREAM_REPLICA_URL", format!("nats://127.0.0.1:{}/{BUCKET}", closed_port()));
     refused_with_one_line(&site, recipe.env("LITESTREAM_ENTRY_RESTORE_TIMEOUT", "2s"), &["LITESTREAM_REPLICA_URL"]);
 }
 
 /// No server of Azure's storage can be had from `PyPI` or Debian: what is tested is that Litestream takes what the
 /// program makes of the settings, and that the app starts.
-fn abs_configuration_is_accepted(line: Line) {
+fn azures_configuration_is_accepted_by_litestream(line: Line) {
     let endpoint = format!("http://127.0.0.1:{}/account", closed_port());
     // Azure's keys are Base64.
     let keys = [("type", "abs"), ("account-name", "account"), ("account-key", "a2V5"), ("bucket", "container"), ("path", "a")];

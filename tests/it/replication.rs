@@ -9,7 +9,7 @@ use crate::support::container::Container;
 use crate::support::contents::Contents;
 use crate::support::process::{self, Process};
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     comes_back_after_kill,
@@ -26,25 +26,21 @@ both_lines!(
     its_end_stops_the_app_or_is_ignored_where_that_is_asked_for
 );
 
+only_0_5!(a_long_read_transaction_makes_it_unproven_and_it_is_made_whole_at_the_next_chance,);
+
 /// More than the two seconds that it takes, since other tests run too.
 const GENEROUS: Duration = Duration::from_secs(10);
 
 fn comes_back_after_kill(line: Line) {
-    if namespaces() {
-        kill_litestream(line, "--every 4000", 1);
-    }
+    kill_litestream(line, "--every 4000", 1);
 }
 
 fn comes_back_after_kill_of_a_hot_writers(line: Line) {
-    if namespaces() {
-        kill_litestream(line, "--every 100", 1);
-    }
+    kill_litestream(line, "--every 100", 1);
 }
 
 fn comes_back_again_and_again(line: Line) {
-    if namespaces() {
-        kill_litestream(line, "--burst 50:20", 3);
-    }
+    kill_litestream(line, "--burst 50:20", 3);
 }
 
 /// Stopped is not dead: it is found out, killed, and replaced, and what it missed is in the backup.
@@ -122,12 +118,8 @@ fn replication_gap(site: &Site, container: &Container) -> Duration {
 
 /// A transaction of the app's keeps the WAL from being emptied after Litestream's death (0.5): that is said, and made whole
 /// when the transaction has ended.
-#[test]
-fn a_long_read_transaction_makes_it_unproven_and_it_is_made_whole_at_the_next_chance() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V05);
+fn a_long_read_transaction_makes_it_unproven_and_it_is_made_whole_at_the_next_chance(line: Line) {
+    let site = Site::new(line);
     let script = "import os, sqlite3, sys, time
 database, ready, release = sys.argv[1:]
 writer = sqlite3.connect(database, timeout=10, isolation_level=None)

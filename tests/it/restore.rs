@@ -13,7 +13,7 @@ use crate::support::pty::Terminal;
 use crate::support::s3::Server;
 use crate::support::site::{Mounted, Site, lose};
 use crate::support::slow::SlowLine;
-use crate::support::{Line, PATIENCE, eventually, fill, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, fill, when};
 
 both_lines!(
     an_old_volume_is_refused_and_both_ways_on_work,
@@ -30,8 +30,14 @@ both_lines!(
     term_during_a_restore_ends_it_at_once_and_leaves_nothing,
     progress_is_said_with_percentage_and_rate,
     on_a_terminal_each_restore_has_a_bar,
-    a_full_disk_is_named_with_what_is_needed_and_nothing_changes,
-    a_directory_that_cannot_be_written_is_refused_before_anything_is_fetched,
+    a_full_disk_is_named_with_what_is_needed_and_nothing_changes if root,
+    a_directory_that_cannot_be_written_is_refused_before_anything_is_fetched if root,
+);
+
+only_0_3!(
+    that_0_3_cannot_see_a_newer_backup_of_0_5_in_a_bucket_is_said,
+    which_of_several_generations_is_restored_is_said,
+    a_clock_that_was_set_back_makes_no_old_generation_the_newest,
 );
 
 /// One life of the writer until so many more rows are acknowledged.
@@ -338,9 +344,6 @@ fn what_is_replaced_is_kept_unless_it_is_to_be_discarded(line: Line) {
 
 fn a_url_is_restored_wherever_it_is_wanted(line: Line) {
     let Some(server) = Server::start() else { return };
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).in_bucket_of(&server, "by-url");
     let before = live(&site, 300);
     let target = site.path("elsewhere.db");
@@ -390,9 +393,6 @@ fn in_the_middle(container: &Container, slow: &SlowLine) {
 
 fn term_during_a_restore_ends_it_at_once_and_leaves_nothing(line: Line) {
     let Some(server) = Server::start() else { return };
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).in_bucket_of(&server, "slow");
     let slow = behind_a_slow_line(&site, &server, 400_000);
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
@@ -421,9 +421,6 @@ fn term_during_a_restore_ends_it_at_once_and_leaves_nothing(line: Line) {
 
 fn progress_is_said_with_percentage_and_rate(line: Line) {
     let Some(server) = Server::start() else { return };
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).in_bucket_of(&server, "slow");
     let slow = behind_a_slow_line(&site, &server, 500_000);
     let mut container = slowly(&site, &slow).start();
@@ -441,9 +438,6 @@ fn progress_is_said_with_percentage_and_rate(line: Line) {
 
 fn on_a_terminal_each_restore_has_a_bar(line: Line) {
     let Some(server) = Server::start() else { return };
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line).in_bucket_of(&server, "slow");
     let slow = behind_a_slow_line(&site, &server, 800_000);
     let terminal = Terminal::new();
@@ -467,10 +461,6 @@ fn on_a_terminal_each_restore_has_a_bar(line: Line) {
 }
 
 fn a_full_disk_is_named_with_what_is_needed_and_nothing_changes(line: Line) {
-    // Only root may mount.
-    if !namespaces() || !nix::unistd::geteuid().is_root() {
-        return;
-    }
     let site = Site::new(line);
     let before = live(&site, 100);
     copy(&site.path("data"), &site.path("old"));
@@ -498,9 +488,6 @@ fn a_full_disk_is_named_with_what_is_needed_and_nothing_changes(line: Line) {
 }
 
 fn a_directory_that_cannot_be_written_is_refused_before_anything_is_fetched(line: Line) {
-    if !namespaces() || !nix::unistd::geteuid().is_root() {
-        return;
-    }
     let site = Site::new(line);
     live(&site, 100);
     lose(site.database());
@@ -522,9 +509,6 @@ fn a_directory_that_cannot_be_written_is_refused_before_anything_is_fetched(line
 
 #[test]
 fn a_backup_of_0_3_is_taken_over_by_0_5_on_a_kept_volume_and_on_a_new_one() {
-    if !namespaces() {
-        return;
-    }
     for kept in [true, false] {
         let mut site = Site::new(Line::V03);
         let before = live(&site, 300);
@@ -542,9 +526,6 @@ fn a_backup_of_0_3_is_taken_over_by_0_5_on_a_kept_volume_and_on_a_new_one() {
 
 #[test]
 fn a_folder_with_a_newer_backup_of_0_5_is_not_passed_over_by_0_3() {
-    if !namespaces() {
-        return;
-    }
     for has_an_older_one in [false, true] {
         let mut site = Site::new(Line::V03);
         if has_an_older_one {
@@ -568,10 +549,9 @@ fn a_folder_with_a_newer_backup_of_0_5_is_not_passed_over_by_0_3() {
     }
 }
 
-#[test]
-fn that_0_3_cannot_see_a_newer_backup_of_0_5_in_a_bucket_is_said() {
-    let Some(server) = Server::start().filter(|_| namespaces()) else { return };
-    let site = Site::new(Line::V03).in_bucket_of(&server, "two-lines");
+fn that_0_3_cannot_see_a_newer_backup_of_0_5_in_a_bucket_is_said(line: Line) {
+    let Some(server) = Server::start() else { return };
+    let site = Site::new(line).in_bucket_of(&server, "two-lines");
     for _ in ["a first boot", "a restore"] {
         let said = boots(&site, noting(&site));
         assert!(said.contains("cannot see whether it has one of Litestream 0.5"), "{said}");
@@ -579,12 +559,8 @@ fn that_0_3_cannot_see_a_newer_backup_of_0_5_in_a_bucket_is_said() {
     }
 }
 
-#[test]
-fn which_of_several_generations_is_restored_is_said() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V03);
+fn which_of_several_generations_is_restored_is_said(line: Line) {
+    let site = Site::new(line);
     live(&site, 100);
     lose(site.database());
     assert!(!boots(&site, noting(&site)).contains("generation"));
@@ -599,12 +575,8 @@ fn which_of_several_generations_is_restored_is_said() {
 
 /// 0.3 restores what was written last by the storage's times. After a clock that was set back that is an old generation: it is never taken
 /// for the newest without a word, and the database that went on after it is never taken for an old one.
-#[test]
-fn a_clock_that_was_set_back_makes_no_old_generation_the_newest() {
-    if !namespaces() {
-        return;
-    }
-    let site = Site::new(Line::V03);
+fn a_clock_that_was_set_back_makes_no_old_generation_the_newest(line: Line) {
+    let site = Site::new(line);
     live(&site, 100);
     let lose_all = || {
         fs::remove_dir_all(site.path("data")).unwrap();

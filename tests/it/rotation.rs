@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::support::container::{Container, Recipe, said};
 use crate::support::server::{self, Daemon};
 use crate::support::site::{Form, Site};
-use crate::support::{Line, PATIENCE, eventually, namespaces, process, when};
+use crate::support::{Line, PATIENCE, eventually, process, root, when};
 
 both_lines!(
     a_litestream_that_is_started_again_has_what_the_file_has_now,
@@ -120,7 +120,7 @@ fn assert_nowhere(container: &Container, site: &Site, files_too: bool) {
 
 fn a_litestream_that_is_started_again_has_what_the_file_has_now(line: Line) {
     for suffix in ["", "_DEFAULT"] {
-        let Some(mut store) = Store::start().filter(|_| namespaces()) else { return };
+        let Some(mut store) = Store::start() else { return };
         let site = store.site(line);
         let mut container = writing(&site, suffix).start();
         container.ready();
@@ -141,7 +141,7 @@ fn a_litestream_that_is_started_again_has_what_the_file_has_now(line: Line) {
 
 fn the_last_sync_is_made_with_what_the_file_has_now(line: Line) {
     for suffix in ["", "_DEFAULT"] {
-        let Some(mut store) = Store::start().filter(|_| namespaces()) else { return };
+        let Some(mut store) = Store::start() else { return };
         let site = store.site(line);
         let mut container = writing(&site, suffix).start();
         container.ready();
@@ -157,7 +157,7 @@ fn the_last_sync_is_made_with_what_the_file_has_now(line: Line) {
 /// The file has changed, and the server does not know yet.
 fn the_last_sync_is_made_with_what_was_good_before_while_that_is_good(line: Line) {
     for (suffix, is_started_again) in [("", false), ("_DEFAULT", false), ("", true), ("_DEFAULT", true)] {
-        let Some(mut store) = Store::start().filter(|_| namespaces()) else { return };
+        let Some(mut store) = Store::start() else { return };
         let site = store.site(line);
         let mut container = writing(&site, suffix).start();
         container.ready();
@@ -178,11 +178,11 @@ fn the_last_sync_is_made_with_what_was_good_before_while_that_is_good(line: Line
 }
 
 fn so_it_is_where_litestream_is_another_user_who_cannot_read_the_file(line: Line) {
-    if !nix::unistd::geteuid().is_root() {
+    if !root() {
         return;
     }
     for suffix in ["", "_DEFAULT"] {
-        let Some(mut store) = Store::start().filter(|_| namespaces()) else { return };
+        let Some(mut store) = Store::start() else { return };
         let site = store.site(line);
         chown(site.path("data"), Some(65534), Some(65534)).unwrap();
         fs::set_permissions(site.path("."), fs::Permissions::from_mode(0o777)).unwrap();
@@ -201,7 +201,7 @@ fn so_it_is_where_litestream_is_another_user_who_cannot_read_the_file(line: Line
 type Spoil = fn(&Path);
 
 fn a_file_that_cannot_be_read_costs_no_secret(line: Line) {
-    let Some(mut store) = Store::start().filter(|_| namespaces()) else { return };
+    let Some(mut store) = Store::start() else { return };
     let site = store.site(line);
     let mut container = writing(&site, "").start();
     container.ready();

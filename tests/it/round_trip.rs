@@ -10,9 +10,7 @@ use crate::support::{Line, namespaces, skip};
 both_lines!(file_replica, s3_replica, s3_replica_with_misleading_variables, two_databases, two_databases_in_a_bucket);
 
 fn file_replica(line: Line) {
-    if namespaces() {
-        lose_everything_and_start_again(&Site::new(line));
-    }
+    lose_everything_and_start_again(&Site::new(line));
 }
 
 fn s3_replica(line: Line) {
@@ -37,9 +35,7 @@ fn s3_replica_with_misleading_variables(line: Line) {
 }
 
 fn two_databases(line: Line) {
-    if namespaces() {
-        lose_everything_and_start_again(&Site::new(line).with_two_databases());
-    }
+    lose_everything_and_start_again(&Site::new(line).with_two_databases());
 }
 
 fn two_databases_in_a_bucket(line: Line) {

@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 
 use crate::support::container::{Container, said};
-use crate::support::fuse::{self, PassedThrough};
+use crate::support::fuse::PassedThrough;
 use crate::support::process;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     a_runtime_directory_that_is_wiped_is_made_anew,
     one_that_is_wiped_right_before_the_stop_costs_nothing,
-    one_that_is_wiped_is_as_it_was_for_another_user,
+    one_that_is_wiped_is_as_it_was_for_another_user if root,
     the_programs_own_file_may_be_deleted_or_replaced,
     docker_exec_after_an_upgrade_is_what_pid_1_is,
     a_keeper_that_is_killed_is_followed_by_another_and_its_locks_stay,
-    a_keeper_that_is_killed_while_it_boots_boots_again,
+    a_keeper_that_is_killed_while_it_boots_boots_again if fuse,
 );
 
 /// As a start script or a cleaner does it: with the directory, or only what is in it.
@@ -110,9 +110,6 @@ fn listing(runtime: &Path) -> BTreeMap<PathBuf, (u32, u32, u32)> {
 }
 
 fn one_that_is_wiped_is_as_it_was_for_another_user(line: Line) {
-    if !namespaces() || !nix::unistd::geteuid().is_root() {
-        return;
-    }
     let site = Site::new(line);
     for path in [site.path(""), site.path("data"), site.path("replica")] {
         let _ = fs::create_dir(&path);
@@ -220,9 +217,6 @@ fn a_keeper_that_is_killed_is_followed_by_another_and_its_locks_stay(line: Line)
 
 /// Everything that it does is done again, since nothing has begun.
 fn a_keeper_that_is_killed_while_it_boots_boots_again(line: Line) {
-    if !namespaces() || !fuse::possible() {
-        return;
-    }
     let site = Site::new(line);
     let disk = PassedThrough::over(&site.path("run"));
     disk.hang();

@@ -7,7 +7,7 @@ use crate::support::container::{Container, Recipe, said};
 use crate::support::contents::{Contents, beside};
 use crate::support::s3::Server;
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 /// A site whose databases are in a directory that is named as a whole; the replica has them below it by name.
 fn tenants(names: &[&str]) -> (Site, Vec<PathBuf>) {
@@ -29,9 +29,6 @@ fn running(site: &Site, options: &str) -> Container {
 
 #[test]
 fn what_was_acknowledged_in_each_is_saved_over_restarts() {
-    if !namespaces() {
-        return;
-    }
     let (site, _) = tenants(&["one.db", "two.db"]);
     for _ in 0..5 {
         let mut container = running(&site, "--every 300");
@@ -43,9 +40,6 @@ fn what_was_acknowledged_in_each_is_saved_over_restarts() {
 
 #[test]
 fn each_is_verified_by_its_name_or_path_and_one_that_comes_later_is_too() {
-    if !namespaces() {
-        return;
-    }
     let (site, paths) = tenants(&["one.db", "two.db"]);
     let mut container = running(&site, "--every 3000");
     for name in ["one", paths[1].to_str().unwrap()] {
@@ -77,9 +71,6 @@ fn each_is_verified_by_its_name_or_path_and_one_that_comes_later_is_too() {
 
 #[test]
 fn one_that_is_lost_is_restored_by_its_path() {
-    if !namespaces() {
-        return;
-    }
     let (site, paths) = tenants(&["one.db", "two.db"]);
     let mut container = running(&site, "--every 3000");
     site.write_on(100);
@@ -101,9 +92,6 @@ fn one_that_is_lost_is_restored_by_its_path() {
 #[test]
 fn what_is_lost_comes_back_at_a_boot_but_not_what_the_app_has_removed() {
     let Some(server) = Server::start() else { return };
-    if !namespaces() {
-        return;
-    }
     for bucket in [false, true] {
         let (mut site, paths) = tenants(&["one.db", "two.db"]);
         if bucket {
@@ -150,9 +138,6 @@ fn what_is_lost_comes_back_at_a_boot_but_not_what_the_app_has_removed() {
 
 #[test]
 fn a_directory_has_one_replicator_and_may_be_missing_at_first() {
-    if !namespaces() {
-        return;
-    }
     let (site, paths) = tenants(&["one.db", "two.db"]);
     let directory = paths[0].parent().unwrap().to_owned();
     let _ = fs::remove_dir_all(&directory);
@@ -167,9 +152,6 @@ fn a_directory_has_one_replicator_and_may_be_missing_at_first() {
 
 #[test]
 fn one_by_whose_name_litestream_opens_another_file_is_left_out() {
-    if !namespaces() {
-        return;
-    }
     let (site, _) = tenants(&["one.db", "jobs.db"]);
     let mut container = running(&site, "--every 2000");
     site.write_on(100);

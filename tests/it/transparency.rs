@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::support::container::{Recipe, said};
 use crate::support::process;
 use crate::support::site::{Site, lose};
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     arguments_byte_for_byte,
@@ -29,7 +29,7 @@ both_lines!(
     deaths_by_signal,
     not_found_is_127,
     not_executable_is_126,
-    another_user_may_be_named_and_nothing_is_left_to_root,
+    another_user_may_be_named_and_nothing_is_left_to_root if root,
 );
 
 /// The app's output with the program and, the second one, without it.
@@ -111,9 +111,7 @@ fn environment_byte_for_byte(line: Line) {
 }
 
 fn working_directory(line: Line) {
-    if namespaces() {
-        assert_same(line, |recipe| recipe.app(["/bin/pwd", "-P"]));
-    }
+    assert_same(line, |recipe| recipe.app(["/bin/pwd", "-P"]));
 }
 
 fn stdin(line: Line) {
@@ -124,10 +122,8 @@ fn stdin(line: Line) {
 }
 
 fn stdout_is_the_apps_alone(line: Line) {
-    if namespaces() {
-        let output = assert_same(line, |recipe| recipe.shell("echo only this; sleep 1.2"));
-        assert_eq!(output, "only this\n");
-    }
+    let output = assert_same(line, |recipe| recipe.shell("echo only this; sleep 1.2"));
+    assert_eq!(output, "only this\n");
 }
 
 fn signal_mask_and_dispositions(line: Line) {
@@ -166,20 +162,16 @@ fn status_fields(status: &[u8]) -> Vec<String> {
 }
 
 fn limits(line: Line) {
-    if namespaces() {
-        assert_same(line, |recipe| recipe.shell("cat /proc/$$/limits /proc/$$/oom_score_adj; nice; cat /proc/$$/timerslack_ns"));
-    }
+    assert_same(line, |recipe| recipe.shell("cat /proc/$$/limits /proc/$$/oom_score_adj; nice; cat /proc/$$/timerslack_ns"));
 }
 
 /// Those that the test process was started with are there in both cases.
 fn no_stray_descriptors(line: Line) {
-    if namespaces() {
-        let script = "ls /proc/$$/fd; ls -l /proc/$$/fd | sed -n s/.*socket.*/socket/p";
-        assert_same(line, |recipe| recipe.shell(script));
-        // Those of a supervisor or an engine, the number included under which our own helpers find theirs.
-        let seen = assert_same(line, |recipe| recipe.shell(script).behind(&GIVING_DESCRIPTORS));
-        assert!(["3", "4", "9", "200"].iter().all(|number| seen.lines().any(|each| each == *number)), "{seen}");
-    }
+    let script = "ls /proc/$$/fd; ls -l /proc/$$/fd | sed -n s/.*socket.*/socket/p";
+    assert_same(line, |recipe| recipe.shell(script));
+    // Those of a supervisor or an engine, the number included under which our own helpers find theirs.
+    let seen = assert_same(line, |recipe| recipe.shell(script).behind(&GIVING_DESCRIPTORS));
+    assert!(["3", "4", "9", "200"].iter().all(|number| seen.lines().any(|each| each == *number)), "{seen}");
 }
 
 /// Starts a program with these descriptors open, on files that no other is open on.
@@ -278,9 +270,6 @@ fn assert_refused(site: &Site, app: &[OsString], code: i32, name: &str) {
 
 /// Root starts it, and neither Litestream nor the app is root; what they make is theirs, a restored database included.
 fn another_user_may_be_named_and_nothing_is_left_to_root(line: Line) {
-    if !namespaces() || !nix::unistd::geteuid().is_root() {
-        return;
-    }
     let site = Site::new(line).with_two_databases();
     fs::remove_dir_all(site.path("data")).unwrap();
     // Made by PID 1, and then not its own.

@@ -8,29 +8,25 @@ use nix::sys::signal::Signal;
 use crate::support::container::Container;
 use crate::support::s3::Server;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, lines, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, lines, when};
 
 both_lines!(
-    file_replica_gone,
-    file_replica_gone_and_the_app_failed,
-    one_replica_of_two_gone,
-    s3_server_gone,
+    a_file_replica_that_is_gone_at_the_stop_is_said,
+    an_app_that_failed_keeps_its_code_when_the_replica_is_gone,
+    of_two_replicas_the_one_that_is_gone_is_said,
+    an_s3_server_that_is_gone_at_the_stop_is_said,
     the_stop_budget_holds_whatever_the_app_does_and_the_replica_does_not,
 );
 
-fn file_replica_gone(line: Line) {
-    if namespaces() {
-        let site = Site::new(line);
-        stop_without_the_replica(&site, "--on-term exit=0", 74);
-    }
+fn a_file_replica_that_is_gone_at_the_stop_is_said(line: Line) {
+    let site = Site::new(line);
+    stop_without_the_replica(&site, "--on-term exit=0", 74);
 }
 
 /// The app's own code says more than ours would.
-fn file_replica_gone_and_the_app_failed(line: Line) {
-    if namespaces() {
-        let site = Site::new(line);
-        stop_without_the_replica(&site, "--on-term exit=5", 5);
-    }
+fn an_app_that_failed_keeps_its_code_when_the_replica_is_gone(line: Line) {
+    let site = Site::new(line);
+    stop_without_the_replica(&site, "--on-term exit=5", 5);
 }
 
 fn stop_without_the_replica(site: &Site, options: &str, code: i32) {
@@ -45,7 +41,7 @@ fn stop_without_the_replica(site: &Site, options: &str, code: i32) {
     assert_names(&container, "app.db");
 }
 
-fn one_replica_of_two_gone(line: Line) {
+fn of_two_replicas_the_one_that_is_gone_is_said(line: Line) {
     let site = Site::new(line).with_two_databases();
     let mut container = site.writing("--every 1000").start();
     container.ready();
@@ -60,7 +56,7 @@ fn one_replica_of_two_gone(line: Line) {
     assert!(!last.contains("app"), "the other one is saved: {last}");
 }
 
-fn s3_server_gone(line: Line) {
+fn an_s3_server_that_is_gone_at_the_stop_is_said(line: Line) {
     let Some(mut server) = Server::start() else {
         return;
     };

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::support::container::{Container, said};
 use crate::support::process::{self, Process};
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, entry, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, entry, eventually, root, when};
 
 both_lines!(
     root_leaves_no_file_of_its_own,
@@ -26,10 +26,6 @@ both_lines!(
 const USER: u32 = 4711;
 
 const BOTH: [&[&str]; 2] = [&["verify", "default"], &["verify", "--read-only", "default"]];
-
-fn is_root() -> bool {
-    namespaces() && nix::unistd::geteuid().is_root()
-}
 
 fn everything_below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -62,14 +58,14 @@ fn start_as_user(site: &Site) -> Container {
 }
 
 fn root_leaves_no_file_of_its_own(line: Line) {
-    if is_root() {
+    if root() {
         beside_another_users_app(line, &[]);
     }
 }
 
 /// SQLite itself gives the files that root makes beside a database to its owner, but cannot without this capability.
 fn root_without_chown_leaves_none_either(line: Line) {
-    if is_root() {
+    if root() {
         beside_another_users_app(line, &["setpriv", "--bounding-set=-chown", "--inh-caps=-chown"]);
     }
 }
@@ -109,7 +105,7 @@ fn beside_another_users_app(line: Line, root: &[&str]) {
 
 /// What is written goes beside the database and into `/run`.
 fn a_read_only_root(line: Line) {
-    if !is_root() {
+    if !root() {
         return;
     }
     let site = Site::new(line);
@@ -127,7 +123,7 @@ fn a_read_only_root(line: Line) {
 /// `--read-only` needs no more than a directory for temporary files; without one it says what to do, and so does a check that has to
 /// write.
 fn a_read_only_directory(line: Line) {
-    if !is_root() {
+    if !root() {
         return;
     }
     let site = Site::new(line);

@@ -9,7 +9,7 @@ use crate::support::container::Container;
 use crate::support::contents::{Contents, beside};
 use crate::support::s3::Server;
 use crate::support::site::Site;
-use crate::support::{Line, PATIENCE, eventually, namespaces, when};
+use crate::support::{Line, PATIENCE, eventually, when};
 
 both_lines!(
     a_replica_that_is_emptied_under_load_is_made_whole_by_a_snapshot,
@@ -259,9 +259,6 @@ fn a_database_that_comes_back_with_another_page_size_is_backed_up_as_what_it_is_
 }
 
 fn replaced(line: Line, page_size: u32) {
-    if !namespaces() {
-        return;
-    }
     let site = Site::new(line);
     let app = App::start(&site, &[]);
     app.does(&format!("swap {page_size}"));

@@ -46,12 +46,39 @@ impl Line {
 
 /// Makes of each function `fn name(line: Line)` two tests, one for each line of Litestream, where there are PID namespaces.
 macro_rules! both_lines {
-    ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
-        mod litestream_0_5 {
-            $($(#[$attribute])* #[test] fn $name() { if $crate::support::namespaces() { super::$name($crate::support::Line::V05); } })+
-        }
-        mod litestream_0_3 {
-            $($(#[$attribute])* #[test] fn $name() { if $crate::support::namespaces() { super::$name($crate::support::Line::V03); } })+
+    ($($tests:tt)+) => {
+        tests_of_line!(litestream_0_5, V05: $($tests)+);
+        tests_of_line!(litestream_0_3, V03: $($tests)+);
+    };
+}
+
+/// The same of what one line alone has.
+macro_rules! only_0_5 {
+    ($($tests:tt)+) => {
+        tests_of_line!(litestream_0_5_alone, V05: $($tests)+);
+    };
+}
+
+/// The same of what one line alone has.
+macro_rules! only_0_3 {
+    ($($tests:tt)+) => {
+        tests_of_line!(litestream_0_3_alone, V03: $($tests)+);
+    };
+}
+
+/// `NAME if NEED` is a test that needs more than namespaces: a function of [`support`](crate::support) that says what is missing.
+macro_rules! tests_of_line {
+    ($module:ident, $line:ident: $($(#[$attribute:meta])* $name:ident $(if $need:ident)?),+ $(,)?) => {
+        mod $module {
+            $(
+                $(#[$attribute])*
+                #[test]
+                fn $name() {
+                    if $crate::support::namespaces() $(&& $crate::support::$need())? {
+                        super::$name($crate::support::Line::$line);
+                    }
+                }
+            )+
         }
     };
 }
@@ -121,6 +148,20 @@ pub(crate) fn namespaces() -> bool {
         skip("unshare cannot make PID namespaces (neither root nor user namespaces)");
     }
     possible
+}
+
+/// Whether this is root, in whose containers there are other users and mounts; says so if not.
+pub(crate) fn root() -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        skip("this is not root");
+    }
+    is_root && namespaces()
+}
+
+/// Whether a disk that hangs can be made here; says so if not.
+pub(crate) fn fuse() -> bool {
+    fuse::possible()
 }
 
 /// What somebody is to write to takes nothing any more, until it is read from.
