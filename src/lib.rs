@@ -32,6 +32,7 @@ pub mod habits;
 pub mod identity;
 pub mod interrupt;
 pub mod job;
+pub mod json;
 pub mod keeper;
 pub mod kept;
 pub mod laps;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Error};
 
-use crate::litestream::socket::json_string;
+use crate::json::Object;
 use crate::settings::webhook::place;
 use crate::{settings, time};
 
@@ -31,14 +31,13 @@ impl News<'_> {
     fn json(&self, container: &str) -> String {
         // They refuse what is too long, and a control character is nothing to read.
         let text: String = self.text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect();
-        format!(
-            "{{\"text\":{},\"database\":{},\"state\":{},\"container\":{},\"time\":{}}}",
-            json_string(&text),
-            json_string(self.database),
-            json_string(self.state),
-            json_string(container),
-            json_string(&time::rfc3339(self.time))
-        )
+        Object::default()
+            .with("text", text)
+            .with("database", self.database)
+            .with("state", self.state)
+            .with("container", container)
+            .with("time", time::rfc3339(self.time))
+            .to_string()
     }
 }
 

@@ -125,7 +125,7 @@ fn scalar(value: &Value) -> String {
         Value::String(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !is_word(text) => {
             text.clone()
         }
-        Value::String(text) => crate::litestream::socket::json_string(text),
+        Value::String(text) => crate::json::quoted(text),
         Value::Bool(flag) => flag.to_string(),
         Value::Number(number) => number.to_string(),
         _ => "null".to_owned(),

@@ -1,6 +1,7 @@
 //! Litestream 0.5's control socket: HTTP over a UNIX socket. Must never be used by PID 1 (it blocks),
 //! nor for `/sync` while an app may write (it drops Litestream's read lock).
 
+use crate::json::Object;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -61,7 +62,7 @@ struct Statuses {
 /// A line that says why there is no answer.
 pub fn sync(socket: &Path, database: &str, timeout: Duration) -> Result<Synced, String> {
     let seconds = timeout.as_secs().max(1);
-    let body = format!("{{\"path\":{},\"wait\":true,\"timeout\":{seconds}}}", json_string(database));
+    let body = Object::default().with("path", database).with("wait", true).with("timeout", seconds).to_string();
     let text = request(socket, "POST", "/sync", &body, timeout)?;
     parse(&text)
 }
@@ -127,23 +128,6 @@ fn parse<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, String> {
     serde_yaml::from_str(text).map_err(|error| format!("litestream's answer is not understood: {error}"))
 }
 
-/// A JSON string literal, which is a double-quoted scalar of YAML too.
-pub fn json_string(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            // YAML takes these for line breaks, a byte order mark, or no characters at all.
-            c if c.is_control() || "\u{2028}\u{2029}\u{feff}\u{fffe}\u{ffff}".contains(c) => {
-                out.extend(format!("\\u{:04x}", u32::from(c)).chars());
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
 /// Why there is none to a question that had so long.
 pub fn no_answer(error: &std::io::Error, within: Duration) -> String {
     match error.kind() {
@@ -197,13 +181,5 @@ mod tests {
         assert!(!status(r#"{"databases":[{"path":"/d","active":false}]}"#).holds_lock());
         assert!(!status(r#"{"databases":[{"path":"/d","active":true,"phase":"update_metrics"}]}"#).holds_lock());
         assert!(!status(r#"{"databases":[{"path":"/d","active":false,"phase":"update_metrics","error":"busy"}]}"#).holds_lock());
-    }
-
-    #[test]
-    fn a_path_of_any_text_is_one_json_string() {
-        assert_eq!(json_string("a\"b\\c\nd"), r#""a\"b\\c\u000ad""#);
-        for odd in ["\u{2028}", "\u{2029}", "\u{feff}", "\u{fffe}", "\u{ffff}", "\u{85}", "é😀"] {
-            assert_eq!(parse::<String>(&json_string(odd)).as_deref(), Ok(odd));
-        }
     }
 }

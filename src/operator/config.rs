@@ -11,6 +11,7 @@ use crate::config::Style;
 use crate::configured::Configured;
 use crate::exit::{self, Failure};
 use crate::facilities::Facilities;
+use crate::json::Json;
 use crate::plan::{self, Planned};
 use crate::settings::Source;
 use crate::{litestream, report, runtime};
@@ -46,7 +47,7 @@ pub(super) fn run(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<
         return Ok(if found == 0 { 0 } else { exit::CONFIG });
     }
     let text = if matches.get_flag("json") {
-        json(&planned.document.redacted())
+        format!("{}\n", Json::from(&planned.document.redacted()))
     } else if matches.get_flag("explain") {
         // The keys that Litestream gets in its environment are named here alone.
         let lines: Vec<String> = planned.plan.lines().iter().map(|line| format!("# {line}")).collect();
@@ -56,25 +57,4 @@ pub(super) fn run(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<
     };
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(0)
-}
-
-/// A tree as JSON: YAML's flow style with every key and text quoted.
-fn json(value: &serde_yaml::Value) -> String {
-    use crate::litestream::socket::json_string;
-    use serde_yaml::Value;
-    fn write(value: &Value) -> String {
-        match value {
-            Value::Mapping(inner) => {
-                let pairs: Vec<String> =
-                    inner.iter().map(|(k, v)| format!("{}:{}", json_string(k.as_str().unwrap_or_default()), write(v))).collect();
-                format!("{{{}}}", pairs.join(","))
-            }
-            Value::Sequence(items) => format!("[{}]", items.iter().map(write).collect::<Vec<_>>().join(",")),
-            Value::String(text) => json_string(text),
-            Value::Bool(flag) => flag.to_string(),
-            Value::Number(number) => number.to_string(),
-            _ => "null".to_owned(),
-        }
-    }
-    write(value) + "\n"
 }

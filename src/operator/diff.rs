@@ -11,7 +11,7 @@ use super::context::{context, paths};
 use super::print;
 use crate::exit::{self, Failure};
 use crate::identity;
-use crate::litestream::socket::json_string;
+use crate::json::{self, Object};
 use crate::pages::{self, quoted};
 use crate::restore::{self, Local};
 
@@ -166,15 +166,13 @@ fn as_text(database: &Path, file: &Path, tables: &[Table]) -> String {
 
 fn as_json(database: &Path, file: &Path, tables: &[Table]) -> String {
     let of = |Table { name, only_there, changed, only_here, keys, failed }: &Table| {
-        let keys: Vec<String> = keys.iter().map(|key| json_string(key)).collect();
-        let failed = failed.as_ref().map(|why| format!(",\"error\":{}", json_string(why))).unwrap_or_default();
-        format!(
-            "{{\"table\":{},\"only_there\":{only_there},\"changed\":{changed},\"only_here\":{only_here},\"keys\":[{}]{failed}}}",
-            json_string(name),
-            keys.join(",")
-        )
+        let object = Object::default()
+            .with("table", name)
+            .with("only_there", *only_there)
+            .with("changed", *changed)
+            .with("only_here", *only_here)
+            .with("keys", json::list(keys));
+        failed.iter().fold(object, |object, why| object.with("error", why))
     };
-    let tables: Vec<String> = tables.iter().map(of).collect();
-    let (here, there) = (json_string(&database.to_string_lossy()), json_string(&file.to_string_lossy()));
-    format!("{{\"here\":{here},\"there\":{there},\"tables\":[{}]}}", tables.join(","))
+    Object::default().with("here", database).with("there", file).with("tables", json::list(tables.iter().map(of))).to_string()
 }

@@ -11,8 +11,8 @@ use clap::ArgMatches;
 use super::context::{Context, chosen, context, context_of_url, context_with, paths};
 use super::{not_live, print};
 use crate::exit::{self, Failure};
+use crate::json::Object;
 use crate::litestream::backup::{self, Needed};
-use crate::litestream::socket::json_string;
 use crate::litestream::{Ability, Format, Line};
 use crate::plan::{Database, Plan};
 use crate::restore::install::{Old, install, note_end, note_position};
@@ -197,12 +197,8 @@ impl Command<'_> {
     fn say(&self, database: &Database, target: &Path, restored: &Restored, size: u64, began: Instant) {
         let milliseconds = began.elapsed().as_millis();
         if self.matches.get_flag("json") {
-            return print(&format!(
-                "{{\"database\":{},\"replica\":{},\"path\":{},\"bytes\":{size},\"milliseconds\":{milliseconds}}}",
-                json_string(&database.alias),
-                json_string(&database.replica),
-                json_string(&target.to_string_lossy())
-            ));
+            let object = Object::default().with("database", &database.alias).with("replica", &database.replica).with("path", target);
+            return print(&object.with("bytes", size).with("milliseconds", milliseconds).to_string());
         }
         print(&format!(
             "{}: restored {} from {} to {} in {:.1} s{}",
@@ -267,16 +263,15 @@ fn text(database: &Database, target: &Path, needed: &Needed, discards: bool) -> 
 }
 
 fn json(database: &Database, target: &Path, needed: &Needed) -> String {
-    format!(
-        "{{\"database\":{},\"replica\":{},\"path\":{},\"position\":{},\"created\":{},\"compressed_bytes\":{},\"files\":{}}}",
-        json_string(&database.alias),
-        json_string(&database.replica),
-        json_string(&target.to_string_lossy()),
-        json_string(&needed.position.to_string()),
-        json_string(&needed.created),
-        needed.bytes,
-        needed.files
-    )
+    Object::default()
+        .with("database", &database.alias)
+        .with("replica", &database.replica)
+        .with("path", target)
+        .with("position", needed.position.to_string())
+        .with("created", &needed.created)
+        .with("compressed_bytes", needed.bytes)
+        .with("files", needed.files)
+        .to_string()
 }
 
 /// Removed when dropped.

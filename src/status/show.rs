@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use super::verified::Verified;
 use super::{Absent, Lag, Overview, Status};
+use crate::json::{self, Object};
 use crate::litestream::backup::Position;
-use crate::litestream::socket::json_string;
 use crate::report::human_size;
 use crate::state::State;
 use crate::time::{self, period};
@@ -183,83 +183,64 @@ fn wrap(out: &mut String, text: &str, indent: &str) {
 
 /// For programs: one object.
 pub fn json(overview: &Overview) -> String {
-    let databases: Vec<String> = overview.databases.iter().map(|status| json_of(status, overview.at)).collect();
-    format!(
-        "{{\"version\":{},\"litestream\":{},\"at\":{},{},\"restoring\":{},\"databases\":[{}]}}",
-        json_string(env!("CARGO_PKG_VERSION")),
-        json_string(&overview.litestream),
-        json_string(&time::rfc3339(overview.at)),
-        json_of_state(overview.state.as_ref()),
-        text_or_null(overview.restoring.as_deref()),
-        databases.join(",")
-    )
-}
-
-fn json_of_state(state: Option<&State>) -> String {
-    let Some(state) = state else { return "\"running\":false".to_owned() };
-    let events: Vec<String> = state
-        .events
-        .iter()
-        .map(|(at, text)| format!("{{\"at\":{},\"text\":{}}}", json_string(&time::rfc3339(*at)), json_string(text)))
-        .collect();
-    format!(
-        "\"running\":true,\"phase\":{},\"replication\":{},\"replication_since\":{},\"began\":{},\"restarts\":{},\"unproven\":{},\"events\":[{}]",
-        json_string(state.view.phase.word()),
-        json_string(state.view.replication.word()),
-        json_string(&time::rfc3339(state.since)),
-        json_string(&time::rfc3339(state.began)),
-        state.view.restarts,
-        state.view.unproven,
-        events.join(",")
-    )
-}
-
-fn json_of(status: &Status, now: SystemTime) -> String {
-    let number = |value: Option<u64>| value.map_or_else(|| "null".to_owned(), |n| n.to_string());
-    let position = |position: &Option<Position>| text_or_null(position.as_ref().map(short).as_deref());
-    let moment = |at: Option<SystemTime>| text_or_null(at.map(time::rfc3339).as_deref());
-    let (lag, why) = match &status.lag {
-        Lag::For(lag) => (format!("{:.3}", lag.as_secs_f64()), None),
-        Lag::Unknown(unknown) => ("null".to_owned(), Some(unknown.why.as_str())),
+    let object = Object::default()
+        .with("version", env!("CARGO_PKG_VERSION"))
+        .with("litestream", &overview.litestream)
+        .with("at", time::rfc3339(overview.at));
+    let object = match &overview.state {
+        Some(state) => with_state(object, state),
+        None => object.with("running", false),
     };
-    let verified = status.verified.as_ref().map_or_else(
-        || "null".to_owned(),
-        |v| {
-            format!(
-                "{{\"at\":{},\"ok\":{},\"milliseconds\":{},\"proved\":{},\"reason\":{}}}",
-                json_string(&time::rfc3339(v.at)),
-                v.failed.is_none(),
-                v.took.as_millis(),
-                moment(v.proved),
-                text_or_null(v.failed.as_deref())
-            )
-        },
-    );
-    format!(
-        "{{\"database\":{},\"path\":{},\"replica\":{},\"size\":{},\"wal_size\":{},\"position_here\":{},\"position_there\":{},\"behind\":{},\
-         \"lag_seconds\":{lag},\"lag_unknown\":{},\"last_sync\":{},\"seconds_since_sync\":{},\"unreachable\":{},\"verified\":{verified},\
-         \"proven\":{},\"owed\":{},\"first_snapshot\":{},\"lock\":{}}}",
-        json_string(&status.alias),
-        json_string(&status.path.to_string_lossy()),
-        json_string(&status.replica),
-        number(status.size),
-        status.wal,
-        position(&status.here),
-        position(&status.there),
-        number(status.behind),
-        text_or_null(why),
-        moment(status.synced),
-        number(status.synced.map(|at| now.duration_since(at).unwrap_or_default().as_secs())),
-        text_or_null(status.unreachable.as_deref()),
-        status.proven,
-        text_or_null(status.owed.as_deref()),
-        status.first_snapshot.map_or_else(|| "null".to_owned(), |percent| percent.to_string()),
-        json_string(status.lock)
-    )
+    let databases = json::list(overview.databases.iter().map(|status| object_of(status, overview.at)));
+    object.with("restoring", overview.restoring.as_ref()).with("databases", databases).to_string()
 }
 
-fn text_or_null(text: Option<&str>) -> String {
-    text.map_or_else(|| "null".to_owned(), json_string)
+fn with_state(object: Object, state: &State) -> Object {
+    let event = |(at, text): &(SystemTime, String)| Object::default().with("at", time::rfc3339(*at)).with("text", text);
+    object
+        .with("running", true)
+        .with("phase", state.view.phase.word())
+        .with("replication", state.view.replication.word())
+        .with("replication_since", time::rfc3339(state.since))
+        .with("began", time::rfc3339(state.began))
+        .with("restarts", state.view.restarts)
+        .with("unproven", state.view.unproven)
+        .with("events", json::list(state.events.iter().map(event)))
+}
+
+fn object_of(status: &Status, now: SystemTime) -> Object {
+    let moment = |at: Option<SystemTime>| at.map(time::rfc3339);
+    let (lag, unknown) = match &status.lag {
+        Lag::For(lag) => (Some(json::seconds(*lag)), None),
+        Lag::Unknown(unknown) => (None, Some(unknown.why.as_str())),
+    };
+    let verified = status.verified.as_ref().map(|verified| {
+        Object::default()
+            .with("at", time::rfc3339(verified.at))
+            .with("ok", verified.failed.is_none())
+            .with("milliseconds", verified.took.as_millis())
+            .with("proved", moment(verified.proved))
+            .with("reason", verified.failed.as_ref())
+    });
+    Object::default()
+        .with("database", &status.alias)
+        .with("path", status.path.as_path())
+        .with("replica", &status.replica)
+        .with("size", status.size)
+        .with("wal_size", status.wal)
+        .with("position_here", status.here.as_ref().map(short))
+        .with("position_there", status.there.as_ref().map(short))
+        .with("behind", status.behind)
+        .with("lag_seconds", lag)
+        .with("lag_unknown", unknown)
+        .with("last_sync", moment(status.synced))
+        .with("seconds_since_sync", status.synced.map(|at| now.duration_since(at).unwrap_or_default().as_secs()))
+        .with("unreachable", status.unreachable.as_ref())
+        .with("verified", verified)
+        .with("proven", status.proven)
+        .with("owed", status.owed.as_ref())
+        .with("first_snapshot", status.first_snapshot)
+        .with("lock", status.lock)
 }
 
 #[cfg(test)]

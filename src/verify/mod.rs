@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::exit::{self, Failure};
-use crate::litestream::socket::json_string;
+use crate::json::{self, Object};
 use crate::litestream::{backup, call};
 use crate::pages::{self, Hashes};
 use crate::plan::{Database, Plan};
@@ -62,32 +62,28 @@ impl Proof {
 
     /// For programs.
     pub fn json(&self, database: &Database) -> String {
-        let steps: Vec<String> = self
-            .steps
-            .iter()
-            .map(|(name, took, what)| {
-                format!("{{\"step\":{},\"milliseconds\":{},\"result\":{}}}", json_string(name), took.as_millis(), json_string(what))
-            })
-            .collect();
-        format!(
-            "{{\"database\":{},\"path\":{},\"replica\":{},\"ok\":true,\"milliseconds\":{},\"steps\":[{}]}}",
-            json_string(&database.alias),
-            json_string(&database.path.to_string_lossy()),
-            json_string(&database.replica),
-            self.total.as_millis(),
-            steps.join(",")
-        )
+        let step = |(name, took, what): &(&'static str, Duration, String)| {
+            Object::default().with("step", *name).with("milliseconds", took.as_millis()).with("result", what)
+        };
+        Object::default()
+            .with("database", &database.alias)
+            .with("path", database.path.as_path())
+            .with("replica", &database.replica)
+            .with("ok", true)
+            .with("milliseconds", self.total.as_millis())
+            .with("steps", json::list(self.steps.iter().map(step)))
+            .to_string()
     }
 }
 
 /// A failed proof for programs.
 pub fn failure_json(database: &Database, failure: &Failure) -> String {
-    format!(
-        "{{\"database\":{},\"ok\":false,\"code\":{},\"reason\":{}}}",
-        json_string(&database.alias),
-        failure.code,
-        json_string(&failure.message)
-    )
+    Object::default()
+        .with("database", &database.alias)
+        .with("ok", false)
+        .with("code", failure.code)
+        .with("reason", &failure.message)
+        .to_string()
 }
 
 /// Why it was not proved.
