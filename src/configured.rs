@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
+use crate::coded::Coded;
 use crate::config::Document;
 use crate::exit::{self, Failure};
 use crate::facilities::Facilities;
@@ -82,7 +83,7 @@ impl Configured {
     /// 78 where it cannot be read.
     pub fn users_file(&self) -> Result<Option<String>, Failure> {
         let Source::File(path) = &self.settings.source else { return Ok(None) };
-        std::fs::read_to_string(path).map(Some).map_err(|e| Failure::new(exit::CONFIG, format!("{}: {e}", path.display())))
+        std::fs::read_to_string(path).map(Some).about(path.display()).coded(exit::CONFIG)
     }
 
     /// Finds Litestream, takes a runtime directory for the boot or the command with this pid, and leaves the configuration there. `at` is told
@@ -129,7 +130,7 @@ pub fn leave_configuration(plan: &Plan, document: &Document, google: Option<&str
 /// # Errors
 /// 71 where it cannot be written.
 pub fn leave_plan(plan: &Plan, document: &Document) -> Result<(), Failure> {
-    let text = serde_yaml::to_string(plan).map_err(|e| Failure::new(exit::INTERNAL, format!("the plan cannot be written: {e}")))?;
+    let text = serde_yaml::to_string(plan).about("the plan cannot be written").coded(exit::INTERNAL)?;
     let mut written = runtime::write(&plan.runtime.join(plan::PLAN_FILE), &text);
     if !plan.users_file {
         written = written.and_then(|()| runtime::write(&plan.config_again(), &document.again(plan.litestream.format()).text()));

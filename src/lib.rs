@@ -22,6 +22,7 @@
 //! * [`running`] finds the boot that runs here. [`operator`] is what `docker exec` runs; [`notify`] calls what is to know how a check went.
 
 pub mod cli;
+pub mod coded;
 pub mod config;
 pub mod configured;
 pub mod continuity;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Every top-level module, from what knows nothing of the others on. What stands on a line may import from the lines above it, and from what
 /// stands before it on its own.
 const ORDER: [&str; 11] = [
-    "exit text json time parallel sys files process report interrupt facilities identity kept",
+    "exit coded text json time parallel sys files process report interrupt facilities identity kept",
     "layout sqlite pages",
     "litestream",
     "settings job lint model pattern config cli",

@@ -9,6 +9,7 @@ use rusqlite::config::DbConfig;
 
 use super::context::{context, paths};
 use super::print;
+use crate::coded::Coded;
 use crate::exit::{self, Failure};
 use crate::identity;
 use crate::json::{self, Object};
@@ -40,7 +41,7 @@ pub(super) fn run(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<
     let name = matches.get_many::<String>("db").and_then(|mut names| names.next().cloned()).unwrap_or_default();
     let database = &context.plan.find(&name)?.path;
     let file = matches.get_one::<OsString>("file").cloned().unwrap_or_default();
-    let file = std::path::absolute(&file).map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", Path::new(&file).display())))?;
+    let file = std::path::absolute(&file).about(Path::new(&file).display()).coded(exit::SYSTEM)?;
     for path in [database, &file] {
         if !matches!(restore::look(path), Ok(Local::Sqlite)) {
             return Err(Failure::new(exit::NO_BACKUP, format!("{}: there is no SQLite database", path.display())));

@@ -8,6 +8,7 @@ use clap::ArgMatches;
 use super::config::planned;
 use super::context::configured;
 use super::print;
+use crate::coded::Coded;
 use crate::config::HEADER;
 use crate::exit::{self, Failure};
 use crate::runtime;
@@ -34,7 +35,7 @@ pub(super) fn run(matches: &ArgMatches, flags: Vec<(String, String)>) -> Result<
             format!("{}: not written by litestream-entry; move it away, or overwrite it with --force", path.display()),
         ));
     }
-    runtime::write_anywhere(&path, &planned.document.text()).map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", path.display())))?;
+    runtime::write_anywhere(&path, &planned.document.text()).about(path.display()).coded(exit::SYSTEM)?;
     print(&format!("{}: written, {} database(s)", path.display(), planned.plan.databases.len()));
     Ok(0)
 }

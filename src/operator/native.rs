@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::context::context;
+use crate::coded::Coded;
 use crate::continuity;
 use crate::exit::{self, Ended, Failure};
 use crate::litestream::commands::{self, Native};
@@ -47,7 +48,7 @@ fn reset(plan: &Plan, words: &[OsString]) -> Result<u8, Failure> {
         let gone = continuity::position(&database.path, plan.litestream.format()).is_none();
         if let Some(position) = position.filter(|_| gone && !lock::is_held(&database.path)) {
             let written = Mark::Restored(position).write(&database.path);
-            written.map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", database.alias)))?;
+            written.about(&database.alias).coded(exit::SYSTEM)?;
         }
     }
     Ok(code)
@@ -57,7 +58,7 @@ fn reset(plan: &Plan, words: &[OsString]) -> Result<u8, Failure> {
 pub(super) fn hand_over(plan: &Plan, words: &[OsString]) -> Result<u8, Failure> {
     let mut command = std::process::Command::new(&plan.litestream.path);
     command.args(words).env_clear().envs(plan.litestream.env.iter().flatten().cloned());
-    let status = command.status().map_err(|e| Failure::new(exit::SYSTEM, format!("{}: {e}", plan.litestream.path.display())))?;
+    let status = command.status().about(plan.litestream.path.display()).coded(exit::SYSTEM)?;
     Ok(match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
         (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
         (None, signal) => Ended::Signal(signal.unwrap_or_default()).code(),

@@ -25,6 +25,7 @@ use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
+use crate::coded::Coded;
 use crate::exit::{self, Failure};
 use crate::habits::Habit;
 use crate::plan::Plan;
@@ -138,20 +139,24 @@ pub fn run(job: Job, args: &[OsString]) -> u8 {
     }
 }
 
+fn plan_at(path: &Path) -> anyhow::Result<Plan> {
+    let text = std::fs::read_to_string(path).about(path.display())?;
+    serde_yaml::from_str(&text).about(path.display())
+}
+
 fn with_plan(args: &[OsString], work: impl FnOnce(&Plan, &Channel, &[OsString]) -> Result<u8, Failure>) -> u8 {
     let outcome = (|| {
         // PID 1's death must not leave a pin or a restore behind.
         let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
         kept::inherit();
         let internal = |what: String| Failure::new(exit::INTERNAL, what);
-        let channel = Channel::inherited().map_err(|e| internal(format!("a worker without a channel: {e}")))?;
+        let channel = Channel::inherited().about("a worker without a channel").coded(exit::INTERNAL)?;
         // It may have died before that: then its end of the pipe is closed, since the kernel closes it before it tells the children.
         if until_closed(&channel.0, Duration::ZERO) {
             return Err(Failure::new(exit::SYSTEM, "a worker whose parent is gone"));
         }
         let (path, rest) = args.split_first().ok_or_else(|| internal("a worker without a plan".into()))?;
-        let text = std::fs::read_to_string(Path::new(path)).map_err(|e| internal(format!("{}: {e}", path.to_string_lossy())))?;
-        let plan: Plan = serde_yaml::from_str(&text).map_err(|e| internal(format!("{}: {e}", path.to_string_lossy())))?;
+        let plan = plan_at(Path::new(path)).coded(exit::INTERNAL)?;
         report::set_debug(plan.entry.debug);
         match work(&plan, &channel, rest) {
             Err(failure) => {
