@@ -79,8 +79,8 @@ pub(super) fn boot(configured: &Configured, host: &Host) -> Result<Ready, Failur
         let rules = Rules { migrate: None, rollback: false, rewrite: Vec::new(), serves: false, check: None, ..booted.rules };
         return Ok(Ready::plainly(Booted { rules, hides: false, identity: None, migrate: None, ..booted }));
     }
-    let mut booted = plainly(configured, host.app)?;
-    booted.identity = identity.as_ref().map(|identity| Bytes::from(identity.word().as_os_str()));
+    let word = identity.as_ref().map(|identity| Bytes::from(identity.word().as_os_str()));
+    let booted = Booted { identity: word, ..plainly(configured, host.app)? };
     if matches!(configured.settings.source, Source::Nothing(_)) {
         return Ok(Ready::plainly(booted));
     }
@@ -91,37 +91,20 @@ pub(super) fn boot(configured: &Configured, host: &Host) -> Result<Ready, Failur
     let (Planned { plan, document, notes, findings }, runtime) =
         configured.plan(entry.runtime_dir.as_deref(), host.boot, &|at| host.at(at))?;
     let kept = rotation::keep(configured, &runtime.path, &document, host.memory.as_ref());
-    // Where secrets are in files, each helper makes its own of ours.
-    booted.helper_env = (!kept).then(|| words(&configured.helper_environment(&runtime.path)));
     for note in notes.iter().chain(&findings) {
         report::line(note);
     }
     host.at(&plan.directories_of_databases());
     make_directories(&plan, identity.as_ref())?;
-    if let Some(job) = &entry.job {
-        if !host.app {
-            return Err(Failure::new(exit::USAGE, format!("{}: a job needs a command to run; name one behind `--`", job.from)));
-        }
-        (booted.rules.job, booted.rules.migrate, booted.rules.rollback) = (true, None, false);
-    }
-    let locks = if booted.rules.job { None } else { take_locks(&plan)? };
-    replicate_by(&mut booted.rules, &plan, locks.is_some());
-    for line in plan.lines() {
-        report::line(line);
-    }
-    if entry.export_paths {
-        booted.exported = words(&plan.exported_paths());
-    }
-    match &entry.job {
-        None => booted.rules.here = is_here(&plan),
-        Some(job) => {
-            let held = plan.locked().iter().any(|d| lock::is_held(&d.path));
-            let (first, last) = job::words(job, job::place(is_here(&plan), held), entry.migrate.is_some());
-            report::line(first);
-            booted.rules.last_words = last;
-        }
-    }
-    booted.plan = Some(plan.clone());
+    let (rules, locks) = decide(booted.rules, &plan, host.app)?;
+    let booted = Booted {
+        rules,
+        // Where secrets are in files, each helper makes its own of ours.
+        helper_env: (!kept).then(|| words(&configured.helper_environment(&runtime.path))),
+        exported: if entry.export_paths { words(&plan.exported_paths()) } else { Vec::new() },
+        plan: Some(plan.clone()),
+        ..booted
+    };
     let mut place = Place::new(plan, document, configured.settings.secrets.google.clone(), identity, runtime);
     host.at(&place.path());
     place.leave_plan()?;
@@ -129,25 +112,47 @@ pub(super) fn boot(configured: &Configured, host: &Host) -> Result<Ready, Failur
     Ok(Ready { booted, place: Some(place), locks })
 }
 
+/// What PID 1 does with a plan, of what it would do without one; and the locks, where they are ours. Says both what is replicated and where.
+fn decide(bare: Rules, plan: &Plan, has_app: bool) -> Result<(Rules, Option<Locks>), Failure> {
+    let say = || plan.lines().iter().for_each(report::line);
+    let Some(job) = &plan.entry.job else {
+        let locks = take_locks(plan)?;
+        say();
+        let rules = Rules { standby: locks.is_none(), here: is_here(plan), ..replicating(bare, plan) };
+        return Ok((rules, locks));
+    };
+    if !has_app {
+        return Err(Failure::new(exit::USAGE, format!("{}: a job needs a command to run; name one behind `--`", job.from)));
+    }
+    say();
+    let held = plan.locked().iter().any(|d| lock::is_held(&d.path));
+    let (first, last_words) = job::words(job, job::place(is_here(plan), held), plan.entry.migrate.is_some());
+    report::line(first);
+    let rules = Rules { replicates: false, job: true, migrate: None, rollback: false, last_words, ..replicating(bare, plan) };
+    Ok((rules, None))
+}
+
 fn words(entries: &[CString]) -> Vec<Bytes> {
     entries.iter().map(|entry| Bytes::of(entry.as_bytes())).collect()
 }
 
-/// The rules of a plan that is replicated, by us where we have the lock.
-fn replicate_by(rules: &mut Rules, plan: &Plan, locked: bool) {
+/// The rules of a plan that is replicated.
+fn replicating(bare: Rules, plan: &Plan) -> Rules {
     let entry = &plan.entry;
     let alone = entry.migrate.is_some() && entry.migrate_rollback;
-    rules.replicates = !rules.job;
-    rules.standby = !locked && !rules.job;
-    rules.wait = entry.lock == LockPolicy::Wait || alone;
-    rules.wait_for = (alone && entry.lock != LockPolicy::Wait).then_some(ALONE_WITHIN);
-    rules.confirms = plan.socket.is_some() && plan.litestream.can(litestream::Ability::Sync);
-    rules.repairs = plan.litestream.format() == Format::Ltx;
-    rules.watches = plan.directories.iter().any(|d| tenants::is_listed(plan, d));
-    rules.reserve = plan.reserve();
     let replicated = plan.locked();
-    rules.replica = if let [only] = replicated.as_slice() { Some(only.replica.clone()) } else { None };
-    rules.names = replicated.into_iter().map(|d| d.alias).collect();
+    Rules {
+        replicates: true,
+        wait: entry.lock == LockPolicy::Wait || alone,
+        wait_for: (alone && entry.lock != LockPolicy::Wait).then_some(ALONE_WITHIN),
+        confirms: plan.socket.is_some() && plan.litestream.can(litestream::Ability::Sync),
+        repairs: plan.litestream.format() == Format::Ltx,
+        watches: plan.directories.iter().any(|d| tenants::is_listed(plan, d)),
+        reserve: plan.reserve(),
+        replica: if let [only] = replicated.as_slice() { Some(only.replica.clone()) } else { None },
+        names: replicated.into_iter().map(|d| d.alias).collect(),
+        ..bare
+    }
 }
 
 /// What a boot is to do where nothing is replicated.
