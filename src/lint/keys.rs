@@ -164,7 +164,8 @@ fn wrong_value(key: &Key, section: Section, value: &Rc<Node>, context: &Context)
         (Kind::Mappings(_) | Kind::List, _) => Some(format!("it is a list; write `{name}: […]`")),
         (_, Body::List(_) | Body::Mapping(_)) => Some(format!("it takes one value; write `{name}: …` in one line")),
         (Kind::Flag, Body::Scalar(scalar)) => {
-            let write = if matches!(scalar.raw.as_str(), "false" | "0" | "no") { "false" } else { "true" };
+            let is_off = matches!(scalar.text.trim().to_ascii_lowercase().as_str(), "false" | "0" | "no" | "off");
+            let write = if is_off { "false" } else { "true" };
             scalar.flag().is_none().then(|| format!("it is true or false, without quotes; write `{name}: {write}`"))
         }
         (Kind::Number, Body::Scalar(scalar)) => number(name, scalar),

@@ -51,6 +51,14 @@ fn one(said: &str, at: &str, parts: &[&str]) {
 }
 
 #[test]
+fn a_flag_in_quotes_is_written_as_what_was_meant() {
+    for (text, meant) in [("'off'", "false"), ("'No'", "false"), ("'false'", "false"), ("'on'", "true")] {
+        let said = replica(&format!("{{type: s3, bucket: b, path: p, region: r, force-path-style: {text}}}"), V05);
+        assert!(said.contains(&format!("write `force-path-style: {meant}`")), "{text}: {said}");
+    }
+}
+
+#[test]
 fn a_password_in_an_endpoint_is_seen_and_not_shown() {
     for line in [V03, V05] {
         let said = replica("{type: s3, bucket: b, path: p, region: r, endpoint: 'http://u:hunter2@h'}", line);

@@ -216,7 +216,8 @@ fn texts(env: &Environment, problems: &mut Vec<String>) -> BTreeMap<String, Stri
         if in_file {
             // It has been read.
         } else if known.iter().any(|k| k == name) {
-            pairs.push((name.to_owned(), value.trim().to_owned()));
+            // Blanks alone are as good as nothing.
+            pairs.extend(Some((name.to_owned(), value.trim().to_owned())).filter(|(_, value)| !value.is_empty()));
         } else {
             problems.push(format!("{name}: unknown; did you mean {}?", nearest(name, known.iter().map(String::as_str))));
         }
@@ -340,6 +341,15 @@ mod tests {
             assert!(["PATH", "COMMAND"].contains(&form) || problems.len() == 1, "{name}");
             assert!(matches!(value, "false") || set != bad, "{name} has no effect");
         }
+    }
+
+    #[test]
+    fn blanks_alone_are_unset() {
+        let mut problems = Vec::new();
+        let blank = |name: &str| (variable(name), "  ".to_owned());
+        let all: Vec<(String, String)> = OPTIONS.iter().map(|(name, ..)| blank(name)).collect();
+        let pairs: Vec<(&str, &str)> = all.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!((read(&Environment::of(&pairs), &mut problems), problems), (Entry::default(), Vec::new()));
     }
 
     #[test]
