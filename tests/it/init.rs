@@ -91,7 +91,7 @@ signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 time.sleep(1000)";
     let words =
         ["/usr/bin/python3", "-c", script, site.database().to_str().unwrap(), site.ready_file().to_str().unwrap()].map(str::to_owned);
-    let mut container = site.recipe().env("LITESTREAM_ENTRY_STOP_TIMEOUT", "5s").app(words).start();
+    let mut container = site.recipe().env("LITESTREAM_ENTRY_STOP_TIMEOUT", "15s").app(words).start();
     container.ready();
     let began = Instant::now();
     assert_eq!(container.stop(), 0, "{}", container.stderr());
