@@ -344,6 +344,19 @@ mod tests {
     }
 
     #[test]
+    fn the_help_names_the_defaults() {
+        let in_words = ["none", "its directory's owner", "its directory's", "as this does", "/run/litestream-entry"];
+        for (name, _, help) in OPTIONS {
+            let default = help.rsplit_once('[').unwrap().1.trim_end_matches(']');
+            if !in_words.contains(&default) {
+                let mut problems = Vec::new();
+                let set = read(&Environment::of(&[(&variable(name), default)]), &mut problems);
+                assert_eq!((set, problems), (Entry::default(), Vec::new()), "{name}");
+            }
+        }
+    }
+
+    #[test]
     fn blanks_alone_are_unset() {
         let mut problems = Vec::new();
         let blank = |name: &str| (variable(name), "  ".to_owned());
