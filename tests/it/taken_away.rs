@@ -159,7 +159,7 @@ fn docker_exec_after_an_upgrade_is_what_pid_1_is(line: Line) {
     let site = Site::new(line);
     let own = site.path("litestream-entry");
     let mut program = fs::read(crate::support::entry()).unwrap();
-    let (text, other) = (b"\"restarts\":", b"\"RESTARTS\":");
+    let (text, other) = (b"replication_since", b"REPLICATION_SINCE");
     let places: Vec<usize> = program.windows(text.len()).enumerate().filter(|(_, w)| w == text).map(|(at, _)| at).collect();
     for at in places {
         program[at..at + text.len()].copy_from_slice(other);
@@ -169,7 +169,7 @@ fn docker_exec_after_an_upgrade_is_what_pid_1_is(line: Line) {
     let mut container = site.writing("--every 2000").of_program(&own).start();
     container.ready();
     let status = container.exec(["status", "--json"]);
-    assert!(status.status.success() && said(&status).contains("RESTARTS"), "{}", said(&status));
+    assert!(status.status.success() && said(&status).contains("REPLICATION_SINCE"), "{}", said(&status));
     assert!(said(&container.exec(["version"])).contains(crate::support::entry().to_str().unwrap()));
     assert_eq!(container.stop(), 0, "{}", container.stderr());
     site.assert_saved();
