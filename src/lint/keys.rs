@@ -9,6 +9,7 @@ use crate::litestream::duration;
 use crate::litestream::schema::shown_key;
 use crate::litestream::schema::{self, KEYS, Key, Kind, Section};
 use crate::litestream::{Format, Line};
+use crate::settings;
 use crate::text::nearest;
 
 pub(super) fn check(part: &Part, context: &mut Context) {
@@ -164,8 +165,7 @@ fn wrong_value(key: &Key, section: Section, value: &Rc<Node>, context: &Context)
         (Kind::Mappings(_) | Kind::List, _) => Some(format!("it is a list; write `{name}: […]`")),
         (_, Body::List(_) | Body::Mapping(_)) => Some(format!("it takes one value; write `{name}: …` in one line")),
         (Kind::Flag, Body::Scalar(scalar)) => {
-            let is_off = matches!(scalar.text.trim().to_ascii_lowercase().as_str(), "false" | "0" | "no" | "off");
-            let write = if is_off { "false" } else { "true" };
+            let write = settings::read_flag(&scalar.text) != Some(false);
             scalar.flag().is_none().then(|| format!("it is true or false, without quotes; write `{name}: {write}`"))
         }
         (Kind::Number, Body::Scalar(scalar)) => number(name, scalar),

@@ -118,8 +118,8 @@ impl Line {
 }
 
 impl Format {
-    /// What in a path makes its SQLite open another file: the driver takes all behind a `?` for options, and 0.5, whose files are LTX, gives it a URI, in which a `#`
-    /// ends the path and an escape is a character.
+    /// What in a path makes its SQLite open another file: the driver takes all behind a `?` for options, and 0.5, whose files are LTX, gives it a
+    /// URI, in which a `#` ends the path and an escape is a character.
     pub fn misread(self, path: &[u8]) -> Option<&'static str> {
         let hex = |at: usize| path.get(at).is_some_and(u8::is_ascii_hexdigit);
         path.iter().enumerate().find_map(|(at, byte)| match (byte, self) {

@@ -29,6 +29,7 @@ pub use replica::Replica;
 pub use replicas::suffix;
 pub use secrets::{ALERT_URL, HEARTBEAT_URL, Secrets};
 pub use tuning::Tuning;
+pub use values::read_flag;
 
 use crate::exit::{self, Failure};
 

@@ -40,7 +40,7 @@ fn items(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// `true`, `false` and the other words for them.
-pub(super) fn read_flag(text: &str) -> Option<bool> {
+pub fn read_flag(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Some(true),
         "0" | "false" | "no" | "off" => Some(false),
