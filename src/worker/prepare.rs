@@ -140,7 +140,6 @@ fn say_what_is_not_saved(plan: &Plan, channel: &Channel) {
 fn bring_back(plan: &Plan) -> Result<(Plan, Vec<(Database, String)>), Failure> {
     let mut undecided = Vec::new();
     let mut each = tenants::expand(plan.clone(), &[]);
-    refuse_stranded(&each)?;
     about_copies(&each, |path| rollback::resume(path, &plan.entry))?;
     if !plan.directories.is_empty() && plan.entry.restore != RestorePolicy::Never {
         // The lists first: they say what else is missing. One that never was is no backup that is required.
@@ -350,6 +349,7 @@ fn fit(plan: &Plan, databases: &[Database], beside: Beside) -> Fit {
 
 /// Brings back what is missing, all databases at once; those whose replica did not answer.
 fn make_all_present(plan: &Plan) -> Result<Vec<(Database, String)>, Failure> {
+    refuse_stranded(plan)?;
     all(plan, &plan.databases, present::make_present)
 }
 
